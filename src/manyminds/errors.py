@@ -1,0 +1,227 @@
+"""Every way manyminds fails, on one screen. Knows nothing of what raised it.
+
+    ManymindsError                     500
+    ├── ConfigError                    500  the configuration is wrong; nothing was started
+    ├── CatalogError                   500  a model cannot be had
+    │   ├── UnknownModelError          500
+    │   ├── DownloadError              500  no source could be reached
+    │   ├── HashMismatchError          500  what arrived is not what was promised; it is deleted
+    │   └── DiskFullError              500
+    ├── LedgerError                    500
+    ├── DataError                      500  a recorded set does not keep its schema
+    ├── InvalidRequestError            400  the request is wrong; `param` names the field
+    │   ├── ModelNotFoundError         404
+    │   ├── EndpointNotFoundError      404
+    │   ├── MethodNotAllowedError      405
+    │   ├── TooLargeError              413
+    │   └── NoExpertError              422  no expert meets what the request demands
+    └── AnswerError                    502  the request is right, yet no answer came
+        ├── ExpertError                502  one expert failed
+        │   ├── UnavailableError       503  it is down
+        │   ├── RefusedError           502  it declined this request
+        │   ├── GarbageError           502  it spoke no known protocol
+        │   ├── CutError               502  its stream ended before its answer did
+        │   └── SlowError              504  it passed a time limit
+        ├── AllExpertsFailedError      503  every expert on the panel failed
+        └── DeadlineError              504  the request's deadline passed before any answer
+"""
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "AllExpertsFailedError",
+    "AnswerError",
+    "CatalogError",
+    "ConfigError",
+    "CutError",
+    "DataError",
+    "DeadlineError",
+    "DiskFullError",
+    "DownloadError",
+    "EndpointNotFoundError",
+    "ExpertError",
+    "GarbageError",
+    "HashMismatchError",
+    "InvalidRequestError",
+    "LedgerError",
+    "ManymindsError",
+    "MethodNotAllowedError",
+    "ModelNotFoundError",
+    "NoExpertError",
+    "RefusedError",
+    "SlowError",
+    "TooLargeError",
+    "UnavailableError",
+    "UnknownModelError",
+]
+
+
+class ManymindsError(Exception):
+    """Whatever manyminds itself raises. The message says what happened and what to do."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's shape."""
+        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": fields}
+
+
+class ConfigError(ManymindsError):
+    """The configuration is wrong; nothing was started."""
+
+    code = "config_error"
+
+
+class CatalogError(ManymindsError):
+    """A model cannot be had."""
+
+    code = "catalog_error"
+
+
+class UnknownModelError(CatalogError):
+    """The catalogue has no model of that name."""
+
+    code = "unknown_model"
+
+
+class DownloadError(CatalogError):
+    """No source of a file could be reached."""
+
+    code = "download_failed"
+
+
+class HashMismatchError(CatalogError):
+    """A file's sha256 is not the catalogue's; the file is deleted."""
+
+    code = "hash_mismatch"
+
+
+class DiskFullError(CatalogError):
+    """The disk has no room for a file."""
+
+    code = "disk_full"
+
+
+class LedgerError(ManymindsError):
+    """The ledger cannot be opened, read or written."""
+
+    code = "ledger_error"
+
+
+class DataError(ManymindsError):
+    """A recorded set does not keep its schema."""
+
+    code = "data_error"
+
+
+class InvalidRequestError(ManymindsError):
+    """The request is wrong; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """`model` names neither a policy nor an expert."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class EndpointNotFoundError(InvalidRequestError):
+    """No endpoint at this path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    """The endpoint exists, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLargeError(InvalidRequestError):
+    """The request body passes the size limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class NoExpertError(InvalidRequestError):
+    """No expert meets what the request demands."""
+
+    status = 422
+    code = "no_expert"
+
+
+class AnswerError(ManymindsError):
+    """The request is right, yet no answer came."""
+
+    status = 502
+    type = "upstream_error"
+    code = "no_answer"
+
+
+class ExpertError(AnswerError):
+    """One expert failed."""
+
+    code = "expert_failed"
+
+
+class UnavailableError(ExpertError):
+    """The expert is down: connection refused, process dead, out of capacity."""
+
+    status = 503
+    code = "expert_unavailable"
+
+
+class RefusedError(ExpertError):
+    """The expert declined this request."""
+
+    code = "expert_refused"
+
+
+class GarbageError(ExpertError):
+    """The expert's reply does not follow the wire format."""
+
+    code = "expert_garbage"
+
+
+class CutError(ExpertError):
+    """The expert's stream ended before its answer did."""
+
+    code = "expert_cut"
+
+
+class SlowError(ExpertError):
+    """The expert passed its time to first token or its idle limit."""
+
+    status = 504
+    type = "timeout_error"
+    code = "expert_slow"
+
+
+class AllExpertsFailedError(AnswerError):
+    """Every expert on the panel failed; the message says how each did."""
+
+    status = 503
+    code = "all_experts_failed"
+
+
+class DeadlineError(AnswerError):
+    """The request's deadline passed before any answer."""
+
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"

@@ -1,0 +1,418 @@
+"""The nouns and protocols of manyminds.
+
+Knows no wire format, no network and no model: everything else is written against this page.
+Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from manyminds.errors import ExpertError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+__all__ = [
+    "Answer",
+    "Arrival",
+    "Arrivals",
+    "Attribution",
+    "Call",
+    "Card",
+    "Chunk",
+    "Combiner",
+    "Embed",
+    "Expert",
+    "Kind",
+    "Limits",
+    "Message",
+    "Method",
+    "Outcome",
+    "PanelEntry",
+    "Posterior",
+    "Query",
+    "Report",
+    "Route",
+    "Router",
+    "Sampling",
+    "Scorer",
+    "Scores",
+    "Status",
+    "Strategy",
+    "Task",
+    "Usage",
+]
+
+Kind: TypeAlias = Literal["option", "number", "json", "span", "text"]
+"""What makes two answers comparable: see `canonical`."""
+
+Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass"]
+"""How answers become one: see `combine`. `pass` is a race of one."""
+
+Method: TypeAlias = Literal["generate", "score"]
+"""How an expert is asked: write an answer, or rate the given options."""
+
+Status: TypeAlias = Literal["ok", "failed", "cut", "late", "cancelled"]
+"""How a call ended: whole; error before any text; error after some; deadline; no longer needed."""
+
+Embed: TypeAlias = "Callable[[Sequence[str]], Vectors]"
+"""Texts to unit vectors: (n,) -> (n, d) float32. Pure."""
+
+
+# --- what is asked ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `text` joins the text parts; images and tool calls stay in `Query.raw`."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an expert should generate. `None` leaves the expert's own default."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the caller demands of an answer: the request's `manyminds` object. `None` is unset."""
+
+    policy: str | None = None
+    panel: int | None = None  # experts asked at most
+    include: tuple[str, ...] = ()  # experts or sources; empty allows all
+    exclude: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)  # of an expert or a source; 0 is "no vote"
+    budget_usd: float | None = None
+    deadline_s: float | None = None
+    quorum: int | None = None  # combine as soon as this many answers are in
+    strategy: Strategy | None = None
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What kind of answer a question wants, and between which options it chooses, if any."""
+
+    kind: Kind = "text"
+    options: tuple[str, ...] = ()  # option texts; the i-th has letter A + i
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """One question with its conversation. `raw` holds the caller's own JSON, for pass-through."""
+
+    messages: tuple[Message, ...]
+    model: str = "auto"
+    stream: bool = False
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    demands: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs"
+    include_usage: bool = False
+    request_id: str = ""
+    raw: bytes = b""
+    task: Task = Task()
+    vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
+
+    @property
+    def question(self) -> str:
+        """The last user turn, which is what the router looks at."""
+        return next((m.text for m in reversed(self.messages) if m.role == "user"), "")
+
+
+# --- what is answered ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer took. `cpu_s` is set by experts that compute on this machine."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cpu_s: float = 0.0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. The last one has a finish reason and the usage.
+
+    `raw` is the expert's own JSON event, relayed untouched where it is one; a chunk without it is
+    written by the edge from `text`. `report` comes with a gateway's last chunk.
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    raw: bytes = b""
+    report: "Report | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one call, also when it failed: `status` says how it ended."""
+
+    expert: str
+    source: str
+    status: Status
+    text: str = ""
+    chunks: tuple[Chunk, ...] = ()
+    stage: int = 0
+    method: Method = "generate"
+    confidence: float | None = None  # raw, of a scored answer: the chosen option's share of likelihood
+    ttft_s: float | None = None
+    seconds: float = 0.0
+    usage: Usage = Usage()
+    error: ExpertError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """Probability of each candidate, and of `other`: "none of these". They sum to 1."""
+
+    candidates: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    other: float = 1.0
+
+    @property
+    def best(self) -> float:
+        """Probability of the likeliest candidate; 0 without any."""
+        return max(self.probabilities, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Mean log-likelihood per token of each option, in nats, in the order given."""
+
+    log_likelihoods: tuple[float, ...]
+    usage: Usage
+
+
+# --- who is asked ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What an expert says of itself. Claims are a prior: what is measured here replaces them."""
+
+    name: str
+    kind: str  # openai, local, recorded, scripted, gateway
+    source: str = ""  # whom attribution credits
+    model: str = ""  # its name upstream
+    description: str = ""
+    skills: tuple[str, ...] = ()
+    accuracy: float = 0.5  # share of correct answers claimed
+    ttft_s: float = 1.0
+    tokens_per_s: float = 20.0
+    price_in_usd_per_m: float = 0.0
+    price_out_usd_per_m: float = 0.0
+    price_cpu_usd_per_hour: float = 0.0
+    context_tokens: int = 8192
+    offers: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs", "score", "n"
+    parameters: int = 0
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One expert on the panel. `share` is for display; combiners use `probability` and `weight`."""
+
+    expert: str
+    source: str
+    probability: float  # calibrated p(correct | query)
+    stage: int = 0
+    samples: int = 1
+    share: float = 0.0
+    weight: float = 1.0  # the caller's multiplier of the vote
+    method: Method = "generate"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Whom to ask, in which stages, how to combine, and what to expect. Shares sum to 1."""
+
+    policy: str
+    strategy: Strategy
+    calls: tuple[Call, ...]
+    threshold: float = 1.0  # enough posterior mass to stop asking
+    quorum: int | None = None
+    fuser: str | None = None
+    expected_accuracy: float = 0.0
+    expected_cost_usd: float = 0.0
+    expected_latency_s: float = 0.0
+    best_single: str = ""  # the single expert with the highest probability
+    best_single_cost_usd: float = 0.0
+
+    def call_of(self, expert: str) -> Call | None:
+        """The panel's call of that expert, if it has one."""
+        return next((call for call in self.calls if call.expert == expert), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call taught: how it ended and how fast; `correct` where somebody knows."""
+
+    request_id: str
+    expert: str
+    status: Status
+    ttft_s: float | None
+    seconds: float
+    completion_tokens: int
+    correct: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What an answer owes to one source. `divergence` in nats; shares over the sources sum to 1."""
+
+    source: str
+    divergence: float
+    share: float
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PanelEntry:
+    """One line of the panel that callers see."""
+
+    expert: str
+    source: str
+    weight: float
+    answer: str
+    correct_probability: float | None
+    ttft_s: float | None
+    seconds: float
+    cost_usd: float
+    status: Status
+    stage: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The reply's `manyminds` object: how this answer came about."""
+
+    request_id: str
+    policy: str
+    strategy: Strategy
+    panel: tuple[PanelEntry, ...]
+    agreement: float | None
+    probability: float | None
+    attribution: tuple[Attribution, ...]
+    cost_usd: float
+    saved_usd: float
+    cache: str = "off"
+
+
+# --- protocols -------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Expert(Protocol):
+    """Whatever answers: a model, a network, a recording. The one shape that everything has.
+
+    `stream` yields text as it comes; exactly one chunk, the last, carries `finish_reason` and `usage`.
+    Raises `ExpertError` (only), from the first `anext` on. Closing the generator, or cancelling
+    whoever awaits it, cancels the work upstream at once.
+    """
+
+    @property
+    def card(self) -> Card: ...
+
+    def stream(self, query: Query) -> AsyncGenerator[Chunk, None]: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An expert that can also rate given options (its card offers "score")."""
+
+    async def score(self, query: Query, options: Sequence[str]) -> Scores: ...
+
+
+class Router(Protocol):
+    """Predicts who will be right at what price, and chooses a panel.
+
+    Pure but for what it learns. Permuting `candidates` permutes nothing in the result.
+    """
+
+    def route(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Route:
+        """Raises: NoExpertError when no candidate meets the hard limits."""
+        ...
+
+    def observe(self, outcome: Outcome) -> None: ...
+
+    def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None: ...
+
+    def forget(self, source: str) -> None:
+        """Forgets everything learnt of a source's experts. Unknown sources are tolerated."""
+        ...
+
+
+class Arrival(Protocol):
+    """A call under way."""
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def answer(self) -> Answer | None:
+        """None until the call has ended."""
+        ...
+
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Chunks from the first on, as they come. Raises: ExpertError where the call fails."""
+        ...
+
+    async def whole(self) -> Answer:
+        """Waits for the end. Never raises for a failed call: the answer says so."""
+        ...
+
+
+class Arrivals(Protocol):
+    """The calls of one request. A stage starts when it is asked for and the one before is drained.
+
+    Both views end when no call is left, at the deadline, or when there is enough posterior mass.
+    """
+
+    def started(self) -> AsyncIterator[Arrival]:
+        """Calls in order of their first chunk; a call that fails before one is not among them."""
+        ...
+
+    def finished(self) -> AsyncIterator[Answer]:
+        """Answers, whole or failed, in order of completion."""
+        ...
+
+    def open(self, expert: str, query: Query) -> Arrival:
+        """Starts one more call under the same deadline, such as a fuser's. The panel shows it.
+
+        Raises: UnavailableError when no such expert is known.
+        """
+        ...
+
+    async def cancel(self) -> None:
+        """Cancels what still runs, upstream too."""
+        ...
+
+
+class Combiner(Protocol):
+    """Many answers to one."""
+
+    def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
+        """Pure. Order-free; a failed answer, an abstention or a call of weight 0 has no effect."""
+        ...
+
+    def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
+        """Streams the released answer. Raises: AnswerError when there is nothing to release."""
+        ...
