@@ -53,8 +53,8 @@ Kind: TypeAlias = Literal["option", "number", "json", "span", "text"]
 Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass"]
 """How answers become one: see `combine`. `pass` is a race of one."""
 
-Method: TypeAlias = Literal["generate", "score"]
-"""How an expert is asked: write an answer, or rate the given options."""
+Method: TypeAlias = Literal["generate", "score", "fuse"]
+"""How an expert is asked: write an answer, rate the given options, or write one answer from drafts."""
 
 Status: TypeAlias = Literal["ok", "failed", "cut", "late", "cancelled"]
 """How a call ended: whole; error before any text; error after some; deadline; no longer needed."""
@@ -108,6 +108,7 @@ class Task:
 
     kind: Kind = "text"
     options: tuple[str, ...] = ()  # option texts; the i-th has letter A + i
+    stem: str = ""  # the question without its options
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,13 +151,15 @@ class Chunk:
     """A piece of an answer. The last one has a finish reason and the usage.
 
     `raw` is the expert's own JSON event, relayed untouched where it is one; a chunk without it is
-    written by the edge from `text`. `report` comes with a gateway's last chunk.
+    written by the edge from `text`. `report` comes with a gateway's last chunk, `confidence` (raw, in
+    [0, 1]) with an expert that has one.
     """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
     raw: bytes = b""
+    confidence: float | None = None
     report: "Report | None" = None
 
 
@@ -171,7 +174,7 @@ class Answer:
     chunks: tuple[Chunk, ...] = ()
     stage: int = 0
     method: Method = "generate"
-    confidence: float | None = None  # raw, of a scored answer: the chosen option's share of likelihood
+    confidence: float | None = None  # raw; of a scored answer, the chosen option's share of likelihood
     ttft_s: float | None = None
     seconds: float = 0.0
     usage: Usage = Usage()
@@ -401,13 +404,17 @@ class Arrivals(Protocol):
         """
         ...
 
-    async def cancel(self) -> None:
-        """Cancels what still runs, upstream too."""
+    async def cancel(self, keep: Arrival | None = None) -> None:
+        """Cancels what still runs, upstream too, but for `keep`. Nothing starts afterwards."""
         ...
 
 
 class Combiner(Protocol):
     """Many answers to one."""
+
+    def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
+        """The candidate that each answer stands for, aligned with `answers`; None abstains. Pure."""
+        ...
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """Pure. Order-free; a failed answer, an abstention or a call of weight 0 has no effect."""

@@ -1,0 +1,129 @@
+"""The process of one local model: starts it, asks how it is, ends it. Knows nothing of its answers."""
+
+import asyncio
+import json
+import secrets
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from manyminds.errors import UnavailableError
+
+__all__ = ["Child", "Model"]
+
+_START_S = 60.0  # to load a model, before the process is given up
+_TICKS_PER_S = 100  # of /proc on Linux, whatever the kernel's own
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the child process serves."""
+
+    path: Path
+    context_tokens: int = 4096
+    threads: int = 1
+    memory_bytes: int = 0  # of private memory; 0 is no limit
+    chat_template: str = ""  # empty: the file's own
+
+
+class Child:
+    """One child process. `start` makes it, `stop` ends it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, key: str) -> None:
+        self._process = process
+        self.url = url
+        self.key = key
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, name: str, model: Model) -> "Child":
+        """Raises: UnavailableError when the model cannot be loaded."""
+        key = secrets.token_urlsafe(24)
+        with tempfile.TemporaryFile() as talk:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "manyminds.experts.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=talk,
+                start_new_session=True,  # Ctrl-C is for the node, which then ends its children
+            )
+            try:
+                line = await asyncio.wait_for(_greet(process, _wish(name, model, key)), _START_S)
+            except (TimeoutError, ConnectionError):
+                line = b""
+            except BaseException:
+                await _end(process)
+                raise
+            if not line:
+                await _end(process)
+                talk.seek(0)
+                said = " ".join(talk.read().decode("utf-8", "replace").split())[-200:]
+                raise UnavailableError(_cannot_load(name, model.path, process.returncode, said))
+        return cls(process, json.loads(line)["url"], key)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def died(self) -> bool:
+        """Whether the process has ended, or does within a second."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), 1.0)
+        return not self.alive
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far; 0 where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    async def stop(self) -> None:
+        await _end(self._process)
+
+
+def _wish(name: str, model: Model, key: str) -> bytes:
+    fields = {
+        "name": name,
+        "path": str(model.path),
+        "key": key,
+        "context_tokens": model.context_tokens,
+        "threads": model.threads,
+        "memory_bytes": model.memory_bytes,
+        "chat_template": model.chat_template,
+    }
+    return json.dumps(fields).encode() + b"\n"
+
+
+async def _greet(process: asyncio.subprocess.Process, wish: bytes) -> bytes:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(wish)
+    await process.stdin.drain()
+    return await process.stdout.readline()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Closes the child's standard input, which ends it; kills it when it is deaf."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), 2.0)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _cannot_load(name: str, path: Path, status: int | None, said: str) -> str:
+    if not path.exists():
+        return f"{name} is not on this machine ({path}): run `manyminds pull {name}`."
+    reason = said or f"its process ended with status {status}"
+    return (
+        f"{name} cannot be loaded from {path} ({reason}). The file may be damaged: `manyminds pull {name}`"
+        " checks it. Or its memory limit is too low: raise `local.max_memory_gb`."
+    )

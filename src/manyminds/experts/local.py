@@ -1,0 +1,175 @@
+"""A GGUF file as an expert, served by llama.cpp in a supervised child process.
+
+A crash in native code ends the child, never the node: the call under way fails, the next one starts the
+child anew. The child speaks OpenAI's protocol on a loopback port with a random key, so generation is
+left to whatever expert `connect` makes for that address.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+import aiohttp
+import msgspec
+
+from manyminds.errors import CutError, GarbageError, RefusedError, UnavailableError
+from manyminds.experts.child import Child, Model
+from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
+from manyminds.wire import error_text
+
+__all__ = ["QUESTION_TEMPLATE", "Local"]
+
+QUESTION_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}Answer: {{ m.content }}\n"
+    "{% else %}{% if m.role == 'user' %}Question: {% endif %}{{ m.content }}\n{% endif %}{% endfor %}Answer:"
+)
+"""Chat template of a base model, which has none of its own (Jinja, as llama.cpp reads it)."""
+
+_REST_S = 30.0  # between attempts, once a model has failed to load several times in a row
+_ATTEMPTS = 3
+_TOP = 5000  # log-probabilities asked for; the full vocabulary takes 20 times as long
+_FLOOR = -14.0  # of a token that is not among them, in nats
+
+
+class Local:
+    """A model file of this machine; keeps the contracts of `types.Expert` and `types.Scorer`.
+
+    Args:
+        card: its name is what the child calls itself.
+        model: the file and its limits.
+        connect: makes an expert for the child's base URL and key.
+        session: for scoring; the owner closes it. The child closes connections as it likes: keep none.
+    """
+
+    def __init__(
+        self, card: Card, model: Model, connect: Callable[[str, str], Expert], session: aiohttp.ClientSession
+    ) -> None:
+        self._card = card
+        self._model = model
+        self._connect = connect
+        self._session = session
+        self._lock = asyncio.Lock()
+        self._child: Child | None = None
+        self._failures = 0
+        self._rest_until = 0.0
+
+    @property
+    def card(self) -> Card:
+        return self._card
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it lives."""
+        return self._child.pid if self._child and self._child.alive else None
+
+    async def start(self) -> None:
+        """Loads the model unless it is loaded. Raises: UnavailableError with what to do."""
+        await self._ready()
+
+    async def aclose(self) -> None:
+        """Ends the child. A later call would start it again."""
+        async with self._lock:
+            child, self._child = self._child, None
+            if child is not None:
+                await child.stop()
+
+    async def _ready(self) -> Child:
+        async with self._lock:
+            if self._child is not None and self._child.alive:
+                return self._child
+            now = asyncio.get_running_loop().time()
+            if self._failures >= _ATTEMPTS and now < self._rest_until:
+                raise UnavailableError(f"{self._card.name} failed to load {self._failures} times; it rests.")
+            try:
+                self._child = await Child.start(self._card.name, self._model)
+            except UnavailableError:
+                self._failures += 1
+                self._rest_until = now + _REST_S
+                raise
+            self._failures = 0
+            return self._child
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """See `types.Expert`. A child found dead before the first chunk is started anew, once."""
+        for attempt in range(2):
+            child = await self._ready()
+            begun = False
+            try:
+                async with aclosing(self._connect(child.url + "/v1", child.key).stream(query)) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                    return
+            except (UnavailableError, CutError):
+                if begun or attempt or not await child.died():
+                    raise
+
+    async def score(self, query: Query, options: Sequence[str]) -> Scores:
+        """Mean log-likelihood per token of each option as the answer to the question. See `types.Scorer`.
+
+        One request scores the first tokens of all options, one more each later token: the prompt is
+        evaluated once and then cached. Raises: ExpertError.
+        """
+        child = await self._ready()
+        stem = query.task.stem or query.question
+        prompt = await self._tokens(child, f"Question: {stem}\nAnswer:", special=True)
+        tokens = [await self._tokens(child, f" {option}", special=False) for option in options]
+        if not all(tokens):
+            raise RefusedError(f"{self._card.name} cannot score an empty option.")
+        known: dict[tuple[int, ...], dict[int, float]] = {}
+        cpu_s, found = 0.0, []
+        for option in tokens:
+            total = []
+            for i, token in enumerate(option):
+                prefix = tuple(option[:i])
+                if prefix not in known:
+                    known[prefix], spent_s = await self._next(child, prompt + option[:i])
+                    cpu_s += spent_s
+                total.append(known[prefix].get(token, _FLOOR))
+            found.append(math.fsum(total) / len(total))
+        cost = cpu_s * self._card.price_cpu_usd_per_hour / 3600
+        return Scores(tuple(found), Usage(len(prompt), 0, cpu_s, cost))
+
+    async def _tokens(self, child: "Child", text: str, *, special: bool) -> list[int]:
+        raw = await self._post(child, "/tokenize", {"content": text, "add_special": special})
+        return msgspec.json.decode(raw, type=_Tokens).tokens
+
+    async def _next(self, child: "Child", prompt: list[int]) -> tuple[dict[int, float], float]:
+        """Log-probabilities of the token after `prompt`, by token id, and the CPU seconds it took."""
+        wish = {"prompt": prompt, "n_predict": 1, "n_probs": _TOP, "temperature": 0, "cache_prompt": True}
+        before_s = child.cpu_s()
+        reply = msgspec.json.decode(await self._post(child, "/completion", wish), type=_Completion)
+        if not reply.completion_probabilities:
+            raise GarbageError(f"{self._card.name} sent no log-probabilities.")
+        top = reply.completion_probabilities[0].top_logprobs
+        return {entry.id: entry.logprob for entry in top}, child.cpu_s() - before_s
+
+    async def _post(self, child: "Child", path: str, fields: dict[str, object]) -> bytes:
+        name = self._card.name
+        headers = {"authorization": f"Bearer {child.key}"}
+        try:
+            async with self._session.post(child.url + path, json=fields, headers=headers) as response:
+                raw = await response.read()
+        except aiohttp.ClientError as error:
+            raise UnavailableError(f"{name} broke off: {error!r:.200}.") from None
+        if response.status != 200:
+            raise RefusedError(f"{name} answered with status {response.status}: {error_text(raw)}")
+        return raw
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Token(msgspec.Struct):
+    id: int
+    logprob: float
+
+
+class _Position(msgspec.Struct):
+    top_logprobs: list[_Token]
+
+
+class _Completion(msgspec.Struct):
+    completion_probabilities: list[_Position] = []

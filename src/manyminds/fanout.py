@@ -1,0 +1,288 @@
+"""Asks the experts of a route at once, and hands over what comes, as it comes.
+
+The only module that starts tasks for a request; none outlives `Fanout.__aexit__`. Knows no wire format
+and no combiner: when to stop is a callable.
+
+Each call has a time to first token and an idle limit, all have one deadline. A stage starts when it is
+asked for and the one before is drained. A call that fails leaves an answer that says how.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from manyminds.errors import CutError, ExpertError, GarbageError, SlowError, UnavailableError
+from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer, Status, Usage
+
+__all__ = ["Fanout", "Patience"]
+
+_LIMIT_BYTES = 8_000_000  # of one answer with its JSON; what an expert sends is untrusted
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait: for a call's first token, between two tokens, and for everything."""
+
+    first_token_s: float = 30.0
+    idle_s: float = 20.0
+    deadline_s: float = 60.0
+
+
+class Fanout:
+    """The calls of one request; keeps the contract of `types.Arrivals`. Use with `async with`.
+
+    Args:
+        query: what every expert is asked.
+        route: whom to ask, in which stages.
+        experts: by name; one that is missing fails its call, nothing else.
+        patience: the limits, counted from `__aenter__`.
+        enough: told every time an answer is in; true stops the rest.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        route: Route,
+        experts: Mapping[str, Expert],
+        patience: Patience,
+        enough: Callable[[Sequence[Answer]], bool] = lambda _: False,
+    ) -> None:
+        self._query = query
+        self._experts = experts
+        self._patience = patience
+        self._enough = enough
+        self._quorum = route.quorum
+        self._waiting = _stages(route.calls)
+        self._arrivals: list[_Arrival] = []
+        self._closed = False
+        self._changed = asyncio.Event()
+        self.deadline = 0.0
+
+    async def __aenter__(self) -> "Fanout":
+        self.deadline = asyncio.get_running_loop().time() + self._patience.deadline_s
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cancel()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What came of every call so far, in the order of asking; running calls are left out."""
+        return [a.answer for a in self._arrivals if a.answer is not None]
+
+    async def started(self) -> AsyncIterator[Arrival]:
+        """See `types.Arrivals`."""
+        seen: set[int] = set()
+        while True:
+            fresh = [a for a in self._arrivals if a.received and id(a) not in seen]
+            for arrival in sorted(fresh, key=lambda a: a.first_at):
+                seen.add(id(arrival))
+                yield arrival
+            if not fresh and not await self._advance():
+                return
+
+    async def finished(self) -> AsyncIterator[Answer]:
+        """See `types.Arrivals`."""
+        seen: set[int] = set()
+        while True:
+            fresh = [a for a in self._arrivals if a.answer is not None and id(a) not in seen]
+            for arrival in sorted(fresh, key=lambda a: a.ended_at):
+                seen.add(id(arrival))
+                assert arrival.answer is not None
+                yield arrival.answer
+            if fresh and self._satisfied():
+                await self.cancel()
+            elif not fresh and not await self._advance():
+                return
+
+    def open(self, expert: str, query: Query) -> Arrival:
+        """See `types.Arrivals`."""
+        if expert not in self._experts:
+            raise UnavailableError(f"{expert} is not in this network.")
+        card = self._experts[expert].card
+        stage = max((a.call.stage for a in self._arrivals), default=0) + 1
+        return self._start(Call(expert, card.source, 1.0, stage, method="fuse"), query)
+
+    async def cancel(self, keep: Arrival | None = None) -> None:
+        """See `types.Arrivals`."""
+        self._closed = True
+        self._waiting.clear()
+        others = [a for a in self._arrivals if a is not keep]
+        for arrival in others:
+            arrival.cancel()
+        await asyncio.gather(*(a.whole() for a in others))
+
+    def _satisfied(self) -> bool:
+        answers = [a for a in self.answers if a.status == "ok"]
+        if self._quorum is not None and len(answers) >= self._quorum:
+            return True
+        return bool(answers) and self._enough(answers)
+
+    async def _advance(self) -> bool:
+        """Waits until something happens, starting the next stage when all is quiet. False: nothing will."""
+        if all(a.answer is not None for a in self._arrivals):
+            if self._closed or not self._waiting or asyncio.get_running_loop().time() >= self.deadline:
+                return False
+            for call in self._waiting.pop(0):
+                for _ in range(call.samples):
+                    self._start(call, self._query)
+        self._changed.clear()
+        await self._changed.wait()
+        return True
+
+    def _start(self, call: Call, query: Query) -> "_Arrival":
+        arrival = _Arrival(call, self._changed)
+        work = arrival.run(self._experts.get(call.expert), query, self._patience, self.deadline)
+        arrival.task = asyncio.create_task(work, name=f"call {call.expert}")
+        arrival.task.add_done_callback(arrival.settle)
+        self._arrivals.append(arrival)
+        return arrival
+
+
+class _Arrival:
+    """One call under way; keeps the contract of `types.Arrival`."""
+
+    def __init__(self, call: Call, changed: asyncio.Event) -> None:
+        self.call = call
+        self.answer: Answer | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.received: list[Chunk] = []
+        self.began = 0.0
+        self.first_at = 0.0
+        self.ended_at = 0.0
+        self._status: Status = "cancelled"
+        self._error: ExpertError | None = None
+        self._changed = changed
+        self._news = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Stops the call; its answer then says "cancelled". Does nothing to one that has ended."""
+        if self.task is not None and self.answer is None:
+            self.task.cancel()
+
+    async def whole(self) -> Answer:
+        """See `types.Arrival`."""
+        while self.answer is None:
+            await self._wait()
+        return self.answer
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """See `types.Arrival`."""
+        position = 0
+        while True:
+            while position < len(self.received):
+                yield self.received[position]
+                position += 1
+            if self.answer is not None:
+                break
+            await self._wait()
+        if self.answer.error is not None:
+            raise self.answer.error
+
+    async def _wait(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._changed.set()
+
+    async def run(self, expert: Expert | None, query: Query, patience: Patience, deadline: float) -> None:
+        """Makes the call. `settle` reads how it ended from what is left here."""
+        self.began = asyncio.get_running_loop().time()
+        try:
+            if expert is None:
+                raise UnavailableError(f"{self.call.expert} has left this network.")
+            await self._pump(_stream(expert, query, self.call), patience, deadline)
+            self._status = "ok"
+        except ExpertError as failure:
+            self._status, self._error = self._failed(deadline), failure
+        except asyncio.CancelledError:
+            raise
+        except Exception as failure:  # an expert broke its contract: its call fails, the request does not
+            self._status = self._failed(deadline)
+            self._error = GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r}")
+
+    def settle(self, task: asyncio.Task[None]) -> None:
+        """Writes the answer, also for a task that was cancelled before its first step."""
+        self.ended_at = task.get_loop().time()
+        began = self.began or self.ended_at
+        last = self.received[-1] if self.received else Chunk()
+        self.answer = Answer(
+            expert=self.call.expert,
+            source=self.call.source,
+            status=self._status,
+            text="".join(c.text for c in self.received),
+            chunks=tuple(self.received),
+            stage=self.call.stage,
+            method=self.call.method,
+            confidence=last.confidence,
+            ttft_s=self.first_at - began if self.received else None,
+            seconds=self.ended_at - began,
+            usage=last.usage or Usage(),
+            error=self._error,
+        )
+        self._tell()
+
+    def _failed(self, deadline: float) -> Status:
+        if asyncio.get_running_loop().time() >= deadline:
+            return "late"
+        return "cut" if self.received else "failed"
+
+    async def _pump(self, stream: AsyncGenerator[Chunk, None], patience: Patience, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        limit_s, size = patience.first_token_s, 0
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(min(loop.time() + limit_s, deadline)):
+                        chunk = await anext(stream)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError:
+                    raise self._slow(limit_s, loop.time() >= deadline) from None
+                if not self.received:
+                    self.first_at = loop.time()
+                    limit_s = patience.idle_s
+                size += len(chunk.text) + len(chunk.raw)
+                if size > _LIMIT_BYTES:
+                    raise GarbageError(f"{self.call.expert} sent more than {_LIMIT_BYTES} bytes.")
+                self.received.append(chunk)
+                self._tell()
+        finally:
+            await stream.aclose()
+        if not self.received or self.received[-1].finish_reason is None:
+            raise CutError(f"{self.call.expert} ended without finishing its answer.")
+
+    def _slow(self, limit_s: float, late: bool) -> SlowError:
+        if late:
+            return SlowError(f"{self.call.expert} had not finished at the deadline.")
+        what = "nothing more" if self.received else "no first token"
+        return SlowError(f"{self.call.expert} sent {what} within {limit_s:g} s.")
+
+
+def _stages(calls: Sequence[Call]) -> list[list[Call]]:
+    """The calls by stage, in order; numbers without a call are passed over."""
+    numbers = sorted({call.stage for call in calls})
+    return [[call for call in calls if call.stage == number] for number in numbers]
+
+
+def _stream(expert: Expert, query: Query, call: Call) -> AsyncGenerator[Chunk, None]:
+    if call.method == "score" and isinstance(expert, Scorer):
+        return _scored(expert, query)
+    return expert.stream(query)
+
+
+async def _scored(expert: Scorer, query: Query) -> AsyncGenerator[Chunk, None]:
+    """The likeliest option as an answer; its confidence is its share of exp(mean log-likelihood)."""
+    options = query.task.options
+    scores = await expert.score(query, options)
+    best = max(range(len(options)), key=lambda i: scores.log_likelihoods[i])
+    top = scores.log_likelihoods[best]
+    share = 1.0 / math.fsum(math.exp(x - top) for x in scores.log_likelihoods)
+    text = f"{chr(ord('A') + best)}) {options[best]}"
+    yield Chunk(text, "stop", scores.usage, confidence=share)
