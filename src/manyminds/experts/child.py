@@ -24,6 +24,7 @@ class Model:
     path: Path
     context_tokens: int = 4096
     threads: int = 1
+    max_tokens: int = 1024  # of an answer whose request sets no limit
     memory_bytes: int = 0  # of private memory; 0 is no limit
     chat_template: str = ""  # empty: the file's own
 
@@ -94,6 +95,7 @@ def _wish(name: str, model: Model, key: str) -> bytes:
         "key": key,
         "context_tokens": model.context_tokens,
         "threads": model.threads,
+        "max_tokens": model.max_tokens,
         "memory_bytes": model.memory_bytes,
         "chat_template": model.chat_template,
     }

@@ -43,6 +43,7 @@ def _serve(wish: dict[str, Any]) -> Any:
     params.n_parallel = 1
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wish["threads"]
+    params.n_predict = wish["max_tokens"]
     params.warmup = False
     params.fit_params = False
     params.cache_ram_mib = 0  # prompt caches of past conversations would grow past the memory limit

@@ -1,0 +1,437 @@
+"""What a person may set: one file, the environment, flags. Every value remembers where it came from.
+
+Knows none of the parts that the values are for, and reads no key: `key_env` only names a variable.
+"""
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, get_type_hints
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+from msgspec import Meta
+
+from manyminds.errors import ConfigError
+
+__all__ = [
+    "POLICIES",
+    "Config",
+    "ExpertEntry",
+    "Ledger",
+    "Local",
+    "Policy",
+    "Server",
+    "Setting",
+    "describe",
+    "load",
+    "mask",
+    "reference",
+]
+
+POLICIES: Final = ("auto", "max", "cheap", "fast", "private")
+"""Names that callers use for policies, which no expert may take."""
+
+_PREFIX: Final = "MANYMINDS_"
+_KUBERNETES: Final = ("MANYMINDS_SERVICE_", "MANYMINDS_PORT")  # set in pods beside a Service named manyminds
+_SQLITE: Final = "sqlite:///"
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the node listens."""
+
+    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 lets the system choose one.")] = 8000
+    max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """The models that run on this machine."""
+
+    tier: Annotated[
+        Literal["starter", "full", "none"],
+        Meta(description="Which pulled models to run: starter, full or none."),
+    ] = "starter"
+    max_memory_gb: Annotated[float, Meta(gt=0, description="Memory for all models together.")] = 4.0
+    threads: Annotated[int, Meta(ge=1, le=1024, description="Threads of each model.")] = 1
+    context_tokens: Annotated[int, Meta(ge=1, description="Context window of each model.")] = 4096
+    price_cpu_usd_per_hour: Annotated[float, Meta(ge=0, description="Price of an hour of one core.")] = 0.04
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for a request that does not say otherwise."""
+
+    default: Annotated[
+        Literal["auto", "max", "cheap", "fast"],
+        Meta(description="Policy of a request that names none: auto, max, cheap or fast."),
+    ] = "auto"
+    deadline_s: Annotated[float, Meta(gt=0, description="Seconds until a request must be answered.")] = 60.0
+    budget_usd: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Most that one request may cost; unset is no limit."),
+    ] = None
+    first_token_s: Annotated[float, Meta(gt=0, description="Seconds to an expert's first token.")] = 30.0
+    idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recorded, and where."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^sqlite:///[^:?]",
+            description="SQLite file, as sqlite:///FILE; a relative one lies in the home folder.",
+        ),
+    ] = "sqlite:///ledger.db"
+    store_text: Annotated[bool, Meta(description="Whether questions and answers are kept.")] = False
+
+
+class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One `[[expert]]`."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z",
+            description="What callers call it: 1 to 64 of letters, digits and . _ : / -",
+        ),
+    ]
+    kind: Annotated[
+        Literal["openai", "local", "recorded"],
+        Meta(description="openai (any compatible URL), local (a GGUF file) or recorded (a set of answers)."),
+    ] = "openai"
+    url: Annotated[str, Meta(description="Base URL of an openai expert, such as http://HOST:PORT/v1")] = ""
+    model: Annotated[str, Meta(description="Its name upstream or in its set; by default its own name.")] = ""
+    key_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Z_][A-Z0-9_]{0,63})?\Z",
+            description="Name, in capitals, of the environment variable that holds its key; never the key.",
+        ),
+    ] = ""
+    path: Annotated[str, Meta(description="GGUF file of a local expert; folder of a recorded one.")] = ""
+    price_in_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million prompt tokens.")] = 0.0
+    price_out_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million completion tokens.")] = (
+        0.0
+    )
+    source: Annotated[str, Meta(description="Whom attribution credits; by default its own name.")] = ""
+    skills: Annotated[tuple[str, ...], Meta(description="What it is good at, in words, for the router.")] = ()
+    accuracy: Annotated[float, Meta(ge=0, le=1, description="Share of its answers that are right.")] = 0.5
+    context_tokens: Annotated[int, Meta(ge=1, description="Its context window.")] = 8192
+    offers: Annotated[
+        tuple[Literal["tools", "json_schema", "image", "logprobs", "n"], ...],
+        Meta(description="What it supports, of tools, json_schema, image, logprobs and n."),
+    ] = ()
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All values. Paths in it are absolute, and `ledger.url` names an absolute file."""
+
+    home: Path
+    file: Path | None = None
+    server: Server = Server()
+    local: Local = Local()
+    policy: Policy = Policy()
+    ledger: Ledger = Ledger()
+    experts: tuple[ExpertEntry, ...] = ()
+    origins: dict[str, str] = {}
+    """For each key, such as `server.port`: default, file PATH, environment NAME, or flag."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One value as `manyminds config` shows it, without secrets."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """Reads everything. Flag beats environment, which beats the file, which beats the default.
+
+    Args:
+        path: the file to read; None looks for `manyminds.toml` here, then in the home folder.
+        environ: `MANYMINDS_HOME` and `MANYMINDS_<SECTION>_<KEY>` count; an empty one is unset.
+        flags: values by key, such as `server.port`; None is unset.
+
+    Raises: ConfigError, for the first thing that is wrong, with what to do.
+    """
+    home = _home(environ)
+    file = _find(path, home)
+    document = _read(file) if file else {}
+    origins = {key: "default" for key in reference() if not key.startswith("expert.")}
+    origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
+    experts = _experts(document.get("expert", []), file, origins)
+    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts))
+    values: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
+    layers = (*_from_file(document, file), *_from_environment(environ, known), *_from_flags(flags))
+    for key, value, origin in layers:
+        section, _, name = key.partition(".")
+        values[section][name] = _convert(key, value, origin)
+        origins[key] = origin
+    return Config(
+        home=home,
+        file=file,
+        server=Server(**values["server"]),
+        local=Local(**values["local"]),
+        policy=Policy(**values["policy"]),
+        ledger=_locate(Ledger(**values["ledger"]), home),
+        experts=experts,
+        origins=origins,
+    )
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return _absolute(environ.get(f"{_PREFIX}HOME") or "~/.manyminds", Path.cwd(), f"{_PREFIX}HOME")
+
+
+def _absolute(path: str | Path, base: Path, key: str) -> Path:
+    try:
+        return Path(os.path.abspath(base / Path(path).expanduser()))
+    except RuntimeError as error:
+        raise ConfigError(f"{key} begins with a ~ that leads nowhere: write a full path instead.") from error
+
+
+def _find(path: Path | None, home: Path) -> Path | None:
+    if path is not None:
+        return _absolute(path, Path.cwd(), "--config")
+    candidates = (Path.cwd() / "manyminds.toml", home / "manyminds.toml")
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")  # editors on Windows write a mark
+        return tomllib.loads(f"{text}\n")  # else an error in the last line has no line number
+    except OSError as error:
+        raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}.") from error
+
+
+_Layer = Iterable[tuple[str, Any, str]]
+"""Key, value as written, origin."""
+
+
+def _from_file(document: Mapping[str, Any], file: Path | None) -> _Layer:
+    for section, table in document.items():
+        if section == "expert":
+            continue
+        if section not in _sections():
+            if not isinstance(table, dict | list):
+                _reject_key("", section, file)
+            _reject(section, [*_sections(), "expert"], f"section in {file}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{file}: {section} is a section: write [{section}] and its keys below.")
+        for name, value in table.items():
+            if name not in _sections()[section].__struct_fields__:
+                _reject_key(section, name, file)
+            yield f"{section}.{name}", value, f"file {file}"
+
+
+def _from_environment(environ: Mapping[str, str], known: Collection[str]) -> _Layer:
+    keys = {_PREFIX + key.replace(".", "_").upper(): key for key in _settable()}
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name in known or name.startswith(_KUBERNETES):
+            continue
+        if name not in keys:
+            _reject(name, [*keys, *known], "environment variable")
+        if environ[name]:
+            yield keys[name], environ[name], f"environment {name}"
+
+
+def _from_flags(flags: Mapping[str, Any]) -> _Layer:
+    for key, value in flags.items():
+        if key not in _settable():
+            _reject(key, _settable(), "flag")
+        if value is not None:
+            yield key, value, "flag"
+
+
+def _convert(key: str, value: Any, origin: str) -> Any:
+    """The value in its type. Text from outside a file may spell a number or a truth value."""
+    section, _, name = key.partition(".")
+    struct = ExpertEntry if section == "expert" else _sections()[section]
+    hint = get_type_hints(struct, include_extras=True)[name]
+    try:
+        converted = msgspec.convert(value, hint, strict=origin.startswith("file"))
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise msgspec.ValidationError("Expected a finite number")
+    except msgspec.ValidationError as error:
+        shown = "" if name == "key_env" else f", not {_brief(value)}"  # it may be the key itself
+        wrong = str(error)[0].lower() + str(error)[1:]
+        about = reference()[key]["description"]
+        raise ConfigError(f"{key} ({origin}): {wrong}{shown}. {about}") from None
+    return converted
+
+
+def _locate(ledger: Ledger, home: Path) -> Ledger:
+    file = _absolute(ledger.url.removeprefix(_SQLITE), home, "ledger.url")
+    return msgspec.structs.replace(ledger, url=f"{_SQLITE}{file}")
+
+
+# --- experts ---------------------------------------------------------------------------------------
+
+
+def _experts(tables: Any, file: Path | None, origins: dict[str, str]) -> tuple[ExpertEntry, ...]:
+    """All `[[expert]]`, complete; adds the origin of each of their values to `origins`."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{file}: write each expert as [[expert]], with two brackets.")
+    experts: dict[str, ExpertEntry] = {}
+    for number, table in enumerate(tables, 1):
+        for key in table:
+            if key not in ExpertEntry.__struct_fields__:
+                _reject_key("expert", key, file)
+        if "name" not in table:
+            raise ConfigError(f'{file}: [[expert]] number {number} has no name: add name = "...".')
+        origin = f"file {file}, number {number}"
+        entry = ExpertEntry(**{key: _convert(f"expert.{key}", table[key], origin) for key in table})
+        if entry.name in POLICIES:
+            raise ConfigError(f"{file}: {entry.name!r} is a policy, so no expert can have that name.")
+        if entry.name in experts:
+            raise ConfigError(f"{file}: two experts are named {entry.name!r}: rename one.")
+        experts[entry.name] = _complete(entry, file)
+        for field in ExpertEntry.__struct_fields__:
+            origins[f"expert.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
+    return tuple(experts.values())
+
+
+def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
+    """The entry with its defaults filled in, its path absolute and what its kind needs checked."""
+    needed = "url" if entry.kind == "openai" else "path"
+    if not getattr(entry, needed):
+        about = reference()[f"expert.{needed}"]["description"]
+        raise ConfigError(
+            f"{file}: expert {entry.name!r} is of kind {entry.kind} and needs {needed}. {about}"
+        )
+    if entry.url and not _is_web(entry.url):
+        raise ConfigError(
+            f"{file}: url of expert {entry.name!r} must be like http://HOST:PORT/v1, not {_brief(entry.url)}."
+        )
+    base = file.parent if file else Path.cwd()
+    return msgspec.structs.replace(
+        entry,
+        model=entry.model or entry.name,
+        source=entry.source or entry.name,
+        path=str(_absolute(entry.path, base, f"path of expert {entry.name!r}")) if entry.path else "",
+    )
+
+
+def _is_web(url: str) -> bool:
+    parts = _split(url)
+    return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+# --- showing ---------------------------------------------------------------------------------------
+
+
+def describe(config: Config) -> list[Setting]:
+    """Every value with its origin, secrets masked, in the order of the file."""
+    shown = [Setting("home", str(config.home), config.origins.get("home", "default"))]
+    parts: list[tuple[str, msgspec.Struct]] = [(name, getattr(config, name)) for name in _sections()]
+    parts += [(f"expert.{entry.name}", entry) for entry in config.experts]
+    for prefix, part in parts:
+        for field in part.__struct_fields__:
+            value = getattr(part, field)
+            value = mask(value) if isinstance(value, str) else value
+            shown.append(
+                Setting(f"{prefix}.{field}", value, config.origins.get(f"{prefix}.{field}", "default"))
+            )
+    return shown
+
+
+def mask(text: str) -> str:
+    """A URL without its password, its user where that is all, or its query's values; else `text`."""
+    parts = _split(text)
+    if "://" not in text:
+        return text
+    if parts is None:
+        return "***"  # nothing is known of where its secrets are
+    netloc, query = parts.netloc, parts.query
+    if "@" in netloc:
+        user, colon, _ = netloc.rpartition("@")[0].partition(":")
+        netloc = (f"{user}:***" if colon else "***") + "@" + netloc.rpartition("@")[2]
+    if query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        named = "=" in query and bool(pairs)
+        query = urlencode([(name, "***") for name, _ in pairs], safe="*") if named else "***"
+    if (netloc, query) == (parts.netloc, parts.query):
+        return text
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def reference() -> dict[str, dict[str, Any]]:
+    """Every key with its JSON schema: type, range, default, description. Documentation is made of it."""
+    keys: dict[str, dict[str, Any]] = {}
+    structs: dict[str, type[msgspec.Struct]] = {**_sections(), "expert": ExpertEntry}
+    for section, struct in structs.items():
+        (_, components) = msgspec.json.schema_components([struct])
+        for name, schema in components[struct.__name__]["properties"].items():
+            keys[f"{section}.{name}"] = schema
+    return keys
+
+
+# --- words for what is wrong -----------------------------------------------------------------------
+
+
+def _reject_key(section: str, key: str, file: Path | None) -> NoReturn:
+    keys = [known.split(".") for known in reference()]
+    where = f"key under {_head(section)} in {file}" if section else f"key in {file}"
+    if re.search(r"(^|[_-]|api)(key|token|secret|password)$", key.lower()):
+        raise ConfigError(
+            f"Unknown {where}: {_clip(key)}. A secret is never written here: put it into an environment "
+            'variable and name that, as in key_env = "MY_KEY".'
+        )
+    elsewhere = [home for home, name in keys if name == key]
+    if elsewhere:
+        raise ConfigError(f"Unknown {where}: {key}. It belongs under {_head(elsewhere[0])}.")
+    _reject(key, [name for home, name in keys if home == section] or list(_sections()), where)
+
+
+def _head(section: str) -> str:
+    return "[[expert]]" if section == "expert" else f"[{section}]"
+
+
+def _reject(name: str, valid: Iterable[str], what: str) -> NoReturn:
+    import difflib
+
+    options = list(valid)
+    nearest = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]}?" if nearest else f"There are: {', '.join(options)}."
+    raise ConfigError(f"Unknown {what}: {_clip(name)}. {hint}")
+
+
+def _brief(value: Any) -> str:
+    return _clip(repr(mask(value)) if isinstance(value, str) else repr(value))
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _split(url: str) -> SplitResult | None:
+    """None where it is no URL: a bad port, a bracket too few, blanks within."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return None if any(c.isspace() for c in url) else parts
+
+
+def _sections() -> dict[str, type[msgspec.Struct]]:
+    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger}
+
+
+def _settable() -> list[str]:
+    """Keys that the environment and flags may set: all but those of experts."""
+    return [f"{section}.{name}" for section, part in _sections().items() for name in part.__struct_fields__]
