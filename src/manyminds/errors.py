@@ -1,29 +1,29 @@
 """Every way manyminds fails, on one screen. Knows nothing of what raised it.
 
-    ManymindsError                     500
-    ├── ConfigError                    500  the configuration is wrong; nothing was started
-    ├── CatalogError                   500  a model cannot be had
-    │   ├── UnknownModelError          500
-    │   ├── DownloadError              500  no source could be reached
-    │   ├── HashMismatchError          500  what arrived is not what was promised; it is deleted
-    │   └── DiskFullError              500
-    ├── LedgerError                    500
-    ├── DataError                      500  a recorded set does not keep its schema
-    ├── InvalidRequestError            400  the request is wrong; `param` names the field
-    │   ├── ModelNotFoundError         404
-    │   ├── EndpointNotFoundError      404
-    │   ├── MethodNotAllowedError      405
-    │   ├── TooLargeError              413
-    │   └── NoExpertError              422  no expert meets what the request demands
-    └── AnswerError                    502  the request is right, yet no answer came
-        ├── ExpertError                502  one expert failed
-        │   ├── UnavailableError       503  it is down
-        │   ├── RefusedError           502  it declined this request
-        │   ├── GarbageError           502  it spoke no known protocol
-        │   ├── CutError               502  its stream ended before its answer did
-        │   └── SlowError              504  it passed a time limit
-        ├── AllExpertsFailedError      503  every expert on the panel failed
-        └── DeadlineError              504  the request's deadline passed before any answer
+ManymindsError                     500
+├── ConfigError                    500  the configuration is wrong; nothing was started
+├── CatalogError                   500  a model cannot be had
+│   ├── UnknownModelError          500
+│   ├── DownloadError              500  no source could be reached
+│   ├── HashMismatchError          500  what arrived is not what was promised; it is deleted
+│   └── DiskFullError              500
+├── LedgerError                    500
+├── DataError                      500  a recorded set does not keep its schema
+├── InvalidRequestError            400  the request is wrong; `param` names the field
+│   ├── ModelNotFoundError         404
+│   ├── EndpointNotFoundError      404
+│   ├── MethodNotAllowedError      405
+│   ├── TooLargeError              413
+│   └── NoExpertError              422  no expert meets what the request demands
+└── AnswerError                    502  the request is right, yet no answer came
+    ├── ExpertError                502  one expert failed
+    │   ├── UnavailableError       503  it is down
+    │   ├── RefusedError           502  it declined this request
+    │   ├── GarbageError           502  it spoke no known protocol
+    │   ├── CutError               502  its stream ended before its answer did
+    │   └── SlowError              504  it passed a time limit
+    ├── AllExpertsFailedError      503  every expert on the panel failed
+    └── DeadlineError              504  the request's deadline passed before any answer
 """
 
 from typing import Any, ClassVar

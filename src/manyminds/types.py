@@ -4,7 +4,7 @@ Knows no wire format, no network and no model: everything else is written agains
 Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -58,9 +58,6 @@ Method: TypeAlias = Literal["generate", "score", "fuse"]
 
 Status: TypeAlias = Literal["ok", "failed", "cut", "late", "cancelled"]
 """How a call ended: whole; error before any text; error after some; deadline; no longer needed."""
-
-Embed: TypeAlias = "Callable[[Sequence[str]], Vectors]"
-"""Texts to unit vectors: (n,) -> (n, d) float32. Pure."""
 
 
 # --- what is asked ---------------------------------------------------------------------------------
@@ -300,6 +297,7 @@ class PanelEntry:
     cost_usd: float
     status: Status
     stage: int = 0
+    method: Method = "generate"
     error: str | None = None
 
 
@@ -320,6 +318,12 @@ class Report:
 
 
 # --- protocols -------------------------------------------------------------------------------------
+
+
+class Embed(Protocol):
+    """Texts to unit vectors: (n,) -> (n, d) float32. Pure; a text's vector does not depend on the others."""
+
+    def __call__(self, texts: Sequence[str], /) -> "Vectors": ...
 
 
 @runtime_checkable

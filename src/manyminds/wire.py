@@ -8,8 +8,8 @@ expert spoke this format; `written` makes the JSON where none came.
 import json
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
@@ -66,6 +66,8 @@ class _Request(msgspec.Struct):
     manyminds: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_MOST_TOKENS = 2**31 - 1
+_SEEDS = 2**63  # upstreams take 64 bits
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _request = msgspec.json.Decoder(_Request)
@@ -83,6 +85,7 @@ def parse_request(raw: bytes, request_id: str = "") -> Query:
     Raises: InvalidRequestError, whose `param` names the field.
     """
     try:
+        raw.decode()  # fields that are not ours are never decoded, yet everything must be text
         request = _request.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_finite(raw) or _invalid(error) from None
@@ -114,7 +117,7 @@ def _invalid(error: Exception, prefix: str = "") -> InvalidRequestError:
         where = f"`{param}`: " if param else "the body: "
     else:
         where = "the body is not valid JSON: "
-    return InvalidRequestError(f"{where}{what}.", param=param)
+    return InvalidRequestError(f"{where}{what:.300}.", param=param)
 
 
 def _not_finite(raw: bytes) -> InvalidRequestError | None:
@@ -128,10 +131,10 @@ def _not_finite(raw: bytes) -> InvalidRequestError | None:
         path, value = trail.pop()
         if isinstance(value, float) and not math.isfinite(value):
             return InvalidRequestError(f"`{path}` must be a finite number, not {value}.", param=path)
-        pairs = (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        )
-        trail += [(f"{path}.{key}".lstrip("."), inner) for key, inner in pairs]
+        if isinstance(value, dict):
+            trail += [(f"{path}.{key}".lstrip("."), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            trail += [(f"{path}[{i}]", inner) for i, inner in enumerate(value)]
     return None
 
 
@@ -169,8 +172,10 @@ def _message(fields: dict[str, Any], where: str) -> Message:
 
 
 def _sampling(request: _Request) -> Sampling:
+    _check("max_completion_tokens", request.max_completion_tokens, low=1, high=_MOST_TOKENS)
+    _check("max_tokens", request.max_tokens, low=1, high=_MOST_TOKENS)
     max_tokens = request.max_completion_tokens or request.max_tokens
-    _check("max_tokens", max_tokens, low=1)
+    _check("seed", request.seed, low=-_SEEDS, high=_SEEDS - 1)
     _check("n", request.n, low=1, high=128)
     _check("temperature", request.temperature, low=0, high=2)
     _check("top_p", request.top_p, low=0, high=1)
@@ -181,7 +186,7 @@ def _sampling(request: _Request) -> Sampling:
 def _parse_limits(raw: msgspec.Raw) -> Limits:
     try:
         limits = _limits.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise _invalid(error, "manyminds") from None
     _check("manyminds.panel", limits.panel, low=1, high=1000)
     _check("manyminds.quorum", limits.quorum, low=1, high=1000)
@@ -190,7 +195,7 @@ def _parse_limits(raw: msgspec.Raw) -> Limits:
     for name, weight in limits.weights.items():
         _check(f"manyminds.weights.{name}", weight, low=0, high=1000)
     if limits.strategy is not None and limits.strategy not in _STRATEGIES:
-        message = f"`manyminds.strategy` must be one of {', '.join(_STRATEGIES)}, not {limits.strategy!r}."
+        message = f"`manyminds.strategy` must be one of {', '.join(_STRATEGIES)}, not {limits.strategy!r:.80}."
         raise InvalidRequestError(message, param="manyminds.strategy")
     return Limits(
         policy=limits.policy,
@@ -207,8 +212,8 @@ def _parse_limits(raw: msgspec.Raw) -> Limits:
 
 
 def _check(param: str, value: float | None, *, low: float, high: float = math.inf) -> None:
-    """Refuses a number outside [low, high], NaN and infinities."""
-    if value is not None and not (low <= value <= high and math.isfinite(value)):
+    """Refuses a number outside [low, high]."""
+    if value is not None and not low <= value <= high:
         bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
         raise InvalidRequestError(f"`{param}` must be a number {bounds}, not {value}.", param=param)
 
@@ -262,23 +267,41 @@ def _fields_of(query: Query) -> dict[str, Any]:
 # --- answers from upstream -------------------------------------------------------------------------
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+_Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
 
 
 class _Timings(msgspec.Struct):
-    prompt_ms: float = 0.0
-    predicted_ms: float = 0.0
+    prompt_ms: _Milliseconds = 0.0
+    predicted_ms: _Milliseconds = 0.0
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: _Index | None = None
+    id: str | None = None
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
     content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    index: _Index = 0
+    delta: _Delta | None = None
+    logprobs: dict[str, list[Any] | None] | None = None
     finish_reason: str | None = None
 
 
@@ -290,6 +313,7 @@ class _Chunk(msgspec.Struct):
 
 
 _chunk = msgspec.json.Decoder(_Chunk)
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line ends between tokens would end the line of an event
 
 
 def parse_chunk(raw: bytes) -> Chunk:
@@ -300,11 +324,12 @@ def parse_chunk(raw: bytes) -> Chunk:
     Raises: GarbageError when it is not one; its message carries an upstream `error` object's text.
     """
     try:
+        raw.decode()  # what we do not read is relayed, and must be text
         chunk = _chunk.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GarbageError(f"not a chat completion chunk: {error}") from None
+        raise GarbageError(f"no chat completion chunk: {error}") from None
     if chunk.error is not None:
-        raise GarbageError(f"the expert reported an error: {error_text(raw)}")
+        raise GarbageError(f"an error: {error_text(raw)}")
     first = next((c for c in chunk.choices if c.index == 0), None)
     timings = chunk.timings or _Timings()
     usage = None
@@ -313,51 +338,56 @@ def parse_chunk(raw: bytes) -> Chunk:
         usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cpu_s)
     if not chunk.choices:
         return Chunk(usage=usage)
-    text = (first.delta.content or "") if first else ""
+    text = (first.delta.content or "") if first and first.delta else ""
     finish_reason = next((c.finish_reason for c in chunk.choices if c.finish_reason), None)
-    return Chunk(text, finish_reason, usage, raw.replace(b"\n", b" "))
+    return Chunk(text, finish_reason, usage, raw.translate(_ONE_LINE))
 
 
 class Events:
     """Splits a byte stream into the data of its server-sent events.
 
-    Takes CR LF, comments, a missing space after the colon and data over several lines; an event over
-    `limit_bytes` is garbage.
+    Takes CR LF, comments, a missing space after the colon and data over several lines; an event or a
+    line over `limit_bytes` is garbage. Linear in what is fed, however it is cut.
     """
 
     def __init__(self, limit_bytes: int = 4_000_000) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # a line that has not ended
         self._data: list[bytes] = []
         self._size = 0
         self._limit_bytes = limit_bytes
 
-    def feed(self, received: bytes) -> list[bytes]:
+    def feed(self, received: bytes) -> Iterator[bytes]:
         """The data of every event that `received` completes. Raises: GarbageError past the limit."""
-        lines = (self._rest + received).split(b"\n")
-        self._rest = lines.pop()
-        found = []
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if not line and self._data:
-                found.append(b"\n".join(self._data))
-                self._data, self._size = [], 0
-            elif line.startswith(b"data:"):
+        *ended, rest = received.split(b"\n")
+        for piece in ended:
+            self._add(piece)
+            line = bytes(self._rest).removesuffix(b"\r")
+            self._rest.clear()
+            if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
                 self._size += len(line)
+            elif not line and self._data:
+                data = b"\n".join(self._data)
+                self._data, self._size = [], 0
+                if data:
+                    yield data
+        self._add(rest)
+
+    def _add(self, piece: bytes) -> None:
+        self._rest += piece
         if self._size + len(self._rest) > self._limit_bytes:
             raise GarbageError(f"an event of more than {self._limit_bytes} bytes")
-        return found
 
 
-def error_text(raw: bytes, limit: int = 300) -> str:
-    """The message of an error body in OpenAI's shape, or the start of whatever it is."""
+def error_text(raw: bytes, limit: int = 2000) -> str:
+    """The message of an error body in OpenAI's shape, or the start of whatever it is, on one line."""
     try:
-        found = msgspec.json.decode(raw)
-        inner = found["error"]
-        text = inner["message"] if isinstance(inner, dict) else inner
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
-        text = raw.decode("utf-8", "replace")
-    return " ".join(str(text).split())[:limit]
+        inner = msgspec.json.decode(raw)["error"]
+        text = str(inner["message"] if isinstance(inner, dict) else inner)
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
+        text = raw[: 4 * limit].decode("utf-8", "replace")
+    shown = "".join(c if c.isprintable() else " " for c in text[: 4 * limit])  # no terminal's control codes
+    return " ".join(shown.split())[:limit]
 
 
 # --- answers to the caller -------------------------------------------------------------------------
@@ -378,11 +408,6 @@ def _head(query: Query, model: str, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{query.request_id}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def with_fields(raw: bytes, **fields: Any) -> bytes:
-    """A JSON object with fields added or replaced; the others keep their bytes."""
-    return _encode({**_object.decode(raw), **fields})
-
-
 def event(data: bytes) -> bytes:
     """One server-sent event."""
     return b"data: " + data + b"\n\n"
@@ -391,69 +416,98 @@ def event(data: bytes) -> bytes:
 def stream_end(last: Chunk, query: Query, model: str, *, first: bool = False) -> list[bytes]:
     """The JSON of a stream's last events: the finish, and the usage where it was asked for.
 
-    The report rides in the very last one.
+    The report rides in the very last one. Usage that an expert put into its finish is taken out: we ask
+    for it in any case, and the caller has it once, if at all.
     """
     finish = written(last, query, model, first=first)
     extra = {"manyminds": report_object(last.report)} if last.report else {}
+    fields: dict[str, Any] = dict(_object.decode(finish))
+    had_usage = fields.pop("usage", None) is not None
     if not query.include_usage:
-        return [_with_fields(finish, extra)]
+        return [_encode(fields | extra) if had_usage or extra else finish]
     tail = _head(query, model, "chat.completion.chunk") | {"choices": [], "usage": _usage_object(last.usage)}
-    return [finish, _encode(tail | extra)]
+    return [_encode(fields) if had_usage else finish, _encode(tail | extra)]
 
 
 def completion(chunks: Sequence[Chunk], query: Query, model: str) -> bytes:
-    """A whole chat completion out of a stream's chunks: text, tool calls, log-probabilities, n choices."""
-    choices: dict[int, dict[str, Any]] = {}
+    """A whole chat completion out of a stream's chunks: text, tool calls, log-probabilities, n choices.
+
+    Raises: GarbageError when fields that are not ours cannot be read or written again.
+    """
+    try:
+        return _encode(_whole(chunks, query, model))
+    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
+        raise GarbageError(f"The expert's events do not make one answer: {error}.") from None
+
+
+def _whole(chunks: Sequence[Chunk], query: Query, model: str) -> dict[str, Any]:
     head = _head(query, model, "chat.completion")
+    choices: dict[int, list[dict[str, Any]]] = {}
     for number, chunk in enumerate(chunks):
         fields = msgspec.json.decode(written(chunk, query, model, first=number == 0))
-        for choice in fields.pop("choices", []):
-            _merge_choice(choices.setdefault(choice.get("index", 0), {}), choice)
+        for choice in fields.pop("choices"):
+            choices.setdefault(choice.get("index", 0), []).append(choice)
         head |= {k: v for k, v in fields.items() if k not in ("object", "usage", "timings")}
     last = chunks[-1]
-    found = [_whole_choice(index, choices[index]) for index in sorted(choices)]
-    head |= {"choices": found, "usage": _usage_object(last.usage)}
+    head["choices"] = [_whole_choice(index, choices[index]) for index in sorted(choices)]
+    head["usage"] = _usage_object(last.usage)
     if last.report:
         head["manyminds"] = report_object(last.report)
-    return _encode(head)
+    return head
 
 
-def _merge_choice(choice: dict[str, Any], event: dict[str, Any]) -> None:
-    """Adds one event's share of a choice to what is there. Mutates `choice`."""
-    message = choice.setdefault("message", {})
-    for key, value in (event.get("delta") or {}).items():
-        if key == "tool_calls":
-            for call in value or ():
-                _merge_tool_call(message.setdefault("tool_calls", {}), call)
-        elif key != "role" and isinstance(value, str) and isinstance(message.get(key), str):
-            message[key] += value
-        elif value is not None:
-            message[key] = value
-    for key, value in (event.get("logprobs") or {}).items():
-        logprobs = choice.setdefault("logprobs", {"content": None, "refusal": None})
-        if value is not None:
-            logprobs[key] = (logprobs.get(key) or []) + value
-    choice["finish_reason"] = event.get("finish_reason") or choice.get("finish_reason")
+def _whole_choice(index: int, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """One choice out of its share of the events; of fields that are not ours the last stands."""
+    rest = {key: value for event in events for key, value in event.items() if value is not None}
+    rest.pop("delta", None)
+    message = {"role": "assistant", "content": None, "refusal": None}
+    logprobs = _joined_objects(event.get("logprobs") for event in events)
+    return rest | {
+        "index": index,
+        "message": message | _joined_objects(event.get("delta") for event in events),
+        "logprobs": {"content": None, "refusal": None} | logprobs if logprobs else None,
+        "finish_reason": rest.get("finish_reason"),
+    }
 
 
-def _merge_tool_call(calls: dict[int, dict[str, Any]], event: dict[str, Any]) -> None:
-    call = calls.setdefault(event.get("index", 0), {"id": None, "type": "function", "function": {}})
-    call["id"] = event.get("id") or call["id"]
-    for key, value in (event.get("function") or {}).items():
-        call["function"][key] = call["function"].get(key, "") + (value or "")
+_REPEATED = ("id", "index", "role", "type")  # said again, not continued
 
 
-def _whole_choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
-    message = {"role": "assistant", "content": None, "refusal": None} | choice["message"]
-    if "tool_calls" in message:
-        message["tool_calls"] = [call for _, call in sorted(message["tool_calls"].items())]
-    reason = choice.get("finish_reason")
-    return {"index": index, "message": message, "logprobs": choice.get("logprobs"), "finish_reason": reason}
+def _joined_objects(objects: Iterable[dict[str, Any] | None]) -> dict[str, Any]:
+    """Objects that continue each other as one, key by key; null adds nothing. Linear in their size."""
+    gathered: dict[str, list[Any]] = {}
+    for found in objects:
+        for key, value in (found or {}).items():
+            if value is not None:
+                gathered.setdefault(key, []).append(value)
+    return {key: _joined(key, values) for key, values in gathered.items()}
 
 
-def _with_fields(raw: bytes, fields: dict[str, Any]) -> bytes:
-    """A JSON object with fields added; its own keep their bytes."""
-    return _encode(_object.decode(raw) | fields) if fields else raw
+def _joined(key: str, values: list[Any]) -> Any:
+    """Text is continued, lists too, objects key by key; of anything else the last stands."""
+    if key == "tool_calls":
+        return _joined_calls([call for value in values for call in value])
+    if key in _REPEATED:
+        return values[-1]
+    if all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if all(isinstance(value, list) for value in values):
+        return [entry for value in values for entry in value]
+    if all(isinstance(value, dict) for value in values):
+        return _joined_objects(values)
+    return values[-1]
+
+
+def _joined_calls(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tool calls out of their pieces, by index. Without one, a piece with an id begins a call."""
+    calls: dict[int, list[dict[str, Any]]] = {}
+    for event in events:
+        index = event.pop("index", None)
+        if index is None:
+            index = max(calls, default=-1) + 1 if event.get("id") else max(calls, default=0)
+        calls.setdefault(index, []).append(event)
+    whole = [_joined_objects(calls[index]) for index in sorted(calls)]
+    return [{"id": None, "type": "function", "function": {}} | call for call in whole]
 
 
 def _usage_object(usage: Usage | None) -> dict[str, int]:

@@ -1,0 +1,111 @@
+"""What `manyminds doctor` checks, one function each."""
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from manyminds import catalog
+from manyminds.config import Config
+from manyminds.errors import ManymindsError
+
+__all__ = ["Check", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding; `found` says what to do where it is not ok."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def run(config: Config, environ: Mapping[str, str], *, verify: bool) -> list[Check]:
+    """All checks, in the order of starting. Reads every model file when `verify` is set."""
+    yes = [Check("python", True, f"{platform.python_version()} on {platform.machine()}")]
+    checks = [*yes, _home(config), *_models(config, verify), _memory(config), _ledger(config), _port(config)]
+    return [*checks, *_keys(config, environ), *asyncio.run(_upstreams(config))]
+
+
+def _home(config: Config) -> Check:
+    try:
+        config.home.mkdir(parents=True, exist_ok=True)
+        free_gb = shutil.disk_usage(config.home).free / 1e9
+    except OSError as error:
+        return Check("home", False, f"{config.home}: {error.strerror}; set MANYMINDS_HOME to another folder")
+    return Check("home", os.access(config.home, os.W_OK), f"{config.home}, {free_gb:.0f} GB free")
+
+
+def _models(config: Config, verify: bool) -> Iterator[Check]:
+    for model in catalog.tier(config.local.tier):
+        if catalog.missing(config.home, model):
+            yield Check(model.name, False, f"not here: run `manyminds pull {model.name}`")
+        elif verify:
+            work = partial(catalog.verify, config.home, model)
+            yield _attempt(model.name, "sha256 as in the catalogue", work)
+        else:
+            yield Check(model.name, True, "here (its hash is checked with --verify)")
+    for own in catalog.own(config.home):
+        yield Check(own.name, own.path.exists(), str(own.path))
+
+
+def _memory(config: Config) -> Check:
+    needed = sum(m.memory_mb for m in catalog.tier(config.local.tier)) / 1000
+    limit = config.local.max_memory_gb
+    return Check("memory", needed <= limit, f"local models need about {needed:.1f} of {limit:g} GB")
+
+
+def _ledger(config: Config) -> Check:
+    from manyminds.ledger import Ledger
+
+    return _attempt("ledger", config.ledger.url, lambda: Ledger(config.ledger.url).close())
+
+
+def _port(config: Config) -> Check:
+    host, port = config.server.host, config.server.port
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return Check("port", True, f"{host}:{port} is free")
+    except OSError as error:
+        return Check("port", False, f"{host}:{port}: {error.strerror}; a node may be running already")
+
+
+def _keys(config: Config, environ: Mapping[str, str]) -> Iterator[Check]:
+    for entry in config.experts:
+        if entry.key_env:
+            present = bool(environ.get(entry.key_env))
+            yield Check(
+                f"key of {entry.name}", present, f"{entry.key_env} is {'set' if present else 'not set'}"
+            )
+
+
+async def _upstreams(config: Config) -> list[Check]:
+    """Whether the servers behind the experts can be reached at all; nothing is asked of a model."""
+    import aiohttp
+
+    checks = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        for entry in (e for e in config.experts if e.kind == "openai"):
+            try:
+                async with session.get(f"{entry.url.rstrip('/')}/models", allow_redirects=False) as response:
+                    checks.append(
+                        Check(entry.name, response.status < 500, f"reached (status {response.status})")
+                    )
+            except (aiohttp.ClientError, TimeoutError) as error:
+                checks.append(
+                    Check(entry.name, False, f"cannot be reached: {error or 'no reply within 5 s'}")
+                )
+    return checks
+
+
+def _attempt(name: str, found: str, work: Callable[[], object]) -> Check:
+    try:
+        work()
+    except ManymindsError as error:
+        return Check(name, False, error.message)
+    return Check(name, True, found)

@@ -1,0 +1,115 @@
+"""`manyminds serve`: the node as an HTTP server."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from manyminds.cli.pull import bring_missing
+from manyminds.cli.settings import as_json, print_json, read
+from manyminds.errors import ConfigError
+
+if TYPE_CHECKING:
+    from manyminds.config import Config
+    from manyminds.node import Node
+
+__all__ = ["serve"]
+
+_DRAIN_S = 10  # for answers under way when the node is told to end
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--tier", type=click.Choice(["starter", "full", "none"]), help="Local models to run.")
+@as_json
+@click.pass_obj
+def serve(file: str | None, host: str | None, port: int | None, tier: str | None, as_json: bool) -> None:
+    """Serve the network as an OpenAI-compatible endpoint."""
+    config = read(file, {"server.host": host, "server.port": port, "local.tier": tier})
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("manyminds").setLevel(logging.INFO)
+    with _listen(config.server.host, config.server.port) as listener:
+        bring_missing(config)
+        url = f"http://{_shown(config.server.host)}:{listener.getsockname()[1]}/v1"
+        if as_json:
+            print_json({"url": url, "pid": os.getpid()})
+        with asyncio.Runner(loop_factory=_loop()) as runner:
+            runner.run(_serve(config, listener, url))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Raises: ConfigError when the address cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        why = f"Cannot listen on {host}:{port}: {error.strerror or error}."
+        raise ConfigError(f"{why} Choose another with --port, or end what uses it.") from None
+    return listener
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # where uvloop has no wheel, asyncio's own loop serves
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(config: "Config", listener: socket.socket, url: str) -> None:
+    import uvicorn
+
+    from manyminds.node import Node
+    from manyminds.router.policy import POLICIES
+    from manyminds.web.app import Edge, build
+
+    async with Node(config, os.environ) as node:
+        edge = Edge(
+            expert=node.gateway,
+            policies=POLICIES,
+            cards=lambda: node.cards,
+            ready=lambda: node.loaded,
+            max_body_bytes=int(config.server.max_body_mb * 1e6),
+        )
+        settings = uvicorn.Config(
+            build(edge),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_DRAIN_S,
+        )
+        _end_quietly()
+        loading = asyncio.create_task(_load(node, url))
+        try:
+            await uvicorn.Server(settings).serve(sockets=[listener])
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+
+
+async def _load(node: "Node", url: str) -> None:
+    await node.load()
+    names = ", ".join(card.name for card in node.cards) or "no expert yet"
+    click.echo(f"manyminds is ready at {url} with {names}", err=True)
+
+
+def _end_quietly() -> None:
+    """The server drains on SIGINT and SIGTERM, then raises them again: by then all is done."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)

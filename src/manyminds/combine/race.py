@@ -1,0 +1,77 @@
+"""The first expert to speak is heard to its end, and the others are stopped.
+
+Serves the strategies `race` and `pass`, which is a race of one. Knows no weight but "no say".
+"""
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from manyminds.canonical import answer_of
+from manyminds.combine.ballot import has_say
+from manyminds.combine.release import failure
+from manyminds.errors import AnswerError
+from manyminds.types import Answer, Arrivals, Chunk, Posterior, Query, Route
+
+__all__ = ["Race"]
+
+_UNCOMPARED = "answer"  # the candidate's name where the answer has no canonical form
+
+
+class Race:
+    """Keeps the contract of `types.Combiner`."""
+
+    def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
+        """The winner's canonical answer, or "answer"; None for all others, who were not heard."""
+        winner = _winner(route, answers)
+        if winner is None:
+            return [None] * len(answers)
+        name = answer_of(query.task, winner.text) or _UNCOMPARED
+        return [name if a is winner else None for a in answers]
+
+    def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
+        """One candidate, with the probability of the expert that won. See `types.Combiner`."""
+        winner = _winner(route, answers)
+        call = route.call_of(winner.expert) if winner else None
+        if winner is None or call is None:
+            return Posterior()
+        name = answer_of(query.task, winner.text) or _UNCOMPARED
+        return Posterior((name,), (call.probability,), 1 - call.probability)
+
+    async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
+        """Streams the winner as it speaks. See `types.Combiner`.
+
+        Raises: ExpertError where the winner fails after its first chunk; then nobody takes over, since
+        half an answer has been released.
+        """
+        opening = await _opening(arrivals)
+        if opening is None:
+            raise failure(route, [answer async for answer in arrivals.finished()])
+        first, rest = opening
+        yield first
+        async for chunk in rest:
+            yield chunk
+
+
+async def _opening(arrivals: Arrivals) -> tuple[Chunk, AsyncIterator[Chunk]] | None:
+    """The first chunk of the first to speak and what follows it, the others stopped; None without any."""
+    async for arrival in arrivals.started():
+        if arrival.call.weight == 0:
+            continue
+        chunks = aiter(arrival.chunks())
+        try:
+            first = await anext(chunks)
+        except (AnswerError, StopAsyncIteration):
+            continue  # it failed before it spoke: the next one may
+        await arrivals.cancel(keep=arrival)
+        return first, chunks
+    return None
+
+
+def _winner(route: Route, answers: Sequence[Answer]) -> Answer | None:
+    """Of several whole answers the one that spoke first."""
+    heard = [a for a in answers if has_say(route, a)]
+    return min(heard, key=_order, default=None)
+
+
+def _order(answer: Answer) -> tuple[float, str, str]:
+    return (math.inf if answer.ttft_s is None else answer.ttft_s, answer.expert, answer.text)

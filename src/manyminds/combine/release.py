@@ -1,0 +1,64 @@
+"""What is released, and what is said when nothing can be. Pure.
+
+Knows no posterior: which answer wins is for the combiners to say.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from manyminds.combine.ballot import has_say
+from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError
+from manyminds.types import Answer, Chunk, Posterior, Query, Route
+
+__all__ = ["Chooser", "failure", "release", "standby"]
+
+_REASON_CHARS = 200  # of what an expert says of its failure, which is untrusted
+
+
+class Chooser(Protocol):
+    """A combiner that releases one of the answers as it is."""
+
+    def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior: ...
+
+    def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]: ...
+
+    def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
+        """Pure and order-free. Raises: AnswerError when there is nothing to release."""
+        ...
+
+
+def release(answer: Answer) -> Iterator[Chunk]:
+    """The answer's own chunks, so that what an expert sent is relayed untouched."""
+    yield from answer.chunks or (Chunk(answer.text, "stop", answer.usage),)
+
+
+def standby(route: Route, answers: Sequence[Answer]) -> Answer:
+    """The answer of the likeliest expert, for when none can be compared.
+
+    Raises: AllExpertsFailedError, or DeadlineError when all were late.
+    """
+    heard = [a for a in answers if has_say(route, a)]
+    if not heard:
+        raise failure(route, answers)
+    probability = {call.expert: call.probability for call in reversed(route.calls)}
+    return min(heard, key=lambda a: (-probability[a.expert], a.expert, a.text))
+
+
+def failure(route: Route, answers: Sequence[Answer]) -> AnswerError:
+    """Why there is nothing to release, with each expert's reason."""
+    asked = [a for a in answers if a.status != "cancelled"]
+    reasons = "; ".join(sorted({f"{a.expert} {_reason(a)}" for a in asked}))
+    weights = {call.expert: call.weight for call in route.calls}
+    awaited = [a for a in asked if weights.get(a.expert)]
+    if awaited and all(a.status == "late" for a in awaited):
+        return DeadlineError(f"the deadline passed before any answer ({reasons}): allow more time.")
+    if not asked:
+        return AllExpertsFailedError("no expert was asked: see that at least one is up and not excluded.")
+    return AllExpertsFailedError(f"no expert gave an answer ({reasons}): try again, or ask others.")
+
+
+def _reason(answer: Answer) -> str:
+    if answer.status == "ok":
+        return "answered but has no vote"
+    said = f": {answer.error.message[:_REASON_CHARS].rstrip('. ')}" if answer.error else ""
+    return f"was {answer.status}{said}" if answer.status in ("late", "cut") else f"{answer.status}{said}"

@@ -1,0 +1,71 @@
+"""The first router: skills by similarity, accuracy and speed by what was claimed and then measured.
+
+Learns from outcomes alone, per expert. Knows no transport and calls nobody.
+"""
+
+from collections.abc import Sequence
+
+from manyminds.index import Index
+from manyminds.router.policy import DIRECT, affordable, choose, eligible, resolve
+from manyminds.router.predictor import Evidence, absorb, estimate_load, predict, source_of
+from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
+
+__all__ = ["SkillRouter"]
+
+
+class SkillRouter:
+    """Keeps the contract of `types.Router`. What it learns of one expert touches no other.
+
+    Args:
+        index: where the skill vectors of admitted experts are placed; others may search it.
+        embed: turns skills into vectors; without it, similarity counts for nothing.
+    """
+
+    def __init__(self, index: Index, embed: "Embed | None" = None) -> None:
+        self._index = index
+        self._embed = embed
+        self._sources: dict[str, str] = {}  # of each admitted expert
+        self._evidence: dict[str, Evidence] = {}
+
+    def route(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Route:
+        """See `types.Router`. An expert that was never admitted is judged by its card.
+
+        Raises: NoExpertError, InvalidRequestError for an unknown policy, ModelNotFoundError.
+        """
+        policy = resolve(query, candidates, limits)
+        if policy == DIRECT:
+            candidates = [card for card in candidates if card.name == query.model]
+        load = estimate_load(query)
+        cards = eligible(candidates, query, limits, load)
+        similarity = {}
+        if query.vector is not None:
+            similarity = self._index.similarity(query.vector, [card.name for card in cards])
+        predictions = affordable(predict(cards, self._evidence, similarity, load), limits)
+        return choose(policy, query, predictions, limits, load)
+
+    def observe(self, outcome: Outcome) -> None:
+        """Adds one call to what is known of its expert. O(1). An unknown expert is ignored."""
+        if outcome.expert in self._sources:
+            known = self._evidence.get(outcome.expert, Evidence())
+            self._evidence[outcome.expert] = absorb(known, outcome)
+
+    def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None:
+        """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it."""
+        self._drop(card.name)
+        self._sources[card.name] = source_of(card)
+        texts = [text for text in (*card.skills, card.description) if text]
+        if self._embed is not None and texts:
+            self._index.add(card.name, self._embed(texts))
+        for outcome in outcomes:
+            if outcome.expert == card.name:
+                self.observe(outcome)
+
+    def forget(self, source: str) -> None:
+        """Drops every expert of a source, as if it had never been admitted."""
+        for name in [name for name, of in self._sources.items() if of == source]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        self._sources.pop(name, None)
+        self._evidence.pop(name, None)
+        self._index.remove(name)

@@ -1,0 +1,340 @@
+"""Whom to ask, in which order, and how to combine: hard limits first, then one rule per policy.
+
+Pure. Knows predictions, not where they come from. Every tie ends with the expert's name, so that the
+order of the candidates changes nothing.
+
+- `auto` asks the three likeliest at once and stops as soon as the vote is sure.
+- `max` asks up to eight and waits for all.
+- `cheap` asks two cheap experts whose agreement would be worth as much as the best single expert's
+  word, and that one only where they disagree; where nothing is to be saved, it alone.
+- `fast` asks the two quickest and takes the first answer.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
+from manyminds.router.predictor import Load, Prediction, log_odds, source_of
+from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
+
+__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "eligible", "resolve"]
+
+POLICIES = ("auto", "max", "cheap", "fast")
+DIRECT = "pass"  # the policy of a request whose model is an expert
+
+_SURE = 0.95  # posterior mass at which `auto` stops waiting
+_SLACK = 0.05  # of accuracy that `cheap` gives up where answers cannot be compared
+_OPEN_CLASSES = 10  # answers that wrong experts spread over, where the question lists no options
+_PARAMS = {
+    "json_schema": "response_format",
+    "image": "messages",
+}  # request field of a demand, if not its name
+_SHOWN = 8  # experts that an error names
+
+
+# --- hard limits -----------------------------------------------------------------------------------
+
+
+def resolve(query: Query, cards: Sequence[Card], limits: Limits) -> str:
+    """The policy of a request: `pass` where its model is an expert, else what it names.
+
+    Raises: InvalidRequestError for an unknown policy; ModelNotFoundError for an unknown model.
+    """
+    if any(card.name == query.model for card in cards):
+        return DIRECT
+    known = ", ".join(POLICIES)
+    if limits.policy is not None:
+        if limits.policy not in POLICIES:
+            message = f"There is no policy {limits.policy!r}. Policies: {known}."
+            raise InvalidRequestError(message, param="manyminds.policy")
+        return limits.policy
+    if query.model not in POLICIES:
+        message = f"{query.model!r} is neither a policy ({known}) nor an expert that can be asked now."
+        raise ModelNotFoundError(message, param="model")
+    return query.model
+
+
+def eligible(cards: Sequence[Card], query: Query, limits: Limits, load: Load) -> list[Card]:
+    """The cards that meet every hard limit but the price, by name.
+
+    Raises: NoExpertError that says which limit ruled out whom; `param` is the last one's field.
+    """
+    left = sorted(cards, key=lambda card: card.name)
+    if not left:
+        raise NoExpertError("No expert can be asked now: add one, or wait for one to come back.")
+    lost: list[str] = []
+    for param, complaint in _rules(query, limits, load):
+        lost += [f"{card.name} {complaint(card)}" for card in left if complaint(card)]
+        left = [card for card in left if not complaint(card)]
+        if not left:
+            raise NoExpertError(_nobody(lost), param=param)
+    return left
+
+
+def affordable(predictions: Sequence[Prediction], limits: Limits) -> list[Prediction]:
+    """Those within the budget, and likely to start before the deadline unless nobody is.
+
+    Raises: NoExpertError when nobody is within the budget.
+    """
+    left = list(predictions)
+    if (budget := limits.budget_usd) is not None:
+        left = [p for p in left if p.cost_usd <= budget]
+        if not left:
+            lost = [f"{p.card.name} would cost about ${p.cost_usd:.2g} of ${budget:.2g}" for p in predictions]
+            raise NoExpertError(_nobody(lost), param="manyminds.budget_usd")
+    if (deadline_s := limits.deadline_s) is not None:
+        left = [p for p in left if p.ttft_s <= deadline_s] or left
+    return left
+
+
+_Rule = tuple[str, Callable[[Card], str]]  # request field; what is wrong with a card, "" where nothing is
+
+
+def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
+    include, exclude, needed = set(limits.include), set(limits.exclude), load.context_tokens
+
+    def too_long(card: Card) -> str:
+        fits = card.context_tokens >= needed
+        return "" if fits else f"holds {card.context_tokens:,} tokens and this takes about {needed:,}"
+
+    rules: list[_Rule] = []
+    if include:
+        rules.append(("manyminds.include", lambda card: "" if _names(card) & include else "is not included"))
+    rules += [
+        ("manyminds.exclude", lambda card: "is excluded" if _names(card) & exclude else ""),
+        ("manyminds.weights", lambda card: "" if _weight(card, limits.weights) > 0 else "has weight 0"),
+    ]
+    rules += [(_PARAMS.get(demand, demand), _lacks(demand)) for demand in sorted(query.demands)]
+    if query.sampling.n > 1:
+        rules.append(("n", _lacks("n")))
+    return [*rules, ("messages", too_long)]
+
+
+def _lacks(demand: str) -> Callable[[Card], str]:
+    return lambda card: "" if demand in card.offers else f"does not offer {demand}"
+
+
+def _names(card: Card) -> set[str]:
+    return {card.name, source_of(card)}
+
+
+def _weight(card: Card, weights: Mapping[str, float]) -> float:
+    """The caller's multiplier: the expert's times its source's, once where both are one name."""
+    return math.prod(sorted(weights.get(name, 1.0) for name in _names(card)))
+
+
+def _nobody(lost: Sequence[str]) -> str:
+    more = f"; and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+    return f"No expert meets this request: {'; '.join(lost[:_SHOWN])}{more}."
+
+
+# --- policies --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    stages: tuple[tuple[Prediction, ...], ...]
+    threshold: float = 1.0
+    quorum: int | None = None
+    escalates: float = 1.0  # probability that a second stage is asked
+
+    @property
+    def members(self) -> list[Prediction]:
+        return [p for stage in self.stages for p in stage]
+
+
+def choose(policy: str, query: Query, predictions: Sequence[Prediction], limits: Limits, load: Load) -> Route:
+    """The route of a resolved policy over predictions that meet the hard limits; at least one."""
+    ranked = sorted(predictions, key=_by_value)
+    comparable = query.task.kind != "text"
+    strategy: Strategy = limits.strategy or (
+        "vote" if comparable else "race" if policy == "fast" else "select"
+    )
+    if policy == DIRECT or "tools" in query.demands or query.sampling.n > 1 or strategy == "pass":
+        strategy, panel = "pass", _Panel((tuple(ranked[:1]),))
+    elif policy == "cheap":
+        panel = _cheap(ranked, query.task, limits) if strategy == "vote" else _cheapest(ranked)
+    elif policy == "fast":
+        quickest = sorted(ranked, key=lambda p: (p.latency_s, *_by_value(p)))[: limits.panel or 2]
+        panel = _Panel((tuple(sorted(quickest, key=_by_value)),), quorum=1 if strategy == "vote" else None)
+    elif policy == "max":
+        panel = _Panel((tuple(ranked[: limits.panel or 8]),))
+    else:
+        panel = _Panel((tuple(ranked[: limits.panel or 3]),), threshold=_SURE)
+    fuser = _fuser(ranked, len(panel.members), load) if strategy == "fuse" else None
+    panel = _within(panel, limits.budget_usd, fuser, load)
+    if fuser is not None and len(panel.members) == 1:
+        strategy, fuser = "select", None  # one draft is the answer
+    return _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
+
+
+def _by_value(p: Prediction) -> tuple[float, float, str]:
+    return (-p.chance, p.cost_usd, p.card.name)
+
+
+def _by_cost(p: Prediction) -> tuple[float, float, str]:
+    return (p.cost_usd, -p.chance, p.card.name)
+
+
+def _cheapest(ranked: Sequence[Prediction]) -> _Panel:
+    """One expert: the cheapest that is nearly as likely to be right as the best."""
+    good = [p for p in ranked if p.chance >= ranked[0].chance - _SLACK]
+    return _Panel(((min(good, key=_by_cost),),))
+
+
+def _cheap(ranked: Sequence[Prediction], task: Task, limits: Limits) -> _Panel:
+    """A pair of cheap experts, then the best; or the best alone where that costs no more.
+
+    One cheap expert first would never do: alone it is less sure than the best single expert, which is
+    what stops the cascade. So two are asked at once. Of the pairs whose agreement passes that
+    threshold (errors independent and even, science of the weighted vote), the one of lowest expected
+    cost: c_i + c_j + P(they disagree) c_best.
+    """
+    best = ranked[0]
+    others = _classes(task) - 1
+    chosen = (best.cost_usd, _Panel(((best,),), threshold=best.probability))
+    if limits.panel is not None and limits.panel < 3:
+        return chosen[1]
+    cheaper = sorted((p for p in ranked if p.cost_usd < best.cost_usd), key=_by_cost)
+    for a, b in itertools.combinations(cheaper, 2):
+        right = a.probability * b.probability
+        wrong = (1.0 - a.probability) * (1.0 - b.probability) / others
+        if right < best.probability * (right + wrong):
+            continue
+        escalates = 1.0 - right - wrong
+        cost = math.fsum((a.cost_usd, b.cost_usd, escalates * best.cost_usd))
+        whole = math.fsum((a.cost_usd, b.cost_usd, best.cost_usd))
+        if cost < chosen[0] and (limits.budget_usd is None or whole <= limits.budget_usd):
+            pair = tuple(sorted((a, b), key=_by_value))
+            chosen = (cost, _Panel((pair, (best,)), best.probability, None, escalates))
+    return chosen[1]
+
+
+def _fuser(ranked: Sequence[Prediction], drafts: int, load: Load) -> Prediction:
+    """The best writer by its card, of those that can hold all drafts if there are any."""
+    needed = load.context_tokens + drafts * load.completion_tokens
+    roomy = [p for p in ranked if p.card.context_tokens >= needed] or ranked
+    return min(roomy, key=lambda p: (-p.card.accuracy, p.card.name))
+
+
+def _fuser_cost_usd(fuser: Prediction | None, drafts: int, load: Load) -> float:
+    if fuser is None:
+        return 0.0
+    return fuser.cost_usd + drafts * load.completion_tokens * fuser.card.price_in_usd_per_m / 1e6
+
+
+def _within(panel: _Panel, budget_usd: float | None, fuser: Prediction | None, load: Load) -> _Panel:
+    """Drops the least valuable member until all of them together fit the budget; one always does."""
+    if budget_usd is None or len(panel.stages) > 1:  # a cascade has been checked
+        return panel
+    left = sorted(panel.members, key=_by_value)
+    while len(left) > 1:
+        fuser_usd = _fuser_cost_usd(fuser, len(left), load)
+        if math.fsum([fuser_usd, *(p.cost_usd for p in left)]) <= budget_usd:
+            break
+        left.pop()
+    return _Panel((tuple(left),), panel.threshold, panel.quorum)
+
+
+# --- routes ----------------------------------------------------------------------------------------
+
+
+def _route(
+    policy: str,
+    strategy: Strategy,
+    panel: _Panel,
+    fuser: Prediction | None,
+    best: Prediction,
+    query: Query,
+    limits: Limits,
+    load: Load,
+) -> Route:
+    quorum = panel.quorum if limits.quorum is None else limits.quorum
+    cost_usd, latency_s = _expect(panel, quorum, strategy, fuser, load)
+    return Route(
+        policy=policy,
+        strategy=strategy,
+        calls=_calls(panel, strategy, query, limits),
+        threshold=panel.threshold,
+        quorum=quorum,
+        fuser=fuser.card.name if fuser else None,
+        expected_accuracy=_accuracy(panel, strategy, query.task),
+        expected_cost_usd=cost_usd,
+        expected_latency_s=latency_s,
+        best_single=best.card.name,
+        best_single_cost_usd=best.cost_usd,
+    )
+
+
+def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> tuple[Call, ...]:
+    members = panel.members
+    weights = [_weight(p.card, limits.weights) for p in members]
+    classes = _classes(query.task)
+    votes = [w * max(log_odds(p.probability, classes), 0.0) for w, p in zip(weights, members, strict=True)]
+    if not any(votes):
+        votes = weights
+    total = math.fsum(votes)
+    stages = [i for i, stage in enumerate(panel.stages) for _ in stage]
+    return tuple(
+        Call(
+            expert=p.card.name,
+            source=p.source,
+            probability=p.probability,
+            stage=stage,
+            share=vote / total,
+            weight=weight,
+            method=_method(p.card, strategy, query),
+        )
+        for p, stage, vote, weight in zip(members, stages, votes, weights, strict=True)
+    )
+
+
+def _method(card: Card, strategy: Strategy, query: Query) -> Method:
+    """Options are rated where that is enough: only a vote needs no text."""
+    plain = strategy == "vote" and query.task.kind == "option" and bool(query.task.options)
+    written = query.demands & {"logprobs", "json_schema"}
+    return "score" if plain and not written and "score" in card.offers else "generate"
+
+
+def _classes(task: Task) -> int:
+    return max(len(task.options), 2) if task.kind == "option" else _OPEN_CLASSES
+
+
+def _expect(
+    panel: _Panel, quorum: int | None, strategy: Strategy, fuser: Prediction | None, load: Load
+) -> tuple[float, float]:
+    """Cost in US dollars of all that is asked, and seconds to the last token that is needed."""
+    reached = 1.0
+    costs = [_fuser_cost_usd(fuser, len(panel.members), load)]
+    latencies = [fuser.latency_s if fuser else 0.0]
+    for stage in panel.stages:
+        needed = 1 if strategy == "race" else min(quorum or len(stage), len(stage))
+        costs += [reached * p.cost_usd for p in stage]
+        latencies.append(reached * sorted(p.latency_s for p in stage)[needed - 1])
+        reached *= panel.escalates
+    return math.fsum(costs), math.fsum(latencies)
+
+
+def _accuracy(panel: _Panel, strategy: Strategy, task: Task) -> float:
+    """Share of right answers to expect.
+
+    A vote: at least its best member's, and at least that of a weighted vote against which all errors
+    of independent experts fall on one answer. A race: its quickest member's. Else no gain over the
+    best member is counted on.
+    """
+    members = panel.members
+    best = max(p.chance for p in members)
+    if strategy == "race":
+        return min(members, key=lambda p: (p.latency_s, p.card.name)).chance
+    if strategy != "vote" or len(panel.stages) > 1:
+        return best
+    strongest = sorted(members, key=_by_value)[:8]  # all 2^n cases are summed
+    weights = [max(log_odds(p.probability, _classes(task)), 0.0) for p in strongest]
+    wins = [
+        math.prod(p.chance if right else 1.0 - p.chance for p, right in zip(strongest, case, strict=True))
+        for case in itertools.product((False, True), repeat=len(strongest))
+        if math.fsum(w if right else -w for w, right in zip(weights, case, strict=True)) > 0.0
+    ]
+    return max(best, math.fsum(wins))

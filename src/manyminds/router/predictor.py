@@ -1,0 +1,145 @@
+"""What to expect of each expert on a question: right or wrong, cost, latency.
+
+Pure functions over small frozen state; chooses nobody. Until `train` exists the numbers here are
+priors, not fits: a card's claims count as much as a few observed calls, then what was measured wins.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from manyminds.types import Card, Outcome, Query
+
+__all__ = [
+    "Evidence",
+    "Load",
+    "Prediction",
+    "absorb",
+    "estimate_load",
+    "log_odds",
+    "predict",
+    "source_of",
+]
+
+_SIMILARITY_SLOPE = 2.0  # log-odds per unit of cosine; skills differ by some .3, so by some .15 in p near .5
+_CLAIM_CALLS = 4.0  # observed calls that a card's claim of speed and our prior of failure count for
+_CLAIM_GRADES = 8.0  # graded answers that its claim of accuracy counts for
+_CLAIM_TOKENS = 256.0  # generated tokens that its claim of tokens per second counts for
+_FAILURES = 0.02  # prior share of calls that bring no whole answer
+_DECAY = 0.98  # weight of what is known after each further call: a memory of some 50 calls
+_USUAL_TOKENS = 256  # of an answer, where the caller allows as many
+_BYTES_PER_TOKEN = 4.0  # of UTF-8; near enough for English, cautious elsewhere
+_TOKENS_PER_MESSAGE = 4  # role and separators of a chat template
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the calls of one expert have shown. All but the grades fade with further calls."""
+
+    calls: float = 0.0
+    failures: float = 0.0
+    waits: float = 0.0
+    wait_s: float = 0.0  # of time to first token, over `waits` calls
+    tokens: float = 0.0
+    token_s: float = 0.0  # of generation after the first token, over `tokens`
+    grades: float = 0.0
+    correct: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a question asks of any expert."""
+
+    prompt_tokens: int
+    completion_tokens: int  # expected, over all samples
+    context_tokens: int  # that must fit: the prompt and the longest answer the caller asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What to expect of one expert on one question."""
+
+    card: Card
+    source: str
+    probability: float  # p(correct | query, it answers)
+    chance: float  # p(it answers, and correctly)
+    cost_usd: float
+    ttft_s: float
+    latency_s: float  # to its last token
+
+
+def source_of(card: Card) -> str:
+    """Whom attribution credits: the card's source, else the expert itself."""
+    return card.source or card.name
+
+
+def log_odds(probability: float, classes: int = 2) -> float:
+    """ln((C-1) p / (1-p)): the weight of an independent vote whose errors fall evenly on C-1 answers.
+
+    `probability` is clipped to [.02, .98]: nobody's word is final. Source: Nitzan & Paroush 1982.
+    """
+    p = min(max(probability, 0.02), 0.98)
+    return math.log((classes - 1) * p / (1.0 - p))
+
+
+def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
+    """Adds one call. A cancelled call shows no failure, yet its first token was timed.
+
+    Tokens and seconds are added apart, so that the rate is that of all text and short answers do not
+    swing it.
+    """
+    kept = evidence
+    if outcome.status != "cancelled":
+        failed = 0.0 if outcome.status == "ok" else 1.0
+        kept = replace(kept, calls=_DECAY * kept.calls + 1.0, failures=_DECAY * kept.failures + failed)
+    if outcome.ttft_s is not None:
+        kept = replace(kept, waits=_DECAY * kept.waits + 1.0, wait_s=_DECAY * kept.wait_s + outcome.ttft_s)
+        generating_s = outcome.seconds - outcome.ttft_s
+        if outcome.completion_tokens > 1 and generating_s > 0.0:
+            tokens = _DECAY * kept.tokens + (outcome.completion_tokens - 1)
+            kept = replace(kept, tokens=tokens, token_s=_DECAY * kept.token_s + generating_s)
+    if outcome.correct is not None:
+        kept = replace(kept, grades=kept.grades + 1.0, correct=kept.correct + outcome.correct)
+    return kept
+
+
+def estimate_load(query: Query) -> Load:
+    """Tokens, estimated from the messages' text: tokenizers differ between experts."""
+    size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in query.messages)
+    prompt = math.ceil(size / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(query.messages)
+    asked = query.sampling.max_tokens
+    usual = _USUAL_TOKENS if asked is None else min(asked, _USUAL_TOKENS)
+    return Load(prompt, usual * query.sampling.n, prompt + (asked or 0))
+
+
+def predict(
+    cards: Sequence[Card], evidence: Mapping[str, Evidence], similarity: Mapping[str, float], load: Load
+) -> tuple[Prediction, ...]:
+    """One prediction per card, in their order. `similarity` is the query's cosine to the nearest skill.
+
+    Similarities count relative to the panel's mean: a question far from everybody's skills says nothing
+    about whom to ask. An expert without one is taken as average.
+    """
+    known = [similarity[card.name] for card in cards if card.name in similarity]
+    mean = math.fsum(known) / len(known) if known else 0.0
+    return tuple(
+        _predict(card, evidence.get(card.name, Evidence()), similarity.get(card.name, mean) - mean, load)
+        for card in cards
+    )
+
+
+def _predict(card: Card, seen: Evidence, nearness: float, load: Load) -> Prediction:
+    accuracy = (_CLAIM_GRADES * card.accuracy + seen.correct) / (_CLAIM_GRADES + seen.grades)
+    probability = 1.0 / (1.0 + math.exp(-(log_odds(accuracy) + _SIMILARITY_SLOPE * nearness)))
+    failing = (_CLAIM_CALLS * _FAILURES + seen.failures) / (_CLAIM_CALLS + seen.calls)
+    ttft_s = (_CLAIM_CALLS * card.ttft_s + seen.wait_s) / (_CLAIM_CALLS + seen.waits)
+    claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01)
+    s_per_token = (claimed_s + seen.token_s) / (_CLAIM_TOKENS + seen.tokens)
+    latency_s = ttft_s + load.completion_tokens * s_per_token
+    cost_usd = (
+        load.prompt_tokens * card.price_in_usd_per_m / 1e6
+        + load.completion_tokens * card.price_out_usd_per_m / 1e6
+        + latency_s * card.price_cpu_usd_per_hour / 3600.0
+    )
+    chance = probability * (1.0 - failing)
+    return Prediction(card, source_of(card), probability, chance, cost_usd, ttft_s, latency_s)

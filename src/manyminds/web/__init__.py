@@ -1,0 +1,3 @@
+"""The edge: HTTP in, types inside."""
+
+__all__: list[str] = []
