@@ -53,7 +53,7 @@ def ask(file: str | None, /, words: tuple[str, ...], as_json: bool, **options: A
 
         print_json({"answer": text, "manyminds": report_object(report)})
     else:
-        _show(report)
+        _show(report, full=options["explain"])
 
 
 def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -90,28 +90,35 @@ async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "
     return "".join(parts), report
 
 
-def _show(report: "Report") -> None:
+def _show(report: "Report", *, full: bool) -> None:
     """The panel, on standard error."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=_title(report), title_justify="left", title_style="bold")
-    for heading in ("expert", "answer", "weight", "p(correct)", "seconds", "cost", "attribution"):
-        table.add_column(heading, justify="left" if heading in ("expert", "answer") else "right")
+    console = Console(stderr=True)
+    numbers = {"weight": 6, "p(right)": 8, "seconds": 7, "cost": 9, "credit": 6}
+    names = max(len(entry.expert) for entry in report.panel)
+    room = max(console.width - names - sum(numbers.values()) - 2 * (len(numbers) + 2), 12)
+    table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)
+    table.add_column("expert", width=names)
+    table.add_column("answer", overflow="ellipsis", no_wrap=not full, width=room)
+    for heading, width in numbers.items():
+        table.add_column(heading, justify="right", no_wrap=True, width=width)
     shares = {a.source: a.share for a in report.attribution}
     for entry in report.panel:
-        said = entry.error or entry.answer
+        said = " ".join((entry.error or entry.answer).split())
+        how = "fused" if entry.method == "fuse" else "" if entry.status == "ok" else entry.status
         table.add_row(
-            Text(entry.expert + (" (fuser)" if entry.method == "fuse" else "")),
-            Text(" ".join(said.split()) if entry.status == "ok" else f"{entry.status}: {said}"),
+            Text(entry.expert),
+            Text(": ".join(part for part in (how, said) if part)),
             f"{entry.weight:.2f}",
             "–" if entry.correct_probability is None else f"{entry.correct_probability:.2f}",
             f"{entry.seconds:.2f}",
             f"${entry.cost_usd:.6f}",
             f"{shares.get(entry.source, 0.0):.0%}",
         )
-    Console(stderr=True).print(table)
+    console.print(table)
 
 
 def _title(report: "Report") -> str:

@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -34,27 +36,21 @@ def serve(file: str | None, host: str | None, port: int | None, tier: str | None
     config = read(file, {"server.host": host, "server.port": port, "local.tier": tier})
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("manyminds").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _listen(config.server.host, config.server.port) as listener:
         bring_missing(config)
-        url = f"http://{_shown(config.server.host)}:{listener.getsockname()[1]}/v1"
-        if as_json:
-            print_json({"url": url, "pid": os.getpid()})
         with asyncio.Runner(loop_factory=_loop()) as runner:
-            runner.run(_serve(config, listener, url))
+            runner.run(_serve(config, listener, as_json=as_json))
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """Raises: ConfigError when the address cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
+        return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as error:
         why = f"Cannot listen on {host}:{port}: {error.strerror or error}."
         raise ConfigError(f"{why} Choose another with --port, or end what uses it.") from None
-    return listener
 
 
 def _shown(host: str) -> str:
@@ -69,7 +65,7 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(config: "Config", listener: socket.socket, url: str) -> None:
+async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) -> None:
     import uvicorn
 
     from manyminds.node import Node
@@ -94,10 +90,17 @@ async def _serve(config: "Config", listener: socket.socket, url: str) -> None:
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_S,
         )
-        _end_quietly()
+        server = uvicorn.Server(settings)
+        server.capture_signals = nullcontext  # type: ignore[assignment]  # from here on they are ours
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+        url = f"http://{_shown(config.server.host)}:{listener.getsockname()[1]}/v1"
+        if as_json:
+            print_json({"url": url, "pid": os.getpid()})
+            sys.stdout.flush()
         loading = asyncio.create_task(_load(node, url))
         try:
-            await uvicorn.Server(settings).serve(sockets=[listener])
+            await server.serve(sockets=[listener])
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -107,9 +110,3 @@ async def _load(node: "Node", url: str) -> None:
     await node.load()
     names = ", ".join(card.name for card in node.cards) or "no expert yet"
     click.echo(f"manyminds is ready at {url} with {names}", err=True)
-
-
-def _end_quietly() -> None:
-    """The server drains on SIGINT and SIGTERM, then raises them again: by then all is done."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)

@@ -1,0 +1,142 @@
+"""Commands as a person calls them, in this process; the real process is in tests/e2e."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from manyminds.cli import main
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home and working directory, no model wanted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "none")
+    return tmp_path
+
+
+def manyminds(*words: str, **more: Any) -> Result:
+    return CliRunner().invoke(main, words, **more)
+
+
+def test_help_names_every_command() -> None:
+    shown = manyminds("--help").stdout
+    assert all(name in shown for name in ("ask", "bench", "config", "doctor", "experts", "pull", "serve"))
+
+
+def test_config_shows_where_each_value_comes_from(home: Path) -> None:
+    (home / "manyminds.toml").write_text("[server]\nport = 9001\n")
+    found = {s["key"]: s for s in json.loads(manyminds("config", "--json").stdout)}
+    assert found["server.port"]["value"] == 9001
+    assert found["server.port"]["origin"].startswith("file")
+    assert found["local.tier"]["origin"] == "environment MANYMINDS_LOCAL_TIER"
+    assert found["server.host"]["origin"] == "default"
+
+
+def test_config_never_shows_a_secret(home: Path) -> None:
+    url = "http://user:s3cret@127.0.0.1:9/v1?api_key=s3cret"
+    (home / "manyminds.toml").write_text(f'[[expert]]\nname = "x"\nurl = "{url}"\n')
+    for words in (("config",), ("config", "--json"), ("doctor",), ("experts", "list", "--json")):
+        result = manyminds(*words)
+        assert "s3cret" not in result.stdout + result.stderr
+
+
+def test_an_unknown_key_names_the_nearest(home: Path) -> None:
+    (home / "manyminds.toml").write_text("[server]\nprot = 9001\n")
+    result = manyminds("config")
+    assert result.exit_code == 1
+    assert "prot" in result.stderr
+    assert "port" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_experts_lists_what_is_configured_and_what_could_be(home: Path) -> None:
+    (home / "manyminds.toml").write_text(
+        '[[expert]]\nname = "mine"\nurl = "http://127.0.0.1:9/v1"\nsource = "alice"\n'
+    )
+    found = json.loads(manyminds("experts", "list", "--json").stdout)
+    assert [(e["name"], e["source"]) for e in found["experts"]] == [("mine", "alice")]
+    assert "smollm2-135m" in [m["name"] for m in found["not_running"]]
+    assert "mine" in manyminds("experts", "list").stdout
+
+
+def test_doctor_finds_what_is_wrong(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (home / "manyminds.toml").write_text(
+            f"[server]\nport = {port}\n"
+            '[[expert]]\nname = "x"\nurl = "http://127.0.0.1:1/v1"\nkey_env = "NO_SUCH_KEY"\n'
+        )
+        result = manyminds("doctor", "--json")
+    failed = {check["check"]: check["found"] for check in json.loads(result.stdout) if not check["ok"]}
+    assert result.exit_code == 1
+    assert set(failed) == {"port", "key of x", "x"}
+    assert "NO_SUCH_KEY" in failed["key of x"]
+
+
+def test_doctor_is_content_with_a_clean_machine(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "manyminds.toml").write_text(f"[server]\nport = {port}\n")
+    result = manyminds("doctor")
+    assert result.exit_code == 0, result.stdout
+
+
+def test_serve_says_that_its_port_is_taken(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = manyminds("serve", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "--port" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_key_is_one_sentence(home: Path) -> None:
+    (home / "manyminds.toml").write_text(
+        '[[expert]]\nname = "x"\nurl = "http://127.0.0.1:1/v1"\nkey_env = "NO_SUCH_KEY"\n'
+    )
+    result = manyminds("ask", "Hello")
+    assert result.exit_code == 1
+    assert "NO_SUCH_KEY" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("ask",), "no question"),
+        (("ask", "Hi"), "no expert"),
+        (("ask", "-m", "nobody", "Hi"), "nobody"),
+        (("ask", "--deadline-s", "-1", "Hi"), "deadline_s"),
+        (("ask", "--strategy", "guess", "Hi"), "strategy"),
+        (("pull", "no-such-model"), "no-such-model"),
+        (("pull", "--gguf", "absent.gguf"), "absent.gguf"),
+        (("--config", "absent.toml", "config"), "absent.toml"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_1(home: Path, words: tuple[str, ...], said: str) -> None:
+    result = manyminds(*words, input="")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.startswith("manyminds: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_wrong_usage_is_exit_2() -> None:
+    assert manyminds("ask", "--no-such-flag").exit_code == 2
+    assert manyminds("no-such-command").exit_code == 2
+
+
+def test_a_file_of_ones_own_is_added(home: Path) -> None:
+    (home / "tiny.gguf").write_bytes(b"GGUF" + bytes(100))
+    added = json.loads(manyminds("pull", "--gguf", str(home / "tiny.gguf"), "--json").stdout)
+    assert added["name"] == "tiny"
+    (home / "not.gguf").write_bytes(b"<html>")
+    refused = manyminds("pull", "--gguf", str(home / "not.gguf"))
+    assert refused.exit_code == 1
+    assert "GGUF" in refused.stderr

@@ -1,0 +1,107 @@
+"""A node as a real process with real models, and what the tests need to know of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manyminds import catalog
+
+HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
+
+
+def need(tier: str = "starter") -> None:
+    """Skips the test where the tier has not been pulled."""
+    lacking = [m.name for m in catalog.tier(tier) if catalog.missing(HOME, m)]
+    if lacking:
+        pytest.skip(f"not pulled: {', '.join(lacking)}; run `manyminds pull --tier {tier}`")
+
+
+@dataclass
+class Served:
+    """A running node."""
+
+    url: str
+    pid: int
+    process: "subprocess.Popen[bytes]"
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=10) as response:
+            return json.load(response)
+
+    def children(self) -> dict[str, int]:
+        """Process ids of the local models, by the name that each child was given."""
+        found = {}
+        for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            for name in ("smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"):
+                if name in maps(int(child)):
+                    found[name] = int(child)
+        return found
+
+
+def maps(pid: int) -> str:
+    """Names of the files that a process has mapped, in lower case."""
+    try:
+        return Path(f"/proc/{pid}/maps").read_text().lower()
+    except OSError:
+        return ""
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until(condition: Any, budget_s: float = 30.0) -> bool:
+    """Polls until true, or until the budget is gone."""
+    until = time.monotonic() + budget_s
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
+
+
+@contextmanager
+def served(folder: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Served]:
+    """`manyminds serve` on a free port, its ledger in `folder`, until the block ends."""
+    environ = os.environ | {"MANYMINDS_LEDGER_URL": f"sqlite:///{folder}/ledger.db"} | (env or {})
+    command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json", *flags]
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder)
+    assert process.stdout is not None
+    try:
+        text = b""
+        for line in process.stdout:
+            text += line
+            if line.rstrip() == b"}":
+                break
+        assert text, (folder / "serve.log").read_text()
+        fields = json.loads(text)
+        node = Served(fields["url"], fields["pid"], process)
+        assert wait_until(lambda: _ready(node)), (folder / "serve.log").read_text()
+        yield node
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+        process.stdout.close()
+
+
+def _ready(node: Served) -> bool:
+    try:
+        return bool(node.get("/health/ready")["status"] == "ready")
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,80 @@
+"""Small networks of scripted experts, for tests of the gateway and the edge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from manyminds.combine.fuse import Fuse
+from manyminds.combine.race import Race
+from manyminds.combine.select import Select
+from manyminds.combine.vote import Vote
+
+from manyminds.experts.scripted import Script, Scripted
+from manyminds.fanout import Patience
+from manyminds.gateway import Gateway, Parts
+from manyminds.index import Index
+from manyminds.router import SkillRouter
+from manyminds.types import Answer, Card, Embed, Expert, Limits, Outcome, Query, Report
+
+
+@dataclass
+class Records:
+    """Stands where the ledger would."""
+
+    rows: list[tuple[Report, str, str]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def record(
+        self,
+        report: Report,
+        query: Query,
+        answers: Sequence[Answer],
+        text: str,
+        status: str,
+        seconds: float,
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        self.rows.append((report, text, status))
+        self.outcomes.extend(outcomes)
+
+
+def scripted(name: str, script: Script, **card: Any) -> Scripted:
+    fields = {"source": name, "accuracy": 0.7, "price_out_usd_per_m": 1.0} | card
+    return Scripted(Card(name, "scripted", **fields), script)
+
+
+def words(texts: Sequence[str]) -> Any:
+    """Texts as counts of letters: enough for equal texts to be near and different ones apart."""
+    import numpy as np
+
+    rows = np.zeros((len(texts), 27), dtype=np.float32)
+    for i, text in enumerate(texts):
+        for letter in text.lower():
+            rows[i, ord(letter) - 96 if "a" <= letter <= "z" else 0] += 1.0
+        rows[i, 0] += 0.5
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def network(
+    *experts: Expert,
+    records: Records | None = None,
+    patience: Patience | None = None,
+    embed: Embed | None = None,
+) -> Gateway:
+    """A gateway over these experts."""
+    by_name: Mapping[str, Expert] = {expert.card.name: expert for expert in experts}
+    index = Index(27)
+    router = SkillRouter(index, embed)
+    for expert in experts:
+        router.admit(expert.card)
+    vote, race, select = Vote(), Race(), Select(embed or words)
+    parts = Parts(
+        experts=by_name,
+        index=index,
+        router=router,
+        combiners={"vote": vote, "select": select, "fuse": Fuse(select), "race": race, "pass": race},
+        record=(records or Records()).record,
+        embed=embed,
+    )
+    defaults = Limits(policy="auto", deadline_s=60.0)
+    return Gateway(Card("net", "gateway", source="net"), parts, patience or Patience(), defaults)

@@ -1,0 +1,184 @@
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from manyminds.errors import NoExpertError
+from manyminds.index import Index
+from manyminds.router import SkillRouter
+from manyminds.router.predictor import Evidence, Load, absorb, estimate_load, log_odds, predict
+from manyminds.types import Card, Limits, Message, Outcome, Query, Sampling, Status, Task
+
+TOPICS = {"law": [1.0, 0.0, 0.0], "code": [0.0, 1.0, 0.0], "both": [0.6, 0.8, 0.0], "sea": [0.0, 0.0, 1.0]}
+LOAD = Load(prompt_tokens=1000, completion_tokens=100, context_tokens=1100)
+AUTO = Limits(policy="auto")
+
+
+def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.array([TOPICS[text] for text in texts], np.float32)
+
+
+def query(topic: str, model: str = "auto") -> Query:
+    return Query((Message("user", topic),), model, task=Task("number"), vector=embed([topic])[0])
+
+
+def outcome(status: Status = "ok", correct: float | None = None, **timing: float) -> Outcome:
+    made = Outcome("r", "a", status, None, 1.0, 0, correct)
+    return replace(made, **timing)  # type: ignore[arg-type]
+
+
+def after(*outcomes: Outcome) -> Evidence:
+    evidence = Evidence()
+    for one in outcomes:
+        evidence = absorb(evidence, one)
+    return evidence
+
+
+CARD = Card("a", "scripted", accuracy=0.7, ttft_s=0.3, tokens_per_s=20.0)
+
+
+class TestPredict:
+    def test_without_evidence_the_card_is_believed(self) -> None:
+        (found,) = predict([CARD], {}, {}, LOAD)
+        assert found.probability == pytest.approx(0.7)
+        assert found.chance == pytest.approx(0.7 * 0.98)
+        assert found.ttft_s == pytest.approx(0.3)
+        assert found.latency_s == pytest.approx(0.3 + 100 / 20.0)
+
+    def test_cost_adds_tokens_and_processor_time(self) -> None:
+        card = replace(CARD, price_in_usd_per_m=3.0, price_out_usd_per_m=15.0, price_cpu_usd_per_hour=0.36)
+        (found,) = predict([card], {}, {}, LOAD)
+        assert found.cost_usd == pytest.approx(1000 * 3e-6 + 100 * 15e-6 + 5.3 * 0.0001)
+
+    def test_nearer_skills_are_likelier_and_only_relatively(self) -> None:
+        cards = [replace(CARD, name=name) for name in "abc"]
+        near, far, unknown = predict(cards, {}, {"a": 0.5, "b": 0.1}, LOAD)
+        assert near.probability == pytest.approx(1 / (1 + math.exp(-(log_odds(0.7) + 2.0 * 0.2))))
+        assert far.probability < unknown.probability == pytest.approx(0.7)
+        alone = predict(cards[:1], {}, {"a": -0.9}, LOAD)
+        assert alone[0].probability == pytest.approx(0.7)
+
+    def test_grades_outweigh_the_claim_in_the_end(self) -> None:
+        liar = replace(CARD, accuracy=0.99)
+        wrong = after(*[outcome(correct=0.0)] * 8)
+        assert predict([liar], {"a": wrong}, {}, LOAD)[0].probability == pytest.approx(0.495)
+        wrong = after(*[outcome(correct=0.0)] * 400)
+        assert predict([liar], {"a": wrong}, {}, LOAD)[0].probability == pytest.approx(0.02)
+
+    @given(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]), max_size=30))
+    def test_a_better_grade_never_lowers_the_probability(self, grades: list[float]) -> None:
+        graded = [outcome(correct=grade) for grade in grades]
+        worse = predict([CARD], {"a": after(*graded, outcome(correct=0.3))}, {}, LOAD)[0].probability
+        better = predict([CARD], {"a": after(*graded, outcome(correct=0.7))}, {}, LOAD)[0].probability
+        assert 0.0 < worse <= better < 1.0
+
+    def test_measured_speed_replaces_the_claim(self) -> None:
+        slow = after(*[outcome(ttft_s=2.0, seconds=12.0, completion_tokens=51)] * 300)
+        (found,) = predict([CARD], {"a": slow}, {}, LOAD)
+        assert found.ttft_s == pytest.approx(2.0, rel=0.1)
+        assert found.latency_s == pytest.approx(2.0 + 100 / 5.0, rel=0.1)
+
+    @pytest.mark.parametrize("status", ["failed", "cut", "late"])
+    def test_failures_lower_the_chance_but_not_the_worth_of_an_answer(self, status: Status) -> None:
+        (before,) = predict([CARD], {}, {}, LOAD)
+        (found,) = predict([CARD], {"a": after(*[outcome(status)] * 4)}, {}, LOAD)
+        assert found.probability == before.probability
+        assert found.chance == pytest.approx(0.7 * (1 - 0.5), rel=0.05)
+
+    def test_old_failures_are_forgotten(self) -> None:
+        mended = after(*[outcome("failed")] * 20, *[outcome("ok")] * 300)
+        assert predict([CARD], {"a": mended}, {}, LOAD)[0].chance > 0.69
+
+    def test_a_cancelled_call_is_no_failure(self) -> None:
+        assert after(outcome("cancelled")) == Evidence()
+        assert after(outcome("cancelled", ttft_s=0.7)).waits == 1.0
+
+    def test_a_speed_of_nothing_is_slow_and_no_error(self) -> None:
+        (found,) = predict([replace(CARD, tokens_per_s=0.0)], {}, {}, LOAD)
+        assert 100.0 < found.latency_s < math.inf
+
+    @pytest.mark.parametrize(("p", "expected"), [(1.0, 0.98), (0.0, 0.02), (0.5, 0.5)])
+    def test_log_odds_are_clipped(self, p: float, expected: float) -> None:
+        assert log_odds(p) == pytest.approx(math.log(expected / (1 - expected)))
+        assert log_odds(p, 10) == pytest.approx(math.log(9 * expected / (1 - expected)))
+
+
+class TestLoad:
+    def test_counts_every_message_and_the_answer(self) -> None:
+        messages = (Message("system", "x" * 40), Message("user", "東京"), Message("user", "\ud800"))
+        assert estimate_load(Query(messages)) == Load(13 + 12, 256, 25)
+
+    @pytest.mark.parametrize(("asked", "expected", "context"), [(10, 10, 10), (5000, 256, 5000), (0, 0, 0)])
+    def test_the_callers_limit_bounds_the_answer(self, asked: int, expected: int, context: int) -> None:
+        found = estimate_load(Query((), sampling=Sampling(max_tokens=asked, n=3)))
+        assert found == Load(0, 3 * expected, context)
+
+
+LAW = Card("law", "scripted", "alice", skills=("law",))
+CODE = Card("code", "scripted", "bob", description="code")
+PLAIN = Card("plain", "scripted")
+
+
+def router(*cards: Card) -> SkillRouter:
+    made = SkillRouter(Index(3), embed)
+    for card in cards:
+        made.admit(card)
+    return made
+
+
+class TestSkillRouter:
+    @pytest.mark.parametrize(("topic", "best"), [("law", "law"), ("code", "code"), ("both", "code")])
+    def test_asks_whose_skills_are_nearest(self, topic: str, best: str) -> None:
+        assert router(LAW, CODE, PLAIN).route(query(topic), [LAW, CODE, PLAIN], AUTO).best_single == best
+
+    def test_an_experts_name_asks_it_alone(self) -> None:
+        found = router(LAW, CODE).route(query("law", "code"), [LAW, CODE], Limits(policy="max"))
+        assert ([call.expert for call in found.calls], found.strategy, found.policy) == (
+            ["code"],
+            "pass",
+            "pass",
+        )
+
+    def test_pass_through_keeps_the_hard_limits(self) -> None:
+        with pytest.raises(NoExpertError, match="code is excluded") as caught:
+            router(LAW, CODE).route(query("law", "code"), [LAW, CODE], Limits(exclude=("bob",)))
+        assert caught.value.param == "manyminds.exclude"
+
+    def test_fills_the_index_it_was_given(self) -> None:
+        index = Index(3)
+        made = SkillRouter(index, embed)
+        made.admit(replace(LAW, skills=("law", "sea"), description="both"))
+        made.admit(PLAIN)
+        assert ("law" in index, "plain" in index) == (True, False)
+        assert index.search(embed(["sea"])[0], 1).compared == 3
+        made.forget("alice")
+        assert len(index) == 0
+
+    def test_admitting_again_replaces_everything(self) -> None:
+        made = router(LAW, CODE)
+        made.observe(Outcome("r", "law", "ok", 0.1, 0.2, 9, 0.0))
+        moved = replace(LAW, skills=("code",), source="carol")
+        made.admit(moved)
+        assert made.route(query("both"), [moved, CODE], AUTO) == router(CODE, moved).route(
+            query("both"), [CODE, moved], AUTO
+        )
+        made.forget("alice")
+        made.forget("carol")
+        assert made.route(query("law"), [CODE], AUTO) == router(CODE).route(query("law"), [CODE], AUTO)
+
+    def test_outcomes_change_whom_it_prefers(self) -> None:
+        made = router(LAW, CODE)
+        for _ in range(20):
+            made.observe(Outcome("r", "law", "ok", 0.1, 0.2, 9, 0.0))
+            made.observe(Outcome("r", "code", "ok", 0.1, 0.2, 9, 1.0))
+        assert made.route(query("law"), [LAW, CODE], AUTO).best_single == "code"
+
+    def test_without_a_vector_the_cards_decide(self) -> None:
+        plain = replace(query("law"), vector=None)
+        better = replace(CODE, accuracy=0.6)
+        assert router(LAW, better).route(plain, [LAW, better], AUTO).best_single == "code"
