@@ -8,7 +8,6 @@ from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
-
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts
@@ -39,7 +38,7 @@ class Records:
 
 
 def scripted(name: str, script: Script, **card: Any) -> Scripted:
-    fields = {"source": name, "accuracy": 0.7, "price_out_usd_per_m": 1.0} | card
+    fields: dict[str, Any] = {"source": name, "accuracy": 0.7, "price_out_usd_per_m": 1.0} | card
     return Scripted(Card(name, "scripted", **fields), script)
 
 

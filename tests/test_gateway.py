@@ -77,7 +77,7 @@ def test_every_answer_is_recorded() -> None:
 
 def test_a_failing_ledger_does_not_take_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     class Full(Records):
-        def record(self, *_: object) -> None:  # type: ignore[override]
+        def record(self, *_: object) -> None:
             raise LedgerError("The disk is full.")
 
     text, _ = run(answer(network(scripted("a", Script(text="43")), records=Full()), ask("What is 17 + 26?")))

@@ -135,7 +135,7 @@ def test_a_cut_after_the_first_byte_is_an_error_event_and_no_stop() -> None:
 
 def test_an_unexpected_failure_tells_no_secret() -> None:
     class Broken(Records):
-        def record(self, *_: object) -> None:  # type: ignore[override]
+        def record(self, *_: object) -> None:
             raise RuntimeError("s3cret")
 
     reply = post(app(scripted("a", Script(text="43")), records=Broken()), request())

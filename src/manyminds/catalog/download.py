@@ -16,7 +16,7 @@ from manyminds.errors import DownloadError, HashMismatchError
 
 __all__ = ["digest", "is_whole", "obtain", "off_loop", "open_session"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _BLOCK_BYTES = 1 << 20
 _CONNECT_S = 5.0
 _STALLED_S = 30.0
@@ -92,7 +92,7 @@ async def is_whole(path: Path, size: int, sha256: str) -> bool:
         return False
 
 
-async def off_loop(work: Callable[[threading.Event], T]) -> T:
+async def off_loop(work: Callable[[threading.Event], _T]) -> _T:
     """Runs `work` in a thread. Cancelled, it sets the event and waits until `work` has seen it."""
     stop = threading.Event()
     job = asyncio.ensure_future(asyncio.to_thread(work, stop))
