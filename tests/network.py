@@ -12,6 +12,7 @@ from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts
 from manyminds.index import Index
+from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
 from manyminds.types import Answer, Card, Embed, Expert, Limits, Outcome, Query, Report
 
@@ -56,7 +57,7 @@ def words(texts: Sequence[str]) -> Any:
 
 def network(
     *experts: Expert,
-    records: Records | None = None,
+    records: Records | Ledger | None = None,
     patience: Patience | None = None,
     embed: Embed | None = None,
 ) -> Gateway:

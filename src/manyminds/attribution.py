@@ -72,7 +72,9 @@ def _floored(probabilities: Sequence[float]) -> list[float]:
 
 
 def _renyi(p: Sequence[float], q: Sequence[float], alpha: float) -> float:
-    """D_α(p‖q) in nats (Rényi 1961); p and q are positive."""
+    """D_α(p‖q) in nats (Rényi 1961); p and q are positive. Exactly 0 where they are equal."""
+    if p == q:
+        return 0.0
     if math.isclose(alpha, 1.0, abs_tol=1e-9):
         return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     terms = (a * (a / b) ** (alpha - 1) for a, b in zip(p, q, strict=True))

@@ -216,8 +216,7 @@ def _entry(
 ) -> PanelEntry:
     call = route.call_of(answer.expert)
     probabilities = dict(zip(posterior.candidates, posterior.probabilities, strict=True))
-    comparable = query.task.kind != "text" and candidate is not None
-    text = candidate if comparable and candidate is not None else answer.text
+    text = canonical.answer_of(query.task, answer.text) or answer.text
     if not query.limits.explain and len(text) > _SHOWN:
         text = text[: _SHOWN - 1] + "…"
     return PanelEntry(

@@ -109,11 +109,10 @@ class Node:
         return made
 
     def _make_tier(self) -> list[Local]:
-        """The tier's models that are here and fit into memory together, the smallest first."""
+        """The local models that are here and fit into memory together, the smallest first."""
         home, left_mb = self._config.home, self._config.local.max_memory_gb * 1000
         made = []
-        models = [m for m in catalog.tier(self._config.local.tier) if m.kind == "gguf"]
-        for model in sorted(models, key=lambda m: m.memory_mb):
+        for model in sorted(catalog.wanted(home, self._config.local.tier), key=lambda m: m.memory_mb):
             if catalog.missing(home, model):
                 log.warning("%s is not on this machine: run `manyminds pull %s`.", model.name, model.name)
             elif model.memory_mb > left_mb:

@@ -81,8 +81,8 @@ def _said_last(text: str) -> str | None:
             if value is not None:
                 return value
             break
-    _, equals, after = text.rpartition("=")
-    return _in_clause(clause(after)) if equals else None
+    before, equals, after = text.rpartition("=")
+    return _in_clause(before[-80:] + equals + clause(after)) if equals else None
 
 
 def _in_sentence(sentence: str) -> str | None:
@@ -132,7 +132,8 @@ def _value(match: re.Match[str]) -> str | None:
     if abs(power) > _DIGITS:
         return None
     value *= Fraction(10) ** power * _SCALES.get((part["scale"] or "").lower(), 1)
-    return _decimal(-value if part["minus"] else value)
+    found = _decimal(-value if part["minus"] else value)
+    return found if len(found) <= _DIGITS else None
 
 
 def _decimal(value: Fraction) -> str:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-__all__ = ["NOT", "boxes", "clause", "end", "plain", "span"]
+__all__ = ["NOT", "boxes", "clause", "end", "plain", "span", "spoken"]
 
 NOT = re.compile(r"(?i)\b(?:not|never|neither|nor|cannot|incorrect|wrong)\b|n['’]t\b")
 """What turns a statement around."""
@@ -21,11 +21,15 @@ _LEAD = re.compile(
 _VERDICT = re.compile(r"(?i)[\s*_\"']*(yes|no|true|false)\b[*_\"']*(?:[,.:;!–—\n]|\s[-–—]|$)")
 
 
-def end(text: str) -> str:
-    """The end of an answer from a whole word on, without reasoning; "" for reasoning that was cut off."""
+def spoken(text: str) -> str:
+    """What follows the reasoning block, if there is one; "" where the reasoning was cut off."""
     _, closed, answer = text.rpartition("</think>")
-    if not closed and text[:64].lstrip().startswith("<think>"):
-        return ""
+    return "" if not closed and text[:64].lstrip().startswith("<think>") else answer
+
+
+def end(text: str) -> str:
+    """The end of an answer, from a whole word on, without reasoning."""
+    answer = spoken(text)
     if len(answer) > _TAIL_CHARS:
         words = answer[-_TAIL_CHARS:].split(None, 1)
         answer = words[1] if len(words) == 2 else ""

@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from manyminds.canonical.prose import spoken
+
 __all__ = ["structure"]
 
 _CHARS = 65_536
@@ -16,20 +18,20 @@ def structure(text: str) -> str | None:
 
     Abstains from what is not JSON (NaN, a key twice), from more than 64 Ki characters and 32 levels.
     """
-    text = text.rpartition("</think>")[2].strip()
     if len(text) > _CHARS:
         return None
-    fenced = re.search(r"(?is)```(?:json)?[^\S\n]*\n(.*?)```", text)
+    answer = spoken(text)
+    fenced = re.search(r"(?is)```(?:json)?[^\S\n]*\n(.*?)```", answer)
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_double, parse_constant=_refuse)
-    for part in (text, fenced[1].strip()) if fenced else (text,):
+    for part in (text, answer, fenced[1] if fenced else ""):
         try:
-            return _dumped(decoder.decode(part))
+            return _dumped(decoder.decode(part.strip()))
         except (ValueError, RecursionError):
             continue
-    starts = [m.start() for m in re.finditer(r"[{\[]", text)]
+    starts = [m.start() for m in re.finditer(r"[{\[]", answer)]
     for start in starts[:_STARTS]:
         try:
-            return _dumped(decoder.raw_decode(text, start)[0])
+            return _dumped(decoder.raw_decode(answer, start)[0])
         except (ValueError, RecursionError):
             continue
     return None

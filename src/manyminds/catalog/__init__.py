@@ -26,6 +26,7 @@ __all__ = [
     "path_of",
     "tier",
     "verify",
+    "wanted",
 ]
 
 _TIERS = ("starter", "full", "none")
@@ -112,6 +113,19 @@ def tier(name: str) -> list[Model]:
     if name not in _TIERS:
         raise CatalogError(f'there is no tier "{name}": choose one of {", ".join(_TIERS)}')
     return [model for model in load().values() if name in model.tiers]
+
+
+def wanted(home: Path, name: str) -> list[Model]:
+    """The gguf models that a node of this tier runs: the tier's, and those of no tier that have been pulled.
+
+    Raises:
+        CatalogError: There is no such tier.
+    """
+    models = [model for model in tier(name) if model.kind == "gguf"]
+    if name != "none":
+        extra = [model for model in load().values() if model.kind == "gguf" and not model.tiers]
+        models += [model for model in extra if not missing(home, model)]
+    return models
 
 
 def find(name: str) -> Model:

@@ -55,7 +55,7 @@ def _models(config: Config, verify: bool) -> Iterator[Check]:
 
 
 def _memory(config: Config) -> Check:
-    needed = sum(m.memory_mb for m in catalog.tier(config.local.tier)) / 1000
+    needed = sum(m.memory_mb for m in catalog.wanted(config.home, config.local.tier)) / 1000
     limit = config.local.max_memory_gb
     return Check("memory", needed <= limit, f"local models need about {needed:.1f} of {limit:g} GB")
 

@@ -66,9 +66,6 @@ def bring(models: "Sequence[Model]", home: Path) -> "list[Pulled]":
     """Pulls with progress on standard error. Raises: CatalogError."""
     from manyminds.catalog.pull import pull as fetch
 
-    for model in models:
-        if model.licence_note:
-            click.echo(f"{model.name}: {model.licence}. {model.licence_note}", err=True)
     with _Shown() as shown:
         pulled = asyncio.run(fetch(models, home, progress=shown))
     fresh = sum(p.file.bytes for p in pulled if p.source is not None)

@@ -51,10 +51,10 @@ def failure(route: Route, answers: Sequence[Answer]) -> AnswerError:
     weights = {call.expert: call.weight for call in route.calls}
     awaited = [a for a in asked if weights.get(a.expert)]
     if awaited and all(a.status == "late" for a in awaited):
-        return DeadlineError(f"the deadline passed before any answer ({reasons}): allow more time.")
+        return DeadlineError(f"The deadline passed before any answer ({reasons}): allow more time.")
     if not asked:
-        return AllExpertsFailedError("no expert was asked: see that at least one is up and not excluded.")
-    return AllExpertsFailedError(f"no expert gave an answer ({reasons}): try again, or ask others.")
+        return AllExpertsFailedError("No expert was asked: see that at least one is up and not excluded.")
+    return AllExpertsFailedError(f"No expert gave an answer ({reasons}): try again, or ask others.")
 
 
 def _reason(answer: Answer) -> str:
