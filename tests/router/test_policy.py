@@ -220,12 +220,12 @@ class TestCheap:
         )
         assert staged(found) == [["a", "b"], ["best"]]
         assert (found.strategy, found.threshold) == ("vote", 0.9)
-        agree = 0.8 * 0.8 + 0.2 * 0.2 / 9
+        agree = 0.8 * 0.8 + 0.2 * 0.2 / 49
         assert found.expected_cost_usd == pytest.approx(0.03 + (1 - agree) * 1.0)
         assert found.expected_accuracy == 0.9
 
     def test_a_pair_whose_agreement_is_worth_less_than_the_best_is_not_asked(self) -> None:
-        weak = [self.BEST, expert("a", 0.3, 0.01), expert("b", 0.3, 0.02)]
+        weak = [self.BEST, expert("a", 0.2, 0.01), expert("b", 0.2, 0.02)]
         assert staged(route("cheap", weak)) == [["best"]]
 
     def test_nothing_to_save_is_the_best_alone(self) -> None:
@@ -316,7 +316,7 @@ class TestCalls:
     def test_shares_follow_the_log_odds_and_the_callers_weights(self) -> None:
         pair = [expert("a", 0.8), expert("b", 0.6)]
         shares = {c.expert: c.share for c in route("auto", pair, limits=Limits(weights={"b": 3.0})).calls}
-        a, b = math.log(9 * 0.8 / 0.2), 3.0 * math.log(9 * 0.6 / 0.4)
+        a, b = math.log(49 * 0.8 / 0.2), 3.0 * math.log(49 * 0.6 / 0.4)
         assert shares == {"a": pytest.approx(a / (a + b)), "b": pytest.approx(b / (a + b))}
 
     def test_where_nobody_is_better_than_chance_weights_alone_count(self) -> None:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
@@ -26,7 +27,6 @@ DIRECT = "pass"  # the policy of a request whose model is an expert
 
 _SURE = 0.95  # posterior mass at which `auto` stops waiting
 _SLACK = 0.05  # of accuracy that `cheap` gives up where answers cannot be compared
-_OPEN_CLASSES = 10  # answers that wrong experts spread over, where the question lists no options
 _PARAMS = {
     "json_schema": "response_format",
     "image": "messages",
@@ -193,7 +193,7 @@ def _cheap(ranked: Sequence[Prediction], task: Task, limits: Limits) -> _Panel:
     cost: c_i + c_j + P(they disagree) c_best.
     """
     best = ranked[0]
-    others = _classes(task) - 1
+    others = classes(task) - 1
     chosen = (best.cost_usd, _Panel(((best,),), threshold=best.probability))
     if limits.panel is not None and limits.panel < 3:
         return chosen[1]
@@ -271,8 +271,8 @@ def _route(
 def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> tuple[Call, ...]:
     members = panel.members
     weights = [_weight(p.card, limits.weights) for p in members]
-    classes = _classes(query.task)
-    votes = [w * max(log_odds(p.probability, classes), 0.0) for w, p in zip(weights, members, strict=True)]
+    count = classes(query.task)
+    votes = [w * max(log_odds(p.probability, count), 0.0) for w, p in zip(weights, members, strict=True)]
     if not any(votes):
         votes = weights
     total = math.fsum(votes)
@@ -296,10 +296,6 @@ def _method(card: Card, strategy: Strategy, query: Query) -> Method:
     plain = strategy == "vote" and query.task.kind == "option" and bool(query.task.options)
     written = query.demands & {"logprobs", "json_schema"}
     return "score" if plain and not written and "score" in card.offers else "generate"
-
-
-def _classes(task: Task) -> int:
-    return max(len(task.options), 2) if task.kind == "option" else _OPEN_CLASSES
 
 
 def _expect(
@@ -331,7 +327,7 @@ def _accuracy(panel: _Panel, strategy: Strategy, task: Task) -> float:
     if strategy != "vote" or len(panel.stages) > 1:
         return best
     strongest = sorted(members, key=_by_value)[:8]  # all 2^n cases are summed
-    weights = [max(log_odds(p.probability, _classes(task)), 0.0) for p in strongest]
+    weights = [max(log_odds(p.probability, classes(task)), 0.0) for p in strongest]
     wins = [
         math.prod(p.chance if right else 1.0 - p.chance for p, right in zip(strongest, case, strict=True))
         for case in itertools.product((False, True), repeat=len(strongest))
