@@ -9,7 +9,7 @@ asked for and the one before is drained. A call that fails leaves an answer that
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -47,7 +47,7 @@ class Fanout:
         route: Route,
         experts: Mapping[str, Expert],
         patience: Patience,
-        enough: Callable[[Sequence[Answer]], bool] = lambda _: False,
+        enough: Callable[[Sequence[Answer]], Awaitable[bool]] | None = None,
     ) -> None:
         self._query = query
         self._experts = experts
@@ -94,7 +94,7 @@ class Fanout:
                 seen.add(id(arrival))
                 assert arrival.answer is not None
                 yield arrival.answer
-            if fresh and self._satisfied():
+            if fresh and not self._closed and await self._satisfied():
                 await self.cancel()
             elif not fresh and not await self._advance():
                 return
@@ -114,29 +114,38 @@ class Fanout:
         others = [a for a in self._arrivals if a is not keep]
         for arrival in others:
             arrival.cancel()
-        await asyncio.gather(*(a.whole() for a in others))
+        interrupted: asyncio.CancelledError | None = None
+        for arrival in others:
+            while arrival.answer is None:  # no task is left behind, also when we are cancelled again
+                try:
+                    await arrival.whole()
+                except asyncio.CancelledError as error:
+                    interrupted = error
+        if interrupted is not None:
+            raise interrupted
 
-    def _satisfied(self) -> bool:
+    async def _satisfied(self) -> bool:
         answers = [a for a in self.answers if a.status == "ok"]
         if self._quorum is not None and len(answers) >= self._quorum:
             return True
-        return bool(answers) and self._enough(answers)
+        return bool(answers) and self._enough is not None and await self._enough(answers)
 
     async def _advance(self) -> bool:
-        """Waits until something happens, starting the next stage when all is quiet. False: nothing will."""
-        if all(a.answer is not None for a in self._arrivals):
-            if self._closed or not self._waiting or asyncio.get_running_loop().time() >= self.deadline:
-                return False
-            for call in self._waiting.pop(0):
-                for _ in range(call.samples):
-                    self._start(call, self._query)
-        self._changed.clear()
-        await self._changed.wait()
+        """Waits until something happens, or starts the next stage when all is quiet. False: nothing will."""
+        if any(a.answer is None for a in self._arrivals):
+            self._changed.clear()
+            await self._changed.wait()
+            return True
+        if self._closed or not self._waiting or asyncio.get_running_loop().time() >= self.deadline:
+            return False
+        for call in self._waiting.pop(0):
+            for _ in range(call.samples):
+                self._start(call, self._query)
         return True
 
     def _start(self, call: Call, query: Query) -> "_Arrival":
-        arrival = _Arrival(call, self._changed)
-        work = arrival.run(self._experts.get(call.expert), query, self._patience, self.deadline)
+        arrival = _Arrival(call, self._experts.get(call.expert), query, self._changed)
+        work = arrival.run(self._patience, self.deadline)
         arrival.task = asyncio.create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
         self._arrivals.append(arrival)
@@ -146,12 +155,14 @@ class Fanout:
 class _Arrival:
     """One call under way; keeps the contract of `types.Arrival`."""
 
-    def __init__(self, call: Call, changed: asyncio.Event) -> None:
+    def __init__(self, call: Call, expert: Expert | None, query: Query, changed: asyncio.Event) -> None:
         self.call = call
+        self._expert = expert
+        self._query = query
         self.answer: Answer | None = None
         self.task: asyncio.Task[None] | None = None
         self.received: list[Chunk] = []
-        self.began = 0.0
+        self.began: float | None = None
         self.first_at = 0.0
         self.ended_at = 0.0
         self._status: Status = "cancelled"
@@ -191,26 +202,24 @@ class _Arrival:
         self._news.set()
         self._changed.set()
 
-    async def run(self, expert: Expert | None, query: Query, patience: Patience, deadline: float) -> None:
+    async def run(self, patience: Patience, deadline: float) -> None:
         """Makes the call. `settle` reads how it ended from what is left here."""
         self.began = asyncio.get_running_loop().time()
         try:
-            if expert is None:
+            if self._expert is None:
                 raise UnavailableError(f"{self.call.expert} has left this network.")
-            await self._pump(_stream(expert, query, self.call), patience, deadline)
+            await self._pump(_stream(self._expert, self._query, self.call), patience, deadline)
             self._status = "ok"
-        except ExpertError as failure:
-            self._status, self._error = self._failed(deadline), failure
-        except asyncio.CancelledError:
-            raise
-        except Exception as failure:  # an expert broke its contract: its call fails, the request does not
+        except (Exception, asyncio.CancelledError) as failure:
+            if self.task is not None and self.task.cancelling():
+                return  # we cancelled it, whatever the expert made of that
             self._status = self._failed(deadline)
-            self._error = GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r}")
+            self._error = failure if isinstance(failure, ExpertError) else self._unexpected(failure)
 
     def settle(self, task: asyncio.Task[None]) -> None:
         """Writes the answer, also for a task that was cancelled before its first step."""
         self.ended_at = task.get_loop().time()
-        began = self.began or self.ended_at
+        began = self.ended_at if self.began is None else self.began
         last = self.received[-1] if self.received else Chunk()
         self.answer = Answer(
             expert=self.call.expert,
@@ -223,10 +232,27 @@ class _Arrival:
             confidence=last.confidence,
             ttft_s=self.first_at - began if self.received else None,
             seconds=self.ended_at - began,
-            usage=last.usage or Usage(),
+            usage=last.usage or self._spent(self.ended_at - began),
             error=self._error,
         )
         self._tell()
+
+    def _spent(self, seconds: float) -> Usage:
+        """What a call took that ended before its expert could say so: an estimate, rather high than low.
+
+        A call that failed before its first word is taken to have cost nothing.
+        """
+        if self._expert is None or self.began is None or self._status in ("ok", "failed"):
+            return Usage()
+        card = self._expert.card
+        prompt, completion = self._query.estimated_tokens, sum(1 for chunk in self.received if chunk.text)
+        cpu_s = seconds if card.price_cpu_usd_per_hour else 0.0
+        tokens_usd = prompt * card.price_in_usd_per_m + completion * card.price_out_usd_per_m
+        return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
+
+    def _unexpected(self, failure: BaseException) -> ExpertError:
+        """An expert broke its contract: its call fails, the request does not."""
+        return GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r:.300}")
 
     def _failed(self, deadline: float) -> Status:
         if asyncio.get_running_loop().time() >= deadline:
@@ -238,12 +264,15 @@ class _Arrival:
         limit_s, size = patience.first_token_s, 0
         try:
             while True:
+                limit = asyncio.timeout_at(min(loop.time() + limit_s, deadline))
                 try:
-                    async with asyncio.timeout_at(min(loop.time() + limit_s, deadline)):
+                    async with limit:
                         chunk = await anext(stream)
                 except StopAsyncIteration:
                     break
                 except TimeoutError:
+                    if not limit.expired():  # it is the expert's own
+                        raise
                     raise self._slow(limit_s, loop.time() >= deadline) from None
                 if not self.received:
                     self.first_at = loop.time()
@@ -281,8 +310,10 @@ async def _scored(expert: Scorer, query: Query) -> AsyncGenerator[Chunk, None]:
     """The likeliest option as an answer; its confidence is its share of exp(mean log-likelihood)."""
     options = query.task.options
     scores = await expert.score(query, options)
-    best = max(range(len(options)), key=lambda i: scores.log_likelihoods[i])
-    top = scores.log_likelihoods[best]
-    share = 1.0 / math.fsum(math.exp(x - top) for x in scores.log_likelihoods)
+    found = scores.log_likelihoods
+    if not options or len(found) != len(options) or not all(map(math.isfinite, found)):
+        raise GarbageError(f"{len(options)} options have scores that do not fit: {found!r:.200}.")
+    best = found.index(max(found))
+    share = 1.0 / math.fsum(math.exp(x - found[best]) for x in found)
     text = f"{chr(ord('A') + best)}) {options[best]}"
     yield Chunk(text, "stop", scores.usage, confidence=share)

@@ -82,7 +82,7 @@ class Gateway:
         Closing the generator cancels every call; what was asked is recorded all the same.
         """
         began_s = asyncio.get_running_loop().time()
-        query = self._receive(query)
+        query = await self._receive(query)
         route = self._route(query)
         combiner = self._parts.combiners[route.strategy]
         text, last, status = "", None, "cancelled"
@@ -109,8 +109,11 @@ class Gateway:
 
     # --- receive ---
 
-    def _receive(self, query: Query) -> Query:
-        """Fills in what the request left open, and what the question is: its kind and its vector."""
+    async def _receive(self, query: Query) -> Query:
+        """Fills in what the request left open, and what the question is: its kind and its vector.
+
+        The vector takes milliseconds of computation, in a thread; an expert asked by name needs none.
+        """
         limits, default = query.limits, self._defaults
         policy = limits.policy or (query.model if query.model in POLICIES else None)
         if query.model == "auto":
@@ -124,7 +127,9 @@ class Gateway:
             deadline_s=limits.deadline_s or default.deadline_s,
             budget_usd=default.budget_usd if limits.budget_usd is None else limits.budget_usd,
         )
-        vector = self._parts.embed([query.question])[0] if self._parts.embed else None
+        vector = None
+        if self._parts.embed is not None and query.model not in self._parts.experts:
+            (vector,) = await asyncio.to_thread(self._parts.embed, [query.question])
         return replace(query, limits=limits, task=canonical.task(query), vector=vector)
 
     # --- route ---
@@ -151,11 +156,12 @@ class Gateway:
     def _call(self, query: Query, route: Route, combiner: Combiner) -> Fanout:
         """All calls at once under one deadline; they stop when there is enough posterior mass."""
 
-        def enough(answers: Sequence[Answer]) -> bool:
-            return route.threshold < 1 and combiner.posterior(query, route, answers).best >= route.threshold
+        async def enough(answers: Sequence[Answer]) -> bool:
+            posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
+            return posterior.best >= route.threshold
 
         patience = replace(self._patience, deadline_s=query.limits.deadline_s or self._patience.deadline_s)
-        return Fanout(query, route, self._parts.experts, patience, enough)
+        return Fanout(query, route, self._parts.experts, patience, enough if route.threshold < 1 else None)
 
     # --- record ---
 
@@ -237,7 +243,7 @@ def _entry(
 
 def _best_single_cost(route: Route, answers: Sequence[Answer]) -> float:
     """What the best single expert took, or would have taken as the router expects."""
-    asked = [a.usage.cost_usd for a in answers if a.expert == route.best_single and a.status == "ok"]
+    asked = [a.usage.cost_usd for a in answers if a.expert == route.best_single and a.status != "cancelled"]
     return asked[0] if asked else route.best_single_cost_usd
 
 

@@ -125,6 +125,16 @@ class Query:
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
 
     @property
+    def estimated_tokens(self) -> int:
+        """Prompt tokens, from the messages' text: tokenizers differ between experts.
+
+        Four bytes of UTF-8 a token are near enough for English and cautious elsewhere; a chat template
+        adds some four tokens a message.
+        """
+        size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in self.messages)
+        return -(-size // 4) + 4 * len(self.messages)
+
+    @property
     def question(self) -> str:
         """The last user turn, which is what the router looks at."""
         return next((m.text for m in reversed(self.messages) if m.role == "user"), "")

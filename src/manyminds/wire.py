@@ -130,7 +130,8 @@ def _not_finite(raw: bytes) -> InvalidRequestError | None:
     while trail:
         path, value = trail.pop()
         if isinstance(value, float) and not math.isfinite(value):
-            return InvalidRequestError(f"`{path}` must be a finite number, not {value}.", param=path)
+            where = f"`{path}`" if path else "the body"
+            return InvalidRequestError(f"{where} must be a finite number, not {value}.", param=path or None)
         if isinstance(value, dict):
             trail += [(f"{path}.{key}".lstrip("."), inner) for key, inner in value.items()]
         elif isinstance(value, list):
@@ -195,7 +196,9 @@ def _parse_limits(raw: msgspec.Raw) -> Limits:
     for name, weight in limits.weights.items():
         _check(f"manyminds.weights.{name}", weight, low=0, high=1000)
     if limits.strategy is not None and limits.strategy not in _STRATEGIES:
-        message = f"`manyminds.strategy` must be one of {', '.join(_STRATEGIES)}, not {limits.strategy!r:.80}."
+        message = (
+            f"`manyminds.strategy` must be one of {', '.join(_STRATEGIES)}, not {limits.strategy!r:.80}."
+        )
         raise InvalidRequestError(message, param="manyminds.strategy")
     return Limits(
         policy=limits.policy,
@@ -215,7 +218,7 @@ def _check(param: str, value: float | None, *, low: float, high: float = math.in
     """Refuses a number outside [low, high]."""
     if value is not None and not low <= value <= high:
         bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
-        raise InvalidRequestError(f"`{param}` must be a number {bounds}, not {value}.", param=param)
+        raise InvalidRequestError(f"`{param}` must be a number {bounds}, not {str(value)[:40]}.", param=param)
 
 
 def _demands(request: _Request) -> frozenset[str]:
@@ -436,7 +439,7 @@ def completion(chunks: Sequence[Chunk], query: Query, model: str) -> bytes:
     """
     try:
         return _encode(_whole(chunks, query, model))
-    except (msgspec.MsgspecError, OverflowError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise GarbageError(f"The expert's events do not make one answer: {error}.") from None
 
 

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from manyminds.errors import UnavailableError
 
@@ -42,28 +43,23 @@ class Child:
     async def start(cls, name: str, model: Model) -> "Child":
         """Raises: UnavailableError when the model cannot be loaded."""
         key = secrets.token_urlsafe(24)
-        with tempfile.TemporaryFile() as talk:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "manyminds.experts.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=talk,
-                start_new_session=True,  # Ctrl-C is for the node, which then ends its children
-            )
-            try:
-                line = await asyncio.wait_for(_greet(process, _wish(name, model, key)), _START_S)
-            except (TimeoutError, ConnectionError):
-                line = b""
-            except BaseException:
-                await _end(process)
-                raise
-            if not line:
-                await _end(process)
-                talk.seek(0)
-                said = " ".join(talk.read().decode("utf-8", "replace").split())[-200:]
-                raise UnavailableError(_cannot_load(name, model.path, process.returncode, said))
+        try:
+            with tempfile.TemporaryFile() as talk:
+                process = await _spawn(talk)
+                try:
+                    line = await asyncio.wait_for(_greet(process, _wish(name, model, key)), _START_S)
+                except (OSError, ValueError):  # a TimeoutError is an OSError
+                    line = b""
+                except BaseException:
+                    await _end(process)
+                    raise
+                if not line.endswith(b"\n"):
+                    await _end(process)
+                    talk.seek(0)
+                    said = " ".join(talk.read().decode("utf-8", "replace").split())[-200:]
+                    raise UnavailableError(_cannot_load(name, model, process.returncode, said))
+        except OSError as error:
+            raise UnavailableError(f"{name} cannot be started: {error.strerror or error}.") from None
         return cls(process, json.loads(line)["url"], key)
 
     @property
@@ -102,6 +98,18 @@ def _wish(name: str, model: Model, key: str) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
+async def _spawn(talk: IO[bytes]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "manyminds.experts.worker",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=talk,
+        start_new_session=True,  # Ctrl-C is for the node, which then ends its children
+    )
+
+
 async def _greet(process: asyncio.subprocess.Process, wish: bytes) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -121,11 +129,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _cannot_load(name: str, path: Path, status: int | None, said: str) -> str:
+def _cannot_load(name: str, model: Model, status: int | None, said: str) -> str:
+    path = model.path
     if not path.exists():
         return f"{name} is not on this machine ({path}): run `manyminds pull {name}`."
     reason = said or f"its process ended with status {status}"
-    return (
-        f"{name} cannot be loaded from {path} ({reason}). The file may be damaged: `manyminds pull {name}`"
-        " checks it. Or its memory limit is too low: raise `local.max_memory_gb`."
-    )
+    text = f"{name} cannot be loaded from {path} ({reason})."
+    text += f" The file may be damaged: `manyminds pull {name}` checks it."
+    if model.memory_bytes:
+        text += f" Or {model.memory_bytes / 1e6:.0f} MB are too little for it: lower `local.context_tokens`."
+    return text

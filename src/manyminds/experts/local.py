@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -31,6 +32,8 @@ _ATTEMPTS = 3
 _TOP = 5000  # log-probabilities asked for; the full vocabulary takes 20 times as long
 _FLOOR = -14.0  # of a token that is not among them, in nats
 
+_Reply = TypeVar("_Reply")
+
 
 class Local:
     """A model file of this machine; keeps the contracts of `types.Expert` and `types.Scorer`.
@@ -52,6 +55,7 @@ class Local:
         self._lock = asyncio.Lock()
         self._child: Child | None = None
         self._failures = 0
+        self._failure = ""  # what the last one said
         self._rest_until = 0.0
 
     @property
@@ -80,11 +84,12 @@ class Local:
                 return self._child
             now = asyncio.get_running_loop().time()
             if self._failures >= _ATTEMPTS and now < self._rest_until:
-                raise UnavailableError(f"{self._card.name} failed to load {self._failures} times; it rests.")
+                raise UnavailableError(f"{self._failure} It failed {self._failures} times and rests now.")
             try:
                 self._child = await Child.start(self._card.name, self._model)
-            except UnavailableError:
+            except UnavailableError as error:
                 self._failures += 1
+                self._failure = error.message
                 self._rest_until = now + _REST_S
                 raise
             self._failures = 0
@@ -102,16 +107,28 @@ class Local:
                         yield chunk
                     return
             except (UnavailableError, CutError):
-                if begun or attempt or not await child.died():
+                if begun or attempt or not await self._died(child):
                     raise
 
     async def score(self, query: Query, options: Sequence[str]) -> Scores:
         """Mean log-likelihood per token of each option as the answer to the question. See `types.Scorer`.
 
         One request scores the first tokens of all options, one more each later token: the prompt is
-        evaluated once and then cached. Raises: ExpertError.
+        evaluated once and then cached. A child found dead is started anew, once. Raises: ExpertError.
         """
         child = await self._ready()
+        try:
+            return await self._score(child, query, options)
+        except CutError:
+            if not await self._died(child):
+                raise
+        return await self._score(await self._ready(), query, options)
+
+    async def _died(self, child: Child) -> bool:
+        """Whether the child ended by itself: what `aclose` ended is not to be started anew."""
+        return self._child is not None and await child.died()
+
+    async def _score(self, child: Child, query: Query, options: Sequence[str]) -> Scores:
         stem = query.task.stem or query.question
         prompt = await self._tokens(child, f"Question: {stem}\nAnswer:", special=True)
         tokens = [await self._tokens(child, f" {option}", special=False) for option in options]
@@ -131,31 +148,35 @@ class Local:
         cost = cpu_s * self._card.price_cpu_usd_per_hour / 3600
         return Scores(tuple(found), Usage(len(prompt), 0, cpu_s, cost))
 
-    async def _tokens(self, child: "Child", text: str, *, special: bool) -> list[int]:
-        raw = await self._post(child, "/tokenize", {"content": text, "add_special": special})
-        return msgspec.json.decode(raw, type=_Tokens).tokens
+    async def _tokens(self, child: Child, text: str, *, special: bool) -> list[int]:
+        wish = {"content": text, "add_special": special}
+        return (await self._post(child, "/tokenize", wish, _Tokens)).tokens
 
-    async def _next(self, child: "Child", prompt: list[int]) -> tuple[dict[int, float], float]:
+    async def _next(self, child: Child, prompt: list[int]) -> tuple[dict[int, float], float]:
         """Log-probabilities of the token after `prompt`, by token id, and the CPU seconds it took."""
         wish = {"prompt": prompt, "n_predict": 1, "n_probs": _TOP, "temperature": 0, "cache_prompt": True}
         before_s = child.cpu_s()
-        reply = msgspec.json.decode(await self._post(child, "/completion", wish), type=_Completion)
+        reply = await self._post(child, "/completion", wish, _Completion)
         if not reply.completion_probabilities:
             raise GarbageError(f"{self._card.name} sent no log-probabilities.")
         top = reply.completion_probabilities[0].top_logprobs
         return {entry.id: entry.logprob for entry in top}, child.cpu_s() - before_s
 
-    async def _post(self, child: "Child", path: str, fields: dict[str, object]) -> bytes:
+    async def _post(self, child: Child, path: str, fields: dict[str, object], shape: type[_Reply]) -> _Reply:
+        """Raises: ExpertError; CutError where the child ended meanwhile."""
         name = self._card.name
         headers = {"authorization": f"Bearer {child.key}"}
         try:
             async with self._session.post(child.url + path, json=fields, headers=headers) as response:
                 raw = await response.read()
-        except aiohttp.ClientError as error:
-            raise UnavailableError(f"{name} broke off: {error!r:.200}.") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise CutError(f"{name} broke off: {type(error).__name__}.") from None
         if response.status != 200:
             raise RefusedError(f"{name} answered with status {response.status}: {error_text(raw)}")
-        return raw
+        try:
+            return msgspec.json.decode(raw, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise GarbageError(f"{name} sent no scores: {error}.") from None
 
 
 class _Tokens(msgspec.Struct):

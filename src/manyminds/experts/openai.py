@@ -3,19 +3,21 @@
 Upstream is always asked for a stream, so that closing the generator closes the connection, at any moment.
 """
 
+import io
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import aiohttp
 
-from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, UnavailableError
+from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, SlowError, UnavailableError
 from manyminds.types import Card, Chunk, Query, Usage
 from manyminds.wire import Events, error_text, parse_chunk, request_body
 
 __all__ = ["OpenAI"]
 
 _ERROR_BYTES = 64_000  # read of an error body
+_MESSAGE = 400  # characters shown of an error
 _BROKEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
 
 
@@ -33,9 +35,14 @@ class OpenAI:
         self._card = card
         self._url = url.rstrip("/") + "/chat/completions"
         self._session = session
-        self._headers = {"content-type": "application/json", "accept": "text/event-stream"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
+        self._key = (key or "").strip()
+        self._headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream",
+            "accept-encoding": "identity",  # what compresses a stream holds it back
+        }
+        if self._key:
+            self._headers["authorization"] = f"Bearer {self._key}"
 
     @property
     def card(self) -> Card:
@@ -43,57 +50,89 @@ class OpenAI:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`."""
-        name = self._card.name
-        body = request_body(query, self._card.model or name)
+        body = request_body(query, self._card.model or self._card.name)
         try:
             async with await self._post(body) as response:
                 await self._refuse_bad(response)
                 async with aclosing(self._chunks(response)) as chunks:
                     async for chunk in chunks:
                         yield chunk
-        except ExpertError:
-            raise
-        except aiohttp.ClientConnectorError as error:
-            raise UnavailableError(f"{name} cannot be reached: {error.strerror or error.os_error}.") from None
-        except (aiohttp.ClientPayloadError, *_BROKEN) as error:
-            raise CutError(f"{name} broke off: {str(error) or type(error).__name__}.") from None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise GarbageError(f"{name} does not speak the protocol: {error!r:.200}.") from None
+        except (ExpertError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> ExpertError:
+        """What any failure of the layers below is to callers; shows neither key nor request."""
+        name = self._card.name
+        match error:
+            case ExpertError():
+                return type(error)(self._shown(error.message))
+            case aiohttp.ConnectionTimeoutError():
+                return UnavailableError(f"{name} cannot be reached in time.")
+            case aiohttp.ClientConnectorError():
+                return UnavailableError(f"{name} cannot be reached: {self._shown(_reason(error))}.")
+            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+                return UnavailableError(f"{name} cannot be reached: its URL is wrong.")
+            case TimeoutError():
+                return SlowError(f"{name} passed a time limit of its connection.")
+            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
+                return CutError(f"{name} broke off: {self._shown(_reason(error))}.")
+            case aiohttp.ClientConnectionError():
+                return UnavailableError(f"{name} cannot be reached: {self._shown(_reason(error))}.")
+            case _:
+                return GarbageError(f"{name} does not speak the protocol: {self._shown(_reason(error))}.")
+
+    def _shown(self, text: str) -> str:
+        """What may be shown of a text from below: servers repeat the keys they refuse."""
+        text = text.replace(self._key, "***") if self._key else text
+        return " ".join(text.split())[:_MESSAGE]
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
         """Sends the request; again, once, where a kept connection turns out to have been closed."""
+        if self._session.closed:
+            raise UnavailableError(f"{self._card.name} cannot be asked: this node is closing.")
         try:
-            return await self._session.post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            )
+            return await self._send(body)
         except aiohttp.ClientConnectorError:
             raise
         except _BROKEN:
-            return await self._session.post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            )
+            return await self._send(body)
+
+    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
+        data = io.BytesIO(body)  # large ones are sent piece by piece
+        return await self._session.post(self._url, data=data, headers=self._headers, allow_redirects=False)
 
     async def _refuse_bad(self, response: aiohttp.ClientResponse) -> None:
         name, status = self._card.name, response.status
-        if status == 200:
-            if response.content_type != "text/event-stream":
-                raise GarbageError(f"{name} was asked for a stream and sent {response.content_type!r:.80}.")
+        if status == 200 and response.content_type == "text/event-stream":
             return
-        text = error_text(await response.content.read(_ERROR_BYTES))
-        if status in (408, 425, 429) or status >= 500:
-            raise UnavailableError(f"{name} answered with status {status}: {text}")
-        raise RefusedError(f"{name} answered with status {status}: {text}")
+        said = await _said(response)
+        if status == 200:
+            kind = f"{response.content_type!r:.80}"
+            raise GarbageError(f"{name} was asked for a stream and sent {kind}: {said}")
+        error = UnavailableError if status in (408, 425, 429) or status >= 500 else RefusedError
+        raise error(f"{name} answered with status {status}: {said}")
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
-        """Chunks as they come; the finish is held back until the usage, which follows it, is known."""
+        """Chunks as they come; the finish is held back until the usage, which follows it, is known.
+
+        So is an opening without a word, which only names the role: nothing is said yet.
+        """
+        opening: Chunk | None = None
+        begun = False
         finish: Chunk | None = None
         usage: Usage | None = None
-        async with aclosing(_data(response)) as events:
-            async for data in events:
-                chunk = parse_chunk(data)
+        async with aclosing(self._events(response)) as events:
+            async for chunk in events:
                 usage = chunk.usage or usage
                 if not chunk.raw:
                     continue
+                if not begun and not chunk.text and chunk.finish_reason is None:
+                    opening, begun = replace(chunk, usage=None), True
+                    continue
+                begun = True
+                if opening is not None:
+                    yield opening
+                    opening = None
                 if finish is not None:  # of several choices, another one goes on
                     yield replace(finish, finish_reason=None)
                     finish = None
@@ -105,6 +144,18 @@ class OpenAI:
             raise CutError(f"{self._card.name} ended its stream without finishing its answer.")
         yield replace(finish, usage=self._priced(usage or Usage()))
 
+    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
+        """Each event up to `[DONE]`, which may be missing."""
+        events = Events()
+        async for received in response.content.iter_any():
+            try:
+                for data in events.feed(received):
+                    if data == b"[DONE]":
+                        return
+                    yield parse_chunk(data)
+            except GarbageError as error:
+                raise GarbageError(f"{self._card.name} sent {error.message}") from None
+
     def _priced(self, usage: Usage) -> Usage:
         card = self._card
         cost = (
@@ -113,11 +164,23 @@ class OpenAI:
         return replace(usage, cost_usd=cost / 1e6 + usage.cpu_s * card.price_cpu_usd_per_hour / 3600)
 
 
-async def _data(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The data of each event up to `[DONE]`, which may be missing."""
-    events = Events()
-    async for received in response.content.iter_any():
-        for data in events.feed(received):
-            if data == b"[DONE]":
-                return
-            yield data
+def _reason(error: Exception) -> str:
+    """Never the repr: aiohttp puts the request's headers into some of them, and URLs into their text."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.message or type(error).__name__
+    if isinstance(error, aiohttp.ServerDisconnectedError):  # its text may be all headers of the response
+        return "the server disconnected"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+async def _said(response: aiohttp.ClientResponse) -> str:
+    """The start of a body that is no stream, as text; as much of it as comes."""
+    raw = b""
+    with suppress(aiohttp.ClientError, OSError):  # the status says enough
+        async for received in response.content.iter_any():
+            raw += received
+            if len(raw) >= _ERROR_BYTES:
+                break
+    return error_text(raw[:_ERROR_BYTES]) or "nothing more"

@@ -28,8 +28,6 @@ _CLAIM_TOKENS = 256.0  # generated tokens that its claim of tokens per second co
 _FAILURES = 0.02  # prior share of calls that bring no whole answer
 _DECAY = 0.98  # weight of what is known after each further call: a memory of some 50 calls
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
-_BYTES_PER_TOKEN = 4.0  # of UTF-8; near enough for English, cautious elsewhere
-_TOKENS_PER_MESSAGE = 4  # role and separators of a chat template
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +102,8 @@ def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
 
 
 def estimate_load(query: Query) -> Load:
-    """Tokens, estimated from the messages' text: tokenizers differ between experts."""
-    size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in query.messages)
-    prompt = math.ceil(size / _BYTES_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(query.messages)
+    """How much `query` asks of any expert."""
+    prompt = query.estimated_tokens
     asked = query.sampling.max_tokens
     usual = _USUAL_TOKENS if asked is None else min(asked, _USUAL_TOKENS)
     return Load(prompt, usual * query.sampling.n, prompt + (asked or 0))
