@@ -231,6 +231,14 @@ def test_networks_nest() -> None:
     assert {entry.expert for entry in report.panel} == {"net", "z"}
 
 
+def test_a_nested_network_is_asked_by_name_and_may_refuse() -> None:
+    outer = network(network(scripted("x", Script(text="43"))), scripted("z", Script(text="42")))
+    text, _ = run(answer(outer, ask("What is 17 + 26?", model="net")))
+    assert text == "43"
+    with pytest.raises(AllExpertsFailedError, match="x is excluded"):
+        run(answer(outer, ask("Hi", model="net", limits=Limits(exclude=("x",)))))
+
+
 def test_a_weight_of_zero_has_no_effect() -> None:
     experts = [scripted("a", Script(text="43")), scripted("b", Script(text="44"), accuracy=0.99)]
     text, _ = run(answer(network(*experts), ask("What is 17 + 26?", limits=Limits(weights={"b": 0.0}))))

@@ -9,11 +9,19 @@ asked for and the one before is drained. A call that fails leaves an answer that
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from manyminds.errors import CutError, ExpertError, GarbageError, SlowError, UnavailableError
+from manyminds.errors import (
+    CutError,
+    ExpertError,
+    GarbageError,
+    ManymindsError,
+    RefusedError,
+    SlowError,
+    UnavailableError,
+)
 from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer, Status, Usage
 
 __all__ = ["Fanout", "Patience"]
@@ -74,7 +82,7 @@ class Fanout:
         """What came of every call so far, in the order of asking; running calls are left out."""
         return [a.answer for a in self._arrivals if a.answer is not None]
 
-    async def started(self) -> AsyncIterator[Arrival]:
+    async def started(self) -> AsyncGenerator[Arrival, None]:
         """See `types.Arrivals`."""
         seen: set[int] = set()
         while True:
@@ -85,7 +93,7 @@ class Fanout:
             if not fresh and not await self._advance():
                 return
 
-    async def finished(self) -> AsyncIterator[Answer]:
+    async def finished(self) -> AsyncGenerator[Answer, None]:
         """See `types.Arrivals`."""
         seen: set[int] = set()
         while True:
@@ -181,7 +189,7 @@ class _Arrival:
             await self._wait()
         return self.answer
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """See `types.Arrival`."""
         position = 0
         while True:
@@ -251,7 +259,9 @@ class _Arrival:
         return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
 
     def _unexpected(self, failure: BaseException) -> ExpertError:
-        """An expert broke its contract: its call fails, the request does not."""
+        """A nested network refused, or an expert broke its contract: its call fails, the request does not."""
+        if isinstance(failure, ManymindsError):
+            return RefusedError(failure.message)
         return GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r:.300}")
 
     def _failed(self, deadline: float) -> Status:

@@ -102,7 +102,7 @@ class Gateway:
             finally:
                 await calls.cancel()
                 seconds = asyncio.get_running_loop().time() - began_s
-                report = self._record(query, route, combiner, calls.answers, text, status, seconds)
+                report = await self._record(query, route, combiner, calls.answers, text, status, seconds)
         if last is None:
             raise CutError("The answer ended before it was finished.")
         yield replace(last, report=report)
@@ -115,15 +115,14 @@ class Gateway:
         The vector takes milliseconds of computation, in a thread; an expert asked by name needs none.
         """
         limits, default = query.limits, self._defaults
-        policy = limits.policy or (query.model if query.model in POLICIES else None)
-        if query.model == "auto":
-            policy = policy if limits.policy else default.policy
-        elif query.model not in POLICIES and query.model not in self._parts.experts:
+        named = query.model
+        if named not in (*POLICIES, *self._parts.experts, self._card.name):
             known = ", ".join([*POLICIES, *sorted(self._parts.experts)])
-            raise ModelNotFoundError(f"No model is named {query.model!r}. There are: {known}.", param="model")
+            raise ModelNotFoundError(f"No model is named {named!r:.80}. There are: {known}.", param="model")
+        chosen = named if named in POLICIES and named != "auto" else default.policy
         limits = replace(
             limits,
-            policy=policy,
+            policy=limits.policy or chosen,
             deadline_s=limits.deadline_s or default.deadline_s,
             budget_usd=default.budget_usd if limits.budget_usd is None else limits.budget_usd,
         )
@@ -165,7 +164,7 @@ class Gateway:
 
     # --- record ---
 
-    def _record(
+    async def _record(
         self,
         query: Query,
         route: Route,
@@ -184,7 +183,9 @@ class Gateway:
         for outcome in outcomes:
             self._parts.router.observe(outcome)
         try:
-            self._parts.record(report, query, answers, text, status, seconds, outcomes)
+            await asyncio.to_thread(
+                self._parts.record, report, query, answers, text, status, seconds, outcomes
+            )
         except ManymindsError as error:
             log.error("request %s was not recorded: %s", query.request_id, error)
         return report

@@ -4,7 +4,7 @@ Knows no wire format, no network and no model: everything else is written agains
 Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -388,7 +388,7 @@ class Arrival(Protocol):
         """None until the call has ended."""
         ...
 
-    def chunks(self) -> AsyncIterator[Chunk]:
+    def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Chunks from the first on, as they come. Raises: ExpertError where the call fails."""
         ...
 
@@ -403,11 +403,11 @@ class Arrivals(Protocol):
     Both views end when no call is left, at the deadline, or when there is enough posterior mass.
     """
 
-    def started(self) -> AsyncIterator[Arrival]:
+    def started(self) -> AsyncGenerator[Arrival, None]:
         """Calls in order of their first chunk; a call that fails before one is not among them."""
         ...
 
-    def finished(self) -> AsyncIterator[Answer]:
+    def finished(self) -> AsyncGenerator[Answer, None]:
         """Answers, whole or failed, in order of completion."""
         ...
 

@@ -1,6 +1,6 @@
 """Answers made in advance, arriving as calls under way: an `Arrivals` in memory."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 
 from manyminds.errors import CutError, SlowError, UnavailableError
@@ -53,12 +53,12 @@ class Prepared:
         self.kept: Arrival | None = None
         self.cancelled = False
 
-    async def started(self) -> AsyncIterator[Arrival]:
+    async def started(self) -> AsyncGenerator[Arrival, None]:
         for call in sorted(self._calls, key=lambda c: c.end.ttft_s or 0.0):
             if call.end.chunks:
                 yield call
 
-    async def finished(self) -> AsyncIterator[Answer]:
+    async def finished(self) -> AsyncGenerator[Answer, None]:
         for call in self._calls:
             yield await call.whole()
 
@@ -84,7 +84,7 @@ class _Call:
     def answer(self) -> Answer | None:
         return self.end
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
         for chunk in self.end.chunks:
             yield chunk
         if self.end.error is not None:

@@ -5,13 +5,14 @@ Knows no expert: the fuser is opened by name. Drafts are untrusted text, marked 
 
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from hashlib import sha256
 
 from manyminds.combine.ballot import has_say
 from manyminds.combine.release import Chooser, release
-from manyminds.errors import AnswerError, CutError, ExpertError
+from manyminds.errors import CutError, ExpertError
 from manyminds.types import Answer, Arrivals, Chunk, Message, Posterior, Query, Route, Task
 
 __all__ = ["Fuse"]
@@ -52,39 +53,36 @@ class Fuse:
         """
         answers = [answer async for answer in arrivals.finished()]
         drafts = _drafts(route, answers)
-        opening = None
         if route.fuser is not None and len(drafts) > 1 and not query.demands:
-            opening = await _opening(arrivals, route.fuser, _fusing(query, drafts))
-        if opening is None:
-            for chunk in release(self._fallback.choose(query, route, answers)):
-                yield chunk
-            return
-        held, rest = opening
-        for chunk in held:
+            async with aclosing(_fused(arrivals, route.fuser, _fusing(query, drafts))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+                    if chunk.finish_reason is not None:
+                        return
+        for chunk in release(self._fallback.choose(query, route, answers)):
             yield chunk
-        try:
-            async for chunk in rest:
-                yield chunk
-        except CutError:
-            raise
-        except ExpertError as error:
-            raise CutError(f"{route.fuser} failed while it wrote the answer: {error.message}") from error
 
 
-async def _opening(
-    arrivals: Arrivals, fuser: str, query: Query
-) -> tuple[list[Chunk], AsyncIterator[Chunk]] | None:
-    """The fuser's chunks up to its first word and those to come; None where it fails or says nothing."""
+async def _fused(arrivals: Arrivals, fuser: str, query: Query) -> AsyncGenerator[Chunk, None]:
+    """The fuser's chunks from its first word on; none where it fails before that, or says nothing.
+
+    Raises: CutError where it fails later.
+    """
     held: list[Chunk] = []
+    begun = False
     try:
-        chunks = aiter(arrivals.open(fuser, query).chunks())
-        async for chunk in chunks:
-            held.append(chunk)
-            if chunk.text.strip():
-                return held, chunks
-    except AnswerError:
-        return None
-    return None
+        async with aclosing(arrivals.open(fuser, query).chunks()) as chunks:
+            async for chunk in chunks:
+                held.append(chunk)
+                begun = begun or bool(chunk.text.strip())
+                while begun and held:
+                    yield held.pop(0)
+    except CutError:
+        if begun:
+            raise
+    except ExpertError as error:
+        if begun:
+            raise CutError(f"{fuser} failed while it wrote the answer: {error.message}") from error
 
 
 def _drafts(route: Route, answers: Sequence[Answer]) -> list[tuple[float, str]]:

@@ -4,7 +4,8 @@ Serves the strategies `race` and `pass`, which is a race of one. Knows no weight
 """
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from manyminds.canonical import answer_of
 from manyminds.combine.ballot import has_say
@@ -43,28 +44,21 @@ class Race:
         Raises: ExpertError where the winner fails after its first chunk; then nobody takes over, since
         half an answer has been released.
         """
-        opening = await _opening(arrivals)
-        if opening is None:
-            raise failure(route, [answer async for answer in arrivals.finished()])
-        first, rest = opening
-        yield first
-        async for chunk in rest:
-            yield chunk
-
-
-async def _opening(arrivals: Arrivals) -> tuple[Chunk, AsyncIterator[Chunk]] | None:
-    """The first chunk of the first to speak and what follows it, the others stopped; None without any."""
-    async for arrival in arrivals.started():
-        if arrival.call.weight == 0:
-            continue
-        chunks = aiter(arrival.chunks())
-        try:
-            first = await anext(chunks)
-        except (AnswerError, StopAsyncIteration):
-            continue  # it failed before it spoke: the next one may
-        await arrivals.cancel(keep=arrival)
-        return first, chunks
-    return None
+        async with aclosing(arrivals.started()) as started:
+            async for arrival in started:
+                if arrival.call.weight == 0:
+                    continue
+                async with aclosing(arrival.chunks()) as chunks:
+                    try:
+                        first = await anext(chunks)
+                    except (AnswerError, StopAsyncIteration):
+                        continue  # it failed before it spoke: the next one may
+                    await arrivals.cancel(keep=arrival)
+                    yield first
+                    async for chunk in chunks:
+                        yield chunk
+                    return
+        raise failure(route, [answer async for answer in arrivals.finished()])
 
 
 def _winner(route: Route, answers: Sequence[Answer]) -> Answer | None:
