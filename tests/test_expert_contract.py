@@ -15,12 +15,12 @@ from tests.contracts.experts import QUESTIONS, Maker, Subject
 
 NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 COLOURS = "red, orange, yellow, green, blue, indigo and violet"
+REPLIES = dict(zip(QUESTIONS, (NUMBERS, COLOURS), strict=True))
 
 
 @asynccontextmanager
 async def scripted() -> AsyncGenerator[Subject, None]:
-    replies = dict(zip(QUESTIONS, (NUMBERS, COLOURS), strict=True))
-    script = Script(replies=replies, scores=(-0.5, -1.25, -2.0), first_token_s=0.5, per_chunk_s=0.1)
+    script = Script(replies=REPLIES, scores=(-0.5, -1.25, -2.0), first_token_s=0.5, per_chunk_s=0.1)
     expert = Scripted(Card("actor", "scripted", source="stage", offers=frozenset({"score"})), script)
 
     async def idle() -> None:
@@ -43,11 +43,35 @@ async def recorded() -> AsyncGenerator[Subject, None]:
         yield Subject(open_set(Path(folder)).experts()[0], generates=False)
 
 
+@asynccontextmanager
+async def openai() -> AsyncGenerator[Subject, None]:
+    from tests.experts.upstream import speaking
+
+    behind = Scripted(Card("behind", "scripted"), Script(replies=REPLIES, per_chunk_s=0.001))
+
+    async def idle() -> None:
+        while behind.running:  # noqa: ASYNC110 - the server learns of a disconnect in its own time
+            await asyncio.sleep(0.001)
+
+    async with speaking(behind) as expert:
+        yield Subject(expert, idle=idle)
+
+
+@asynccontextmanager
+async def local() -> AsyncGenerator[Subject, None]:
+    from tests.experts import test_local
+
+    async with test_local.local(max_tokens=48) as expert:  # that leaving stops the work is tested there
+        yield Subject(expert)
+
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 KINDS: dict[str, tuple[Maker, Run]] = {  # how to make one, and the loop it runs in: real peers need real time
     "scripted": (scripted, clock.run),
     "recorded": (recorded, clock.run),
+    "openai": (openai, asyncio.run),
+    "local": (local, asyncio.run),
 }
 
 

@@ -318,7 +318,8 @@ def test_any_request_is_read_or_refused(body: bytes) -> None:
     except InvalidRequestError as error:
         error_body(error)
         return
-    json.loads(request_body(query, "m"))
+    assert json.loads(request_body(query, "m"))["stream"] is True
+    assert query.messages
     "".join(message.text for message in query.messages).encode()
 
 

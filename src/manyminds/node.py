@@ -22,7 +22,7 @@ from manyminds.config import Config, ExpertEntry
 from manyminds.encoder import Encoder
 from manyminds.errors import ConfigError, UnavailableError
 from manyminds.experts.child import Model
-from manyminds.experts.local import QUESTION_TEMPLATE, Local
+from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.fanout import Patience
@@ -147,7 +147,7 @@ class Node:
             licence=model.licence,
         )
         path = catalog.path_of(self._config.home, model.files[0])
-        return self._make_local(card, path, "" if model.chat else QUESTION_TEMPLATE)
+        return self._make_local(card, path, chat=model.chat)
 
     def _make_own(self) -> list[Local]:
         if self._config.local.tier == "none":
@@ -169,14 +169,15 @@ class Node:
             offers=frozenset({"logprobs", "json_schema", "score"}),
         )
 
-    def _make_local(self, card: Card, path: Path, chat_template: str = "") -> Local:
+    def _make_local(self, card: Card, path: Path, *, chat: bool = True) -> Local:
         size = path.stat().st_size if path.exists() else 0
         model = Model(
             path=path,
             context_tokens=self._config.local.context_tokens,
             threads=self._config.local.threads,
             memory_bytes=512 * _MB + 2 * size,  # measured need: half of it at most
-            chat_template=chat_template,
+            chat_template="" if chat else QUESTION_TEMPLATE,
+            stop=() if chat else QUESTION_STOP,
         )
         return Local(card, model, lambda url, key: OpenAI(card, url, self._loopback, key), self._loopback)
 

@@ -363,6 +363,19 @@ def test_a_closed_expert_starts_again_when_asked() -> None:
     assert has_ended(asyncio.run(main()))
 
 
+def test_a_closing_node_is_unavailable() -> None:
+    async def main() -> None:
+        async with local() as expert:
+            await expert.start()
+            await expert._session.close()
+            with pytest.raises(UnavailableError, match="closing"):
+                await read(expert, ask())
+            with pytest.raises(UnavailableError, match="closing"):
+                await expert.score(CHOICE, OPTIONS)
+
+    asyncio.run(main())
+
+
 ORPHAN = """
 import asyncio, sys
 from pathlib import Path
@@ -457,6 +470,8 @@ def test_too_little_memory_says_what_to_do(memory_mb: int) -> None:
 
 
 def test_the_memory_that_a_node_gives_is_enough() -> None:
+    need()
+
     async def main() -> tuple[str, Any]:
         async with local(memory_bytes=512_000_000 + 2 * PATH.stat().st_size) as expert:
             return await text_of(expert, ask()), await expert.score(CHOICE, OPTIONS)

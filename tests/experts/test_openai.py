@@ -141,10 +141,22 @@ def test_servers_spell_the_same_in_many_ways(spelling: Reply) -> None:
     assert chunks[-1].usage.completion_tokens == 7
 
 
-def test_without_usage_there_is_no_cost() -> None:
-    chunks, error = got(sse(delta("so"), delta(finish="length")))
+@pytest.mark.parametrize(("pieces", "tokens"), [(["a", "b", "", "c"], 3), (["twelve bytes", "é" * 6], 6)])
+def test_usage_that_never_comes_is_estimated(pieces: list[str], tokens: int) -> None:
+    chunks, error = got(sse(*map(delta, pieces), delta(finish="length")))
     assert error is None
-    assert (chunks[-1].finish_reason, chunks[-1].usage) == ("length", Usage())
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens) == (QUERY.estimated_tokens, tokens)
+    assert usage.cost_usd == pytest.approx((QUERY.estimated_tokens * 0.1 + tokens * 0.3) / 1e6)
+
+
+def test_an_opening_that_only_names_the_role_is_no_answer_yet() -> None:
+    opening = delta("")
+    chunks, error = got([*sse(opening, done=False, end=False), Act.CLOSE])
+    assert (chunks, type(error)) == ([], CutError)
+    chunks, error = got(sse(opening, delta("so"), delta(finish="stop")))
+    assert [chunk.raw for chunk in chunks] == [opening, delta("so"), delta(finish="stop")]
 
 
 def test_of_several_choices_the_last_to_finish_ends_the_answer() -> None:

@@ -3,11 +3,19 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-__all__ = ["Act", "Reply", "Upstream", "delta", "plain", "sse", "upstream"]
+import aiohttp
+from aiohttp import web
+
+from manyminds.errors import ManymindsError
+from manyminds.experts.openai import OpenAI
+from manyminds.types import Card, Expert
+from manyminds.wire import error_body, event, parse_request, stream_end, written
+
+__all__ = ["Act", "Reply", "Upstream", "delta", "plain", "speaking", "sse", "upstream"]
 
 
 class Act(Enum):
@@ -107,3 +115,35 @@ def delta(text: str | None = None, finish: str | None = None, index: int = 0, **
     """One event of a chat completion."""
     choice = {"index": index, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
     return json.dumps({"choices": [choice]} | fields).encode()
+
+
+@asynccontextmanager
+async def speaking(expert: Expert) -> AsyncIterator[OpenAI]:
+    """An expert as others reach it: behind a server that speaks OpenAI's protocol for it."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        try:
+            query = parse_request(await request.read())
+        except ManymindsError as error:
+            return web.Response(status=error.status, body=error_body(error))
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        async with aclosing(expert.stream(query)) as chunks:
+            async for chunk in chunks:
+                last = chunk.finish_reason is not None
+                data = stream_end(chunk, query, "m") if last else [written(chunk, query, "m")]
+                await response.write(b"".join(event(d) for d in data))
+        await response.write(event(b"[DONE]"))
+        return response
+
+    app = web.Application(client_max_size=10**7)
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield OpenAI(Card("m", "openai", source="lab"), url, session)
+    finally:
+        await runner.cleanup()

@@ -28,6 +28,7 @@ class Model:
     max_tokens: int = 1024  # of an answer whose request sets no limit
     memory_bytes: int = 0  # of private memory; 0 is no limit
     chat_template: str = ""  # empty: the file's own
+    stop: tuple[str, ...] = ()  # ends an answer whose request names no stop
 
 
 class Child:
@@ -94,6 +95,7 @@ def _wish(name: str, model: Model, key: str) -> bytes:
         "max_tokens": model.max_tokens,
         "memory_bytes": model.memory_bytes,
         "chat_template": model.chat_template,
+        "stop": model.stop,
     }
     return json.dumps(fields).encode() + b"\n"
 

@@ -19,13 +19,16 @@ from manyminds.experts.child import Child, Model
 from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
 from manyminds.wire import error_text
 
-__all__ = ["QUESTION_TEMPLATE", "Local"]
+__all__ = ["QUESTION_STOP", "QUESTION_TEMPLATE", "Local"]
 
 QUESTION_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'assistant' %}Answer: {{ m.content }}\n"
     "{% else %}{% if m.role == 'user' %}Question: {% endif %}{{ m.content }}\n{% endif %}{% endfor %}Answer:"
 )
 """Chat template of a base model, which has none of its own (Jinja, as llama.cpp reads it)."""
+
+QUESTION_STOP = ("\nQuestion:",)
+"""Where the answer of a base model ends: it would go on with questions of its own."""
 
 _REST_S = 30.0  # between attempts, once a model has failed to load several times in a row
 _ATTEMPTS = 3
@@ -165,6 +168,8 @@ class Local:
     async def _post(self, child: Child, path: str, fields: dict[str, object], shape: type[_Reply]) -> _Reply:
         """Raises: ExpertError; CutError where the child ended meanwhile."""
         name = self._card.name
+        if self._session.closed:
+            raise UnavailableError(f"{name} cannot be asked: this node is closing.")
         headers = {"authorization": f"Bearer {child.key}"}
         try:
             async with self._session.post(child.url + path, json=fields, headers=headers) as response:

@@ -54,7 +54,7 @@ class OpenAI:
         try:
             async with await self._post(body) as response:
                 await self._refuse_bad(response)
-                async with aclosing(self._chunks(response)) as chunks:
+                async with aclosing(self._chunks(response, query)) as chunks:
                     async for chunk in chunks:
                         yield chunk
         except (ExpertError, aiohttp.ClientError, OSError, ValueError) as error:
@@ -112,11 +112,13 @@ class OpenAI:
         error = UnavailableError if status in (408, 425, 429) or status >= 500 else RefusedError
         raise error(f"{name} answered with status {status}: {said}")
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self, response: aiohttp.ClientResponse, query: Query) -> AsyncGenerator[Chunk, None]:
         """Chunks as they come; the finish is held back until the usage, which follows it, is known.
 
-        So is an opening without a word, which only names the role: nothing is said yet.
+        So is an opening without a word, which only names the role: nothing is said yet. Usage that never
+        comes is estimated, rather high than low.
         """
+        pieces = size = 0
         opening: Chunk | None = None
         begun = False
         finish: Chunk | None = None
@@ -126,6 +128,8 @@ class OpenAI:
                 usage = chunk.usage or usage
                 if not chunk.raw:
                     continue
+                pieces += bool(chunk.text)
+                size += len(chunk.text.encode())
                 if not begun and not chunk.text and chunk.finish_reason is None:
                     opening, begun = replace(chunk, usage=None), True
                     continue
@@ -142,7 +146,8 @@ class OpenAI:
                     finish = chunk
         if finish is None:
             raise CutError(f"{self._card.name} ended its stream without finishing its answer.")
-        yield replace(finish, usage=self._priced(usage or Usage()))
+        usage = usage or Usage(query.estimated_tokens, max(pieces, size // 4))
+        yield replace(finish, usage=self._priced(usage))
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
         """Each event up to `[DONE]`, which may be missing."""

@@ -49,6 +49,7 @@ def _serve(wish: dict[str, Any]) -> Any:
     params.cache_ram_mib = 0  # prompt caches of past conversations would grow past the memory limit
     params.ui = False
     params.verbosity = -1
+    params.antiprompt = wish["stop"]
     if wish["chat_template"]:
         params.chat_template = wish["chat_template"]
     return xllamacpp.Server(params)
