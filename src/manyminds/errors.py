@@ -19,7 +19,7 @@ ManymindsError                     500
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
     │   ├── RefusedError           502  it declined this request
-    │   ├── GarbageError           502  it spoke no known protocol
+    │   ├── GarbageError           502  what it sent is no answer
     │   ├── CutError               502  its stream ended before its answer did
     │   └── SlowError              504  it passed a time limit
     ├── AllExpertsFailedError      503  every expert on the panel failed
@@ -193,7 +193,7 @@ class RefusedError(ExpertError):
 
 
 class GarbageError(ExpertError):
-    """The expert's reply does not follow the wire format."""
+    """What the expert sent is no answer: not the wire format, or an error in the midst of it."""
 
     code = "expert_garbage"
 

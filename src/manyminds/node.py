@@ -175,7 +175,8 @@ class Node:
             path=path,
             context_tokens=self._config.local.context_tokens,
             threads=self._config.local.threads,
-            memory_bytes=512 * _MB + 2 * size,  # measured need: half of it at most
+            # Twice what was measured, and room for the cache of an 8B model's context: for runaways only.
+            memory_bytes=512 * _MB + 2 * size + 131_072 * self._config.local.context_tokens,
             chat_template="" if chat else QUESTION_TEMPLATE,
             stop=() if chat else QUESTION_STOP,
         )
