@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from manyminds import catalog
-from tests.e2e.node import HOME, maps, need, wait_until
+from tests.e2e.node import borrowed, maps, need, wait_until
 
 SMOL = "smollm2-135m"
 
 
 def start(folder: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
-    environ = os.environ | {"MANYMINDS_LEDGER_URL": f"sqlite:///{folder}/ledger.db"} | env
+    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder))} | env
     return subprocess.Popen(
         [sys.executable, "-m", "manyminds", *words],
         stdout=subprocess.PIPE,
@@ -28,16 +28,6 @@ def start(folder: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
 
 def children(pid: int) -> list[int]:
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def borrowed(folder: Path) -> Path:
-    """A home of one's own whose model files are links to the pulled ones."""
-    for model in catalog.tier("starter"):
-        for file in model.files:
-            path = catalog.path_of(folder / "home", file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(catalog.path_of(HOME, file))
-    return folder / "home"
 
 
 def test_ask_streams_the_answer_and_shows_the_panel(tmp_path: Path) -> None:
@@ -57,6 +47,7 @@ def test_ask_prints_json_and_nothing_else(tmp_path: Path) -> None:
 
 def test_two_at_once(tmp_path: Path) -> None:
     need()
+    borrowed(tmp_path)
     both = [start(tmp_path, "ask", "--json", "What is 17 + 26?") for _ in range(2)]
     answers = [json.loads(process.communicate(timeout=90)[0])["answer"] for process in both]
     assert all("43" in answer for answer in answers)
@@ -86,13 +77,12 @@ def test_a_killed_parent_takes_its_models_with_it(tmp_path: Path) -> None:
 
 def test_a_damaged_model_is_survived_and_named(tmp_path: Path) -> None:
     need()
-    home = borrowed(tmp_path)
     (file,) = catalog.find(SMOL).files
-    path = catalog.path_of(home, file)
+    path = catalog.path_of(borrowed(tmp_path), file)
     path.unlink()
     with path.open("wb") as damaged:  # of the right size, so that only loading finds out
         damaged.truncate(file.bytes)
-    process = start(tmp_path, "ask", "--json", "What is 17 + 26?", MANYMINDS_HOME=str(home))
+    process = start(tmp_path, "ask", "--json", "What is 17 + 26?")
     out, err = process.communicate(timeout=60)
     panel = {e["expert"]: e for e in json.loads(out)["manyminds"]["panel"]}
     assert panel[SMOL]["status"] == "failed"
@@ -108,14 +98,14 @@ def test_no_network_is_one_sentence(tmp_path: Path) -> None:
         "PIP_NO_INDEX": "1",
     }
     nowhere |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "PIP_FIND_LINKS": ""}
-    process = start(tmp_path, "ask", "Hello", MANYMINDS_HOME=str(tmp_path / "home"), **nowhere)
+    process = start(tmp_path, "ask", "Hello", MANYMINDS_HOME=str(tmp_path / "empty"), **nowhere)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 1
     assert out == ""
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("manyminds: ")
     left = [
-        p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.suffix in (".gguf", ".onnx", ".json")
+        p for p in (tmp_path / "empty").rglob("*") if p.is_file() and p.suffix in (".gguf", ".onnx", ".json")
     ]
     assert left == []
 

@@ -166,7 +166,7 @@ def test_a_tight_deadline_is_told(client: openai.OpenAI) -> None:
 
 def test_the_ledger_has_every_request(client: openai.OpenAI, folder: Path) -> None:
     report = ask(client, "What is 2 + 3?").model_extra["manyminds"]
-    with sqlite3.connect(folder / "ledger.db") as ledger:
+    with sqlite3.connect(folder / "home" / "ledger.db") as ledger:
         row = ledger.execute(
             "select policy, strategy, question from requests where request_id = ?", [report["request_id"]]
         ).fetchone()

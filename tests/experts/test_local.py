@@ -490,3 +490,13 @@ def test_a_base_model_gets_a_template() -> None:
     assert "William" in "".join(chunk.text for chunk in chunks)
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.prompt_tokens == 9  # of "Question: Who wrote Hamlet?\nAnswer:"
+
+
+def test_a_model_may_have_a_stop_of_its_own() -> None:
+    async def main() -> list[Chunk]:
+        async with local(stop=("pital",)) as expert:
+            return await read(expert, ask("What is the capital of France?", max_tokens=40))
+
+    chunks = asyncio.run(main())
+    assert "".join(chunk.text for chunk in chunks) == "The ca"
+    assert chunks[-1].finish_reason == "stop"

@@ -27,9 +27,11 @@ def main() -> None:
         server = _serve(wish)
     except Exception as error:  # whatever native code reports ends here, as one line
         sys.exit(f"{error}")
-    print(json.dumps({"url": server.listening_address}), file=out, flush=True)
-    sys.stdin.read()
-    os._exit(0)  # the server's own shutdown waits for running generations
+    try:
+        print(json.dumps({"url": server.listening_address}), file=out, flush=True)
+        sys.stdin.read()
+    finally:  # at once, also where the parent is gone already: the server's own shutdown waits for answers
+        os._exit(0)
 
 
 def _serve(wish: dict[str, Any]) -> Any:
