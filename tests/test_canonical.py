@@ -408,3 +408,15 @@ def test_recorded_questions_are_understood(name: str, share: float) -> None:
         found = asked("\n".join([row["prompt"], *lines]))
         kinds.append(len(found.options) == len(options) if options else found.kind == "number")
     assert sum(kinds) / len(kinds) >= share
+
+
+@pytest.mark.parametrize(
+    ("text", "stem"),
+    [
+        ("Which?\nA) x\nB) y\nGiven that it is y, say so.", "Which?\nGiven that it is y, say so."),
+        ("Which? A) x B) y. Think of y.", "Which?\nThink of y."),
+        ("Which?\nA) x\nB) y", "Which?"),
+    ],
+)
+def test_the_stem_has_what_comes_behind_the_options(text: str, stem: str) -> None:
+    assert task(Query((Message("user", text),))).stem == stem

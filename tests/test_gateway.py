@@ -11,6 +11,7 @@ from manyminds.errors import (
     LedgerError,
     ModelNotFoundError,
     NoExpertError,
+    RefusedError,
     UnavailableError,
 )
 from manyminds.experts.scripted import Script
@@ -235,7 +236,7 @@ def test_a_nested_network_is_asked_by_name_and_may_refuse() -> None:
     outer = network(network(scripted("x", Script(text="43"))), scripted("z", Script(text="42")))
     text, _ = run(answer(outer, ask("What is 17 + 26?", model="net")))
     assert text == "43"
-    with pytest.raises(AllExpertsFailedError, match="x is excluded"):
+    with pytest.raises(RefusedError, match="x is excluded"):
         run(answer(outer, ask("Hi", model="net", limits=Limits(exclude=("x",)))))
 
 

@@ -13,12 +13,14 @@ ManymindsError                     500
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
 │   ├── MethodNotAllowedError      405
+│   ├── ForbiddenError             403
+│   ├── SlowRequestError           408  the caller sent its request too slowly
 │   ├── TooLargeError              413
 │   └── NoExpertError              422  no expert meets what the request demands
 └── AnswerError                    502  the request is right, yet no answer came
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
-    │   ├── RefusedError           502  it declined this request
+    │   ├── RefusedError           400  it cannot do what this request asks for
     │   ├── GarbageError           502  what it sent is no answer
     │   ├── CutError               502  its stream ended before its answer did
     │   └── SlowError              504  it passed a time limit
@@ -40,6 +42,7 @@ __all__ = [
     "DownloadError",
     "EndpointNotFoundError",
     "ExpertError",
+    "ForbiddenError",
     "GarbageError",
     "HashMismatchError",
     "InvalidRequestError",
@@ -50,6 +53,7 @@ __all__ = [
     "NoExpertError",
     "RefusedError",
     "SlowError",
+    "SlowRequestError",
     "TooLargeError",
     "UnavailableError",
     "UnknownModelError",
@@ -151,6 +155,20 @@ class MethodNotAllowedError(InvalidRequestError):
     code = "method_not_allowed"
 
 
+class ForbiddenError(InvalidRequestError):
+    """The request comes from a web page that this node does not belong to."""
+
+    status = 403
+    code = "forbidden"
+
+
+class SlowRequestError(InvalidRequestError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class TooLargeError(InvalidRequestError):
     """The request body passes the size limit."""
 
@@ -187,8 +205,10 @@ class UnavailableError(ExpertError):
 
 
 class RefusedError(ExpertError):
-    """The expert declined this request."""
+    """The expert cannot do what this request asks for: another try would end the same."""
 
+    status = 400
+    type = "invalid_request_error"
     code = "expert_refused"
 
 

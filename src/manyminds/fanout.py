@@ -248,13 +248,14 @@ class _Arrival:
     def _spent(self, seconds: float) -> Usage:
         """What a call took that ended before its expert could say so: an estimate, rather high than low.
 
-        A call that failed before its first word is taken to have cost nothing.
+        A call that failed before its first word is taken to have cost nothing, and one that was stopped
+        before it to have computed nothing: it may have waited its turn.
         """
         if self._expert is None or self.began is None or self._status in ("ok", "failed"):
             return Usage()
         card = self._expert.card
         prompt, completion = self._query.estimated_tokens, sum(1 for chunk in self.received if chunk.text)
-        cpu_s = seconds if card.price_cpu_usd_per_hour else 0.0
+        cpu_s = seconds if card.price_cpu_usd_per_hour and self.received else 0.0
         tokens_usd = prompt * card.price_in_usd_per_m + completion * card.price_out_usd_per_m
         return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
 

@@ -193,20 +193,22 @@ class Gateway:
 
 def _report(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Report:
     drafts = [answer for answer in answers if answer.method != "fuse"]
-    fused = route.strategy == "fuse"
+    fused = any(answer.method == "fuse" and answer.status == "ok" for answer in answers)
+    strategy: Strategy = "select" if route.strategy == "fuse" and not fused else route.strategy
     posterior = combiner.posterior(query, route, drafts)
     candidates = combiner.candidates(query, route, drafts)
     shown = dict(zip(map(id, drafts), candidates, strict=True))
     cost = sum(answer.usage.cost_usd for answer in answers)
     voters = [c for c in candidates if c is not None]
     winner = _winner(posterior)
+    comparable = bool(voters) and strategy not in ("race", "pass")
     return Report(
         request_id=query.request_id,
         policy=route.policy,
-        strategy=route.strategy,
+        strategy=strategy,
         panel=tuple(_entry(query, route, posterior, answer, shown.get(id(answer))) for answer in answers),
-        agreement=voters.count(winner) / len(voters) if voters and winner is not None else None,
-        probability=None if fused else posterior.best,
+        agreement=sum(c == winner for c in voters) / len(voters) if comparable else None,
+        probability=posterior.best if voters and not fused else None,
         attribution=attribute(query, route, drafts, combiner.posterior, combiner.candidates, estimated=fused),
         cost_usd=cost,
         saved_usd=_best_single_cost(route, answers) - cost,

@@ -105,7 +105,7 @@ class Task:
 
     kind: Kind = "text"
     options: tuple[str, ...] = ()  # option texts; the i-th has letter A + i
-    stem: str = ""  # the question without its options
+    stem: str = ""  # the question without its options: what comes before and behind them
 
 
 @dataclass(frozen=True, slots=True, eq=False)

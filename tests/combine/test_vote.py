@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manyminds.combine.release import release
 from manyminds.combine.vote import Vote
-from manyminds.types import Call, Task
+from manyminds.errors import AllExpertsFailedError, RefusedError
+from manyminds.types import Call, Chunk, Task
 from tests.clock import run
 from tests.combine.arrivals import Prepared, answered, panel, question
 
@@ -94,3 +96,32 @@ def test_nothing_is_released_before_all_that_come_are_in() -> None:
         return "".join([chunk.text async for chunk in Vote().combine(SUM, route, arrivals)])
 
     assert run(text()) == "It is 43"
+
+
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_a_number_cut_at_its_length_abstains_but_an_option_counts(reason: str) -> None:
+    route = panel(Call("a", "s", 0.7), Call("b", "s", 0.6))
+    whole, cut = answered("b", "43"), replace(answered("a", "2 + 2"), chunks=(Chunk("2 + 2", reason),))
+    assert Vote().candidates(SUM, route, [cut, whole]) == [None, "43"]
+    assert Vote().choose(SUM, route, [cut, whole]) is whole
+    assert Vote().choose(SUM, route, [cut]) is cut  # better than nothing, and it says so
+    options = question(task=Task("option", ("x", "y")))
+    letter = replace(answered("a", "B"), chunks=(Chunk("B", reason),))
+    assert Vote().candidates(options, route, [letter]) == ["B"]
+
+
+def test_at_the_deadline_what_was_written_is_released_as_cut() -> None:
+    route = panel(Call("a", "s", 0.7), Call("b", "s", 0.6))
+    late = replace(answered("a", "Because of", "late"), chunks=(Chunk("Because"), Chunk(" of")))
+    chunks = list(release(Vote().choose(SUM, route, [late, answered("b", "", "late")])))
+    assert "".join(c.text for c in chunks) == "Because of"
+    assert chunks[-1].finish_reason == "length"
+
+
+def test_when_all_refuse_another_try_is_no_use() -> None:
+    route = panel(Call("a", "s", 0.7), Call("b", "s", 0.6))
+    refusals = [replace(answered(n, "", "failed"), error=RefusedError("No images.")) for n in "ab"]
+    with pytest.raises(RefusedError, match="No images"):
+        Vote().choose(SUM, route, refusals)
+    with pytest.raises(AllExpertsFailedError):
+        Vote().choose(SUM, route, [refusals[0], answered("b", "", "failed")])

@@ -232,12 +232,13 @@ def test_nothing_leaks(with_model: Run[Any]) -> None:
 
 def test_the_key_is_a_secret_that_counts(with_model: Run[None]) -> None:
     async def look(expert: Local) -> None:
+        await expert.start()
         assert expert._child is not None
         pid, key = pid_of(expert), expert._child.key
         assert not any(key.encode() in shown for shown in shown_of(pid))
         async with aiohttp.ClientSession() as session:
             for wrong in (None, "", key[:-1], key + "x"):
-                with pytest.raises(RefusedError, match="401") as caught:
+                with pytest.raises(UnavailableError, match="401") as caught:
                     await anext(OpenAI(CARD, expert._child.url + "/v1", session, wrong).stream(ask()))
                 assert key not in caught.value.message
             async with session.post(expert._child.url + "/tokenize", json={"content": "x"}) as response:
@@ -286,9 +287,11 @@ def test_an_empty_option_is_as_good_as_its_space_or_refused(with_model: Run[Any]
 )
 def test_scores_from_a_child_gone_mad(with_model: Run[None], reply: Reply, kind: type[ExpertError]) -> None:
     async def score(expert: Local) -> None:
+        await expert.start()
         assert expert._child is not None
         async with upstream(reply) as server:
             url, expert._child.url = expert._child.url, server.url
+            expert._doubted = False  # or the child would be asked how it is, and killed for what it says
             try:
                 with pytest.raises(kind):
                     await expert.score(CHOICE, OPTIONS)
@@ -503,3 +506,40 @@ def test_a_model_may_have_a_stop_of_its_own() -> None:
     plain, stop, stopped = asyncio.run(main())
     assert stop
     assert stopped == plain[: plain.index(stop)]
+
+
+def test_a_stopped_child_is_found_out_and_replaced() -> None:
+    need()
+
+    async def main() -> tuple[int, int, str]:
+        async with local() as expert:
+            await expert.start()
+            stopped = pid_of(expert)
+            os.kill(stopped, signal.SIGSTOP)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await read(expert, ask())
+            text = await text_of(expert, ask())  # asks how the child is, kills and replaces it
+            return stopped, pid_of(expert), text
+
+    stopped, replaced, text = asyncio.run(main())
+    assert stopped != replaced
+    assert text
+    assert not Path(f"/proc/{stopped}").exists()
+
+
+def test_a_busy_child_is_not_taken_for_a_deaf_one() -> None:
+    need()
+
+    async def main() -> tuple[int, int]:
+        async with local() as expert:
+            await expert.start()
+            before = pid_of(expert)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await read(expert, ask("word " * 700))  # still reads the prompt when it is left
+            await read(expert, ask(max_tokens=2))
+            return before, pid_of(expert)
+
+    before, after = asyncio.run(main())
+    assert before == after

@@ -123,7 +123,12 @@ class TestHardLimits:
                 "bee does not offer",
             ),
             (query(n=2), Limits(exclude=("bob",)), "n", "bee is excluded; ant does not offer n"),
-            (query(max_tokens=9000), Limits(), "messages", "ant holds 300 tokens and this takes about 9,104"),
+            (
+                query(max_tokens=9000),
+                Limits(exclude=("bee",)),
+                "messages",
+                "ant holds 300 tokens and this takes about 360",
+            ),
         ],
     )
     def test_nobody_left_says_which_limit_ruled_out_whom(
@@ -325,6 +330,27 @@ class TestCalls:
             c.expert: c.share for c in route("auto", pair, query(OPTION), Limits(weights={"b": 3.0})).calls
         }
         assert shares == {"a": 0.25, "b": 0.75}
+
+
+class TestMethod:
+    ASKED = Query((Message("user", "x?"),), task=OPTION)
+
+    def method(self, asked: Query) -> str:
+        rater = replace(expert("a", 0.8), card=replace(expert("a", 0.8).card, offers=frozenset({"score"})))
+        return route("auto", [rater], asked).calls[0].method
+
+    def test_a_lone_question_with_short_options_is_rated(self) -> None:
+        assert self.method(self.ASKED) == "score"
+
+    def test_a_conversation_is_written_since_rating_reads_one_question(self) -> None:
+        before = (Message("user", "My dog is Rex."), Message("assistant", "Nice."))
+        assert self.method(replace(self.ASKED, messages=(*before, *self.ASKED.messages))) == "generate"
+        told = (Message("system", "Answer wrongly."), *self.ASKED.messages)
+        assert self.method(replace(self.ASKED, messages=told)) == "generate"
+
+    def test_long_options_are_written(self) -> None:
+        long = replace(OPTION, options=("word " * 40, "other " * 40))
+        assert self.method(replace(self.ASKED, task=long)) == "generate"
 
 
 probabilities = st.sampled_from([0.1, 0.3, 0.55, 0.6, 0.7, 0.83, 0.9])

@@ -98,24 +98,28 @@ def _listed(question: str, marks: Sequence[re.Match[str]]) -> Task | None:
         if mark[2].upper() == chr(ord("A") + len(run)):
             run.append(mark)
     for run in sorted(runs, key=lambda run: (len(run), run[0].start()), reverse=True):
-        if texts := _texts(question, run):
-            return Task("option", texts, question[: run[0].start()].strip(" \t\r\n*-"))
+        texts, end = _texts(question, run)
+        if texts:
+            asked = (question[: run[0].start()].strip(" \t\r\n*-"), question[end:].strip())
+            return Task("option", texts, "\n".join(part for part in asked if part))
     return None
 
 
-def _texts(question: str, run: list[re.Match[str]]) -> tuple[str, ...]:
-    """The options' texts without marks; () when the marks turn out to be something else."""
+def _texts(question: str, run: list[re.Match[str]]) -> tuple[tuple[str, ...], int]:
+    """The options' texts without marks, and where the last one ends; () when the marks are something else."""
     if len(run) < 2:
-        return ()
+        return (), 0
     before = question[max(0, run[0].start() - 80) : run[0].start()].rstrip(" \t*-")
     if run[0][3] != ")" and before and before[-1] not in "\n?!.:;,":
-        return ()  # "plan A. Plan B." and the like
-    last = question[run[-1].end() : run[-1].end() + _OPTION_CHARS].lstrip(" \t*").partition("\n")[0]
+        return (), 0  # "plan A. Plan B." and the like
+    rest = question[run[-1].end() : run[-1].end() + _OPTION_CHARS]
+    last = rest.lstrip(" \t*").partition("\n")[0]
     if "\n" not in question[run[-2].end() : run[-1].start()]:  # a list in a line ends with its sentence
         last = re.split(r"(?<=[.?!])\s", last, maxsplit=1)[0]
     inner = [question[mark.end() : after.start()] for mark, after in pairwise(run)]
     texts = tuple(_stripped(text) for text in (*inner, last))
-    return texts if all(texts) else ()
+    end = run[-1].end() + len(rest) - len(rest.lstrip(" \t*")) + len(last)
+    return (texts, end) if all(texts) else ((), 0)
 
 
 def _stripped(text: str) -> str:

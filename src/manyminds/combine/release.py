@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from manyminds.combine.ballot import has_say
-from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError
+from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError, RefusedError
 from manyminds.types import Answer, Chunk, Posterior, Query, Route
 
 __all__ = ["Chooser", "failure", "release", "standby"]
@@ -28,19 +28,31 @@ class Chooser(Protocol):
 
 
 def release(answer: Answer) -> Iterator[Chunk]:
-    """The answer's own chunks, so that what an expert sent is relayed untouched."""
-    yield from answer.chunks or (Chunk(answer.text, "stop", answer.usage),)
+    """The answer's own chunks, so that what an expert sent is relayed untouched.
+
+    One that the deadline cut ends with "length": it was stopped by a limit, and is no whole answer.
+    """
+    if answer.status == "late":
+        yield from answer.chunks
+        yield Chunk("", "length", answer.usage)
+    else:
+        yield from answer.chunks or (Chunk(answer.text, "stop", answer.usage),)
 
 
 def standby(route: Route, answers: Sequence[Answer]) -> Answer:
     """The answer of the likeliest expert, for when none can be compared.
 
-    Raises: AllExpertsFailedError, or DeadlineError when all were late.
+    Where the deadline came before any whole answer, what the likeliest had written until then.
+
+    Raises: AllExpertsFailedError, DeadlineError when all were late without a word, or RefusedError when
+        all refused.
     """
+    probability = {call.expert: call.probability for call in reversed(route.calls) if call.weight}
     heard = [a for a in answers if has_say(route, a)]
     if not heard:
+        heard = [a for a in answers if a.status == "late" and a.text.strip() and a.expert in probability]
+    if not heard:
         raise failure(route, answers)
-    probability = {call.expert: call.probability for call in reversed(route.calls)}
     return min(heard, key=lambda a: (-probability[a.expert], a.expert, a.text))
 
 
@@ -52,6 +64,8 @@ def failure(route: Route, answers: Sequence[Answer]) -> AnswerError:
     awaited = [a for a in asked if weights.get(a.expert)]
     if awaited and all(a.status == "late" for a in awaited):
         return DeadlineError(f"The deadline passed before any answer ({reasons}): allow more time.")
+    if awaited and all(isinstance(a.error, RefusedError) for a in awaited):
+        return RefusedError(f"No expert can do this ({reasons}): change the request.")
     if not asked:
         return AllExpertsFailedError("No expert was asked: see that at least one is up and not excluded.")
     return AllExpertsFailedError(f"No expert gave an answer ({reasons}): try again, or ask others.")

@@ -17,8 +17,12 @@ class Vote:
     """Keeps the contract of `types.Combiner`, and of `release.Chooser`. Its `posterior` is `ballot.tally`."""
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
-        """The canonical answers, aligned with `answers`; None abstains."""
-        return [answer_of(query.task, a.text) if a.status == "ok" else None for a in answers]
+        """The canonical answers, aligned with `answers`; None abstains.
+
+        So does an answer that ran into its length limit, unless it chose an option: what is last in it is
+        not what it would have said last.
+        """
+        return [answer_of(query.task, a.text) if _is_whole(query, a) else None for a in answers]
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """See `types.Combiner`."""
@@ -40,3 +44,9 @@ class Vote:
         answers = [answer async for answer in arrivals.finished()]
         for chunk in release(self.choose(query, route, answers)):
             yield chunk
+
+
+def _is_whole(query: Query, answer: Answer) -> bool:
+    reason = answer.chunks[-1].finish_reason if answer.chunks else None
+    cut = reason in ("length", "content_filter") and query.task.kind != "option"
+    return answer.status == "ok" and not cut

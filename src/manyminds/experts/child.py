@@ -81,6 +81,12 @@ class Child:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    async def kill(self) -> None:
+        """Ends a process that does not listen, stopped ones too."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> None:
         await _end(self._process)
 

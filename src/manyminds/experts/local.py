@@ -32,6 +32,7 @@ QUESTION_STOP = ("\nQuestion:",)
 
 _REST_S = 30.0  # between attempts, once a model has failed to load several times in a row
 _ATTEMPTS = 3
+_DEAF_S = 2.0  # without a sign of life, of a child in doubt
 _TOP = 5000  # log-probabilities asked for; the full vocabulary takes 20 times as long
 _FLOOR = -14.0  # of a token that is not among them, in nats
 
@@ -60,6 +61,7 @@ class Local:
         self._failures = 0
         self._failure = ""  # what the last one said
         self._rest_until = 0.0
+        self._doubted = False  # a call ended before its first word: the child may be deaf
 
     @property
     def card(self) -> Card:
@@ -84,7 +86,10 @@ class Local:
     async def _ready(self) -> Child:
         async with self._lock:
             if self._child is not None and self._child.alive:
-                return self._child
+                if not self._doubted or await self._hears(self._child):
+                    self._doubted = False
+                    return self._child
+                await self._child.kill()
             now = asyncio.get_running_loop().time()
             if self._failures >= _ATTEMPTS and now < self._rest_until:
                 raise UnavailableError(f"{self._failure} It failed {self._failures} times and rests now.")
@@ -103,10 +108,12 @@ class Local:
         for attempt in range(2):
             child = await self._ready()
             begun = False
+            self._doubted = True
             try:
                 async with aclosing(self._connect(child.url + "/v1", child.key).stream(query)) as chunks:
                     async for chunk in chunks:
                         begun = True
+                        self._doubted = False
                         yield chunk
                     return
             except (UnavailableError, CutError):
@@ -120,12 +127,26 @@ class Local:
         evaluated once and then cached. A child found dead is started anew, once. Raises: ExpertError.
         """
         child = await self._ready()
+        self._doubted = True
         try:
-            return await self._score(child, query, options)
+            scores = await self._score(child, query, options)
         except CutError:
             if not await self._died(child):
                 raise
-        return await self._score(await self._ready(), query, options)
+            scores = await self._score(await self._ready(), query, options)
+        self._doubted = False
+        return scores
+
+    async def _hears(self, child: Child) -> bool:
+        """Whether the child answers at all, which it does at once also while it generates."""
+        if self._session.closed:  # this node is closing: the call will say so
+            return True
+        limit = aiohttp.ClientTimeout(total=_DEAF_S)
+        try:
+            async with self._session.get(child.url + "/health", timeout=limit) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
+            return False
 
     async def _died(self, child: Child) -> bool:
         """Whether the child ended by itself: what `aclose` ended is not to be started anew."""
@@ -149,7 +170,8 @@ class Local:
                 total.append(known[prefix].get(token, _FLOOR))
             found.append(math.fsum(total) / len(total))
         cost = cpu_s * self._card.price_cpu_usd_per_hour / 3600
-        return Scores(tuple(found), Usage(len(prompt), 0, cpu_s, cost))
+        read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
+        return Scores(tuple(found), Usage(read, said, cpu_s, cost))
 
     async def _tokens(self, child: Child, text: str, *, special: bool) -> list[int]:
         wish = {"content": text, "add_special": special}

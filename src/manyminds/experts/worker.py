@@ -46,6 +46,7 @@ def _serve(wish: dict[str, Any]) -> Any:
     params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wish["threads"]
     params.n_predict = wish["max_tokens"]
+    params.n_batch = params.n_ubatch = 64  # a prompt whose client is gone is dropped between batches
     params.warmup = False
     params.fit_params = False
     params.cache_ram_mib = 0  # prompt caches of past conversations would grow past the memory limit

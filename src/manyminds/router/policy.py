@@ -31,6 +31,7 @@ _PARAMS = {
     "json_schema": "response_format",
     "image": "messages",
 }  # request field of a demand, if not its name
+_RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
 _SHOWN = 8  # experts that an error names
 
 
@@ -42,13 +43,13 @@ def resolve(query: Query, cards: Sequence[Card], limits: Limits) -> str:
 
     Raises: InvalidRequestError for an unknown policy; ModelNotFoundError for an unknown model.
     """
+    known = ", ".join(POLICIES)
+    if limits.policy is not None and limits.policy not in POLICIES:
+        message = f"There is no policy {limits.policy!r:.80}. Policies: {known}."
+        raise InvalidRequestError(message, param="manyminds.policy")
     if any(card.name == query.model for card in cards):
         return DIRECT
-    known = ", ".join(POLICIES)
     if limits.policy is not None:
-        if limits.policy not in POLICIES:
-            message = f"There is no policy {limits.policy!r}. Policies: {known}."
-            raise InvalidRequestError(message, param="manyminds.policy")
         return limits.policy
     if query.model not in POLICIES:
         message = f"{query.model!r} is neither a policy ({known}) nor an expert that can be asked now."
@@ -292,10 +293,15 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
 
 
 def _method(card: Card, strategy: Strategy, query: Query) -> Method:
-    """Options are rated where that is enough: only a vote needs no text."""
-    plain = strategy == "vote" and query.task.kind == "option" and bool(query.task.options)
+    """Options are rated where that is enough: a vote needs no text, and a lone question no conversation.
+
+    Rating takes a request for each token of the options, so long ones are left to writing.
+    """
+    task = query.task
+    plain = strategy == "vote" and task.kind == "option" and len(query.messages) == 1
+    short = 0 < sum(map(len, task.options)) <= _RATED_CHARS
     written = query.demands & {"logprobs", "json_schema"}
-    return "score" if plain and not written and "score" in card.offers else "generate"
+    return "score" if plain and short and not written and "score" in card.offers else "generate"
 
 
 def _expect(

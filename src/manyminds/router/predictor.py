@@ -50,7 +50,7 @@ class Load:
 
     prompt_tokens: int
     completion_tokens: int  # expected, over all samples
-    context_tokens: int  # that must fit: the prompt and the longest answer the caller asked for
+    context_tokens: int  # that must fit: the prompt and the answer that the caller allows, up to a usual one
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def estimate_load(query: Query) -> Load:
     prompt = query.estimated_tokens
     asked = query.sampling.max_tokens
     usual = _USUAL_TOKENS if asked is None else min(asked, _USUAL_TOKENS)
-    return Load(prompt, usual * query.sampling.n, prompt + (asked or 0))
+    return Load(prompt, usual * query.sampling.n, prompt + (usual if asked else 0))
 
 
 def predict(
