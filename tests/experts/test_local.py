@@ -537,7 +537,7 @@ def test_a_busy_child_is_not_taken_for_a_deaf_one() -> None:
             before = pid_of(expert)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
-                    await read(expert, ask("word " * 700))  # still reads the prompt when it is left
+                    await read(expert, ask("word " * 400))  # still reads the prompt when it is left
             await read(expert, ask(max_tokens=2))
             return before, pid_of(expert)
 
