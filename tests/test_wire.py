@@ -1,5 +1,6 @@
 import json
 import string
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -259,6 +260,24 @@ def test_a_missing_model_is_named() -> None:
 def test_what_is_not_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="body"):
         parse_request(body)
+
+
+def test_a_large_body_is_not_searched_for_what_is_not_json() -> None:
+    body = b'{"model":"a","messages":[{"role":"user","content":"x"}],"x":[' + b"[0]," * 30_000 + b"NaN]}"
+    with pytest.raises(InvalidRequestError, match="no NaN and no Infinity") as caught:
+        parse_request(body)
+    assert caught.value.param is None
+
+
+def test_naming_what_is_not_json_takes_no_more_memory_than_the_body() -> None:
+    body = raw({"k" * 50_000: [*[0] * 15_000, float("nan")]})
+    tracemalloc.start()
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request(body)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.param == "k" * 200
+    assert peak_bytes < 10_000_000
 
 
 # --- what arrives is anything ----------------------------------------------------------------------

@@ -55,9 +55,16 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
         Literal["starter", "full", "none"],
         Meta(description="Which pulled models to run: starter, full or none."),
     ] = "starter"
-    max_memory_gb: Annotated[float, Meta(gt=0, description="Memory for all models together.")] = 4.0
+    max_memory_gb: Annotated[
+        float,
+        Meta(
+            gt=0, description="Memory for all local models together, as estimated; the smallest come first."
+        ),
+    ] = 4.0
     threads: Annotated[int, Meta(ge=1, le=1024, description="Threads of each model.")] = 1
-    context_tokens: Annotated[int, Meta(ge=1, description="Context window of each model.")] = 4096
+    context_tokens: Annotated[
+        int, Meta(ge=1, description="Context window of each model, where its own is not smaller.")
+    ] = 4096
     price_cpu_usd_per_hour: Annotated[float, Meta(ge=0, description="Price of an hour of one core.")] = 0.04
 
 
@@ -121,7 +128,10 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
     source: Annotated[str, Meta(description="Whom attribution credits; by default its own name.")] = ""
     skills: Annotated[tuple[str, ...], Meta(description="What it is good at, in words, for the router.")] = ()
     accuracy: Annotated[float, Meta(ge=0, le=1, description="Share of its answers that are right.")] = 0.5
-    context_tokens: Annotated[int, Meta(ge=1, description="Its context window.")] = 8192
+    context_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Its context window; by default 8192, that of a local one local.context_tokens."),
+    ] = None
     offers: Annotated[
         tuple[Literal["tools", "json_schema", "image", "logprobs", "n"], ...],
         Meta(description="What it supports, of tools, json_schema, image, logprobs and n."),

@@ -5,9 +5,9 @@ Knows every part by name and none from the inside.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,12 +18,12 @@ from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
-from manyminds.config import Config, ExpertEntry
+from manyminds.config import POLICIES, Config, ExpertEntry
 from manyminds.encoder import Encoder
 from manyminds.errors import ConfigError, UnavailableError
 from manyminds.experts.child import Model
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
-from manyminds.experts.openai import OpenAI
+from manyminds.experts.openai import OpenAI, trace
 from manyminds.experts.recorded import open_set
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts
@@ -32,7 +32,7 @@ from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
 from manyminds.types import Card, Combiner, Expert, Limits, Strategy
 
-__all__ = ["ENCODER", "Node"]
+__all__ = ["ENCODER", "LocalModel", "Node", "estimate_mb", "local_models"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
@@ -40,8 +40,101 @@ ENCODER = "all-minilm-l6-v2"
 _DIMENSION = 384
 _CONNECT_S = 5.0
 _MB = 1_000_000
+_MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
+_WINDOW_TOKENS = 8192  # of a remote expert that states none
+_LOCAL_OFFERS = frozenset({"logprobs", "json_schema", "score"})  # what llama.cpp gives
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model file of this machine, and what it takes to run it."""
+
+    card: Card
+    path: Path
+    memory_mb: float
+    remedy: str  # what to do where the file is missing or damaged
+    chat: bool = True  # has a chat template
+
+
+def estimate_mb(file_bytes: int, context_tokens: int, measured_mb: float = 0) -> float:
+    """Resident memory of a local model's process, in MB: weights, cache of its context, and the rest.
+
+    A token's cache grows with the model: 27 KB for a file of 100 MB, 131 KB for one of 4.8 GB, as in an 8B
+    with grouped queries. `measured_mb` is what a context of 4,096 tokens was measured to take; without it
+    the estimate is one that no model of the catalogue surpasses.
+    """
+    token_bytes = 25_000 + file_bytes / 45_000
+    if measured_mb:
+        return measured_mb + token_bytes * max(0, context_tokens - _MEASURED_TOKENS) / _MB
+    return 50 + (1.6 * file_bytes + token_bytes * context_tokens) / _MB
+
+
+def local_models(config: Config) -> list[LocalModel]:
+    """Every local model that this configuration asks for and that is here, also where it finds no room."""
+    home, tier = config.home, config.local.tier
+    models = [_catalogued(m, config) for m in catalog.wanted(home, tier) if not catalog.missing(home, m)]
+    if tier != "none":
+        for own in catalog.own(home):
+            remedy = f"mend it, or run `manyminds pull --gguf FILE --name {own.name}` with another"
+            models.append(_of_ones_own(_own_card(own.name, own.path, config), own.path, remedy))
+    for entry in config.experts:
+        if entry.kind == "local":
+            path = Path(entry.path)
+            card = replace(
+                _own_card(entry.name, path, config),
+                source=entry.source,
+                skills=entry.skills,
+                accuracy=entry.accuracy,
+                context_tokens=entry.context_tokens or config.local.context_tokens,
+                offers=_LOCAL_OFFERS | set(entry.offers),
+            )
+            models.append(_of_ones_own(card, path, f"see the `path` of [[expert]] {entry.name}"))
+    return models
+
+
+def _catalogued(model: catalog.Model, config: Config) -> LocalModel:
+    path = catalog.path_of(config.home, model.files[0])
+    card = replace(
+        _own_card(model.name, path, config),
+        description=model.description,
+        skills=model.skills,
+        accuracy=model.accuracy,
+        ttft_s=model.ttft_s,
+        tokens_per_s=model.tokens_per_s,
+        context_tokens=min(model.context_tokens, config.local.context_tokens),
+        offers=_LOCAL_OFFERS if model.scores else _LOCAL_OFFERS - {"score"},
+        parameters=model.parameters,
+        licence=model.licence,
+    )
+    memory_mb = estimate_mb(model.files[0].bytes, card.context_tokens, model.memory_mb)
+    return LocalModel(card, path, memory_mb, f"run `manyminds pull {model.name}`", chat=model.chat)
+
+
+def _of_ones_own(card: Card, path: Path, remedy: str) -> LocalModel:
+    return LocalModel(card, path, estimate_mb(_size(path), card.context_tokens), remedy)
+
+
+def _own_card(name: str, path: Path, config: Config) -> Card:
+    """What is said of a local model of which nothing else is known."""
+    return Card(
+        name=name,
+        kind="local",
+        source=name,
+        model=name,
+        description=path.stem,
+        price_cpu_usd_per_hour=config.local.price_cpu_usd_per_hour,
+        context_tokens=config.local.context_tokens,
+        offers=_LOCAL_OFFERS,
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # loading it will say what is wrong
+        return 0
 
 
 class Node:
@@ -58,7 +151,8 @@ class Node:
         self._stack = AsyncExitStack()
         self.experts: dict[str, Expert] = {}
         self.locals: list[Local] = []
-        self.loaded = False
+        self._started: set[str] = set()
+        self._loading = True
 
     async def __aenter__(self) -> "Node":
         """Opens the ledger and makes the experts; loads no model. Raises: ConfigError, LedgerError."""
@@ -87,11 +181,31 @@ class Node:
         async def start(expert: Local) -> None:
             try:
                 await expert.start()
+                self._started.add(expert.card.name)
             except UnavailableError as error:
                 log.error("%s", error)
 
         await asyncio.gather(*(start(expert) for expert in self.locals))
-        self.loaded = True
+        self._loading = False
+
+    @property
+    def loaded(self) -> bool:
+        """Whether every local model has been loaded."""
+        return self._started >= {expert.card.name for expert in self.locals}
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the experts that can be asked: all but local models that have not been loaded.
+
+        One that was loaded and died since is among them: the next call starts it anew.
+        """
+        waiting = {e.card.name for e in self.locals if e.pid is None} - self._started
+        return sorted(self.experts.keys() - waiting)
+
+    @property
+    def ready(self) -> bool:
+        """Whether loading has ended, and at least one expert can be asked if there is any."""
+        return not self._loading and bool(self.running or not self.experts)
 
     @property
     def cards(self) -> list[Card]:
@@ -101,117 +215,79 @@ class Node:
     # --- experts ---
 
     def _make_experts(self) -> list[Expert]:
-        entries = [self._make_entry(entry) for entry in self._config.experts]
-        made = [*self._make_tier(), *self._make_own(), *entries]
-        names = [expert.card.name for expert in made]
+        """Raises: ConfigError where a name is taken, or where every expert lacks its key."""
+        self._refuse_taken()
+        planned = local_models(self._config)
+        entries = [entry for entry in self._config.experts if entry.kind != "local"]
+        names = [model.card.name for model in planned] + [entry.name for entry in entries]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
+        keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
+        made: list[Expert] = [self._make_local(model) for model in self._fitting(planned)]
+        made += [self._make_entry(entry) for entry in entries if entry not in keyless]
+        for entry in keyless:
+            why = f"{entry.name} takes its key from {entry.key_env}, which is not set: export it first."
+            if not made:
+                raise ConfigError(why)
+            log.warning("%s It is left out.", why)
         return made
 
-    def _make_tier(self) -> list[Local]:
-        """The local models that are here and fit into memory together, the smallest first."""
-        home, left_mb = self._config.home, self._config.local.max_memory_gb * 1000
-        made = []
-        for model in sorted(catalog.wanted(home, self._config.local.tier), key=lambda m: m.memory_mb):
-            if catalog.missing(home, model):
-                log.warning("%s is not on this machine: run `manyminds pull %s`.", model.name, model.name)
-            elif model.memory_mb > left_mb:
-                log.warning(
-                    "%s needs %d MB and only %d MB are left of local.max_memory_gb: it is not loaded.",
-                    model.name,
-                    model.memory_mb,
-                    left_mb,
+    def _refuse_taken(self) -> None:
+        """An own model recorded under the name of a policy would be asked in its place."""
+        home = self._config.home
+        for model in catalog.own(home):
+            if model.name in (*POLICIES, *catalog.load()):
+                record = catalog.record_of(home, model.name)
+                raise ConfigError(
+                    f"{record} gives a file the name {model.name}, which is taken: remove it, then run"
+                    f" `manyminds pull --gguf {model.path} --name` with another name."
                 )
-            else:
+
+    def _fitting(self, planned: Sequence[LocalModel]) -> list[LocalModel]:
+        """The local models that are here and fit into memory together, the smallest first."""
+        home, local = self._config.home, self._config.local
+        for lacking in catalog.wanted(home, local.tier):
+            if catalog.missing(home, lacking):
+                log.warning("%s is not on this machine: run `manyminds pull %s`.", lacking.name, lacking.name)
+        left_mb = local.max_memory_gb * 1000
+        fitting = []
+        for model in sorted(planned, key=lambda m: (m.memory_mb, m.card.name)):
+            if model.memory_mb <= left_mb:
                 left_mb -= model.memory_mb
-                made.append(self._make_catalogued(model))
-        return made
+                fitting.append(model)
+                continue
+            log.warning(
+                "%s is not loaded: with a context of %d tokens it needs about %.0f MB, and %.0f MB are left"
+                " of local.max_memory_gb = %g. Raise that, or lower context_tokens.",
+                model.card.name,
+                model.card.context_tokens,
+                model.memory_mb,
+                left_mb,
+                local.max_memory_gb,
+            )
+        return fitting
 
-    def _make_catalogued(self, model: catalog.Model) -> Local:
-        card = Card(
-            name=model.name,
-            kind="local",
-            source=model.name,
-            model=model.name,
-            description=model.description,
-            skills=model.skills,
-            accuracy=model.accuracy,
-            ttft_s=model.ttft_s,
-            tokens_per_s=model.tokens_per_s,
-            price_cpu_usd_per_hour=self._config.local.price_cpu_usd_per_hour,
-            context_tokens=min(model.context_tokens, self._config.local.context_tokens),
-            offers=frozenset(
-                {"logprobs", "json_schema", "score"} if model.scores else {"logprobs", "json_schema"}
-            ),
-            parameters=model.parameters,
-            licence=model.licence,
-        )
-        path = catalog.path_of(self._config.home, model.files[0])
-        return self._make_local(card, path, chat=model.chat)
-
-    def _make_own(self) -> list[Local]:
-        if self._config.local.tier == "none":
-            return []
-        return [
-            self._make_local(self._own_card(m.name, m.path), m.path) for m in catalog.own(self._config.home)
-        ]
-
-    def _own_card(self, name: str, path: Path) -> Card:
-        local = self._config.local
-        return Card(
-            name=name,
-            kind="local",
-            source=name,
-            model=name,
-            description=path.stem,
-            price_cpu_usd_per_hour=local.price_cpu_usd_per_hour,
-            context_tokens=local.context_tokens,
-            offers=frozenset({"logprobs", "json_schema", "score"}),
-        )
-
-    def _make_local(self, card: Card, path: Path, *, chat: bool = True) -> Local:
-        size = path.stat().st_size if path.exists() else 0
+    def _make_local(self, planned: LocalModel) -> Local:
+        card = planned.card
         model = Model(
-            path=path,
-            context_tokens=self._config.local.context_tokens,
+            path=planned.path,
+            context_tokens=card.context_tokens,
             threads=self._config.local.threads,
             # Twice what was measured, and room for the cache of an 8B model's context: for runaways only.
-            memory_bytes=512 * _MB + 2 * size + 131_072 * self._config.local.context_tokens,
-            chat_template="" if chat else QUESTION_TEMPLATE,
-            stop=() if chat else QUESTION_STOP,
+            memory_bytes=512 * _MB + 2 * _size(planned.path) + 131_072 * card.context_tokens,
+            chat_template="" if planned.chat else QUESTION_TEMPLATE,
+            stop=() if planned.chat else QUESTION_STOP,
+            remedy=planned.remedy,
         )
         return Local(card, model, lambda url, key: OpenAI(card, url, self._loopback, key), self._loopback)
 
     def _make_entry(self, entry: ExpertEntry) -> Expert:
-        card = Card(
-            name=entry.name,
-            kind=entry.kind,
-            source=entry.source,
-            model=entry.model,
-            description=entry.model,
-            skills=entry.skills,
-            accuracy=entry.accuracy,
-            price_in_usd_per_m=entry.price_in_usd_per_m,
-            price_out_usd_per_m=entry.price_out_usd_per_m,
-            context_tokens=entry.context_tokens,
-            offers=frozenset(entry.offers),
-        )
-        if entry.kind == "local":
-            own = self._own_card(entry.name, Path(entry.path))
-            return self._make_local(own, Path(entry.path))
         if entry.kind == "recorded":
             return _recorded(entry)
-        return OpenAI(card, entry.url, self._session, self._key(entry))
+        return OpenAI(_card(entry), entry.url, self._session, self._key(entry))
 
-    def _key(self, entry: ExpertEntry) -> str | None:
-        if not entry.key_env:
-            return None
-        key = self._environ.get(entry.key_env, "")
-        if not key:
-            raise ConfigError(
-                f"{entry.name} takes its key from {entry.key_env}, which is not set: export it first."
-            )
-        return key
+    def _key(self, entry: ExpertEntry) -> str:
+        return self._environ.get(entry.key_env, "").strip() if entry.key_env else ""
 
     # --- gateway ---
 
@@ -249,7 +325,25 @@ class Node:
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     """No limit of time but for connecting: the fan-out has its own."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace()]
+    )
+
+
+def _card(entry: ExpertEntry) -> Card:
+    return Card(
+        name=entry.name,
+        kind=entry.kind,
+        source=entry.source,
+        model=entry.model,
+        description=entry.model,
+        skills=entry.skills,
+        accuracy=entry.accuracy,
+        price_in_usd_per_m=entry.price_in_usd_per_m,
+        price_out_usd_per_m=entry.price_out_usd_per_m,
+        context_tokens=entry.context_tokens or _WINDOW_TOKENS,
+        offers=frozenset(entry.offers),
+    )
 
 
 def _recorded(entry: ExpertEntry) -> Expert:

@@ -1,6 +1,7 @@
 """Commands as a person calls them, in this process; the real process is in tests/e2e."""
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from manyminds import catalog
 from manyminds.cli import main
+from tests.e2e.node import borrowed, need
 
 
 @pytest.fixture
@@ -65,6 +68,20 @@ def test_experts_lists_what_is_configured_and_what_could_be(home: Path) -> None:
     assert "mine" in manyminds("experts", "list").stdout
 
 
+def test_a_model_without_room_is_not_to_be_pulled_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANYMINDS_HOME", str(borrowed(home)))
+    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "starter")
+    monkeypatch.setenv("MANYMINDS_LOCAL_MAX_MEMORY_GB", "0.01")
+    need()
+    said = {
+        line.split()[2]: line
+        for line in manyminds("experts", "list").stderr.splitlines()
+        if "not running" in line
+    }
+    assert "it is here" in said["smollm2-135m"]
+    assert "manyminds pull gemma-3-270m" in said["gemma-3-270m"]
+
+
 def test_doctor_finds_what_is_wrong(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -77,6 +94,39 @@ def test_doctor_finds_what_is_wrong(home: Path) -> None:
     assert result.exit_code == 1
     assert set(failed) == {"port", "key of x", "x"}
     assert "NO_SUCH_KEY" in failed["key of x"]
+
+
+def test_doctor_says_what_to_do_about_files_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gone", "taken", "large"):
+        (home / f"{name}.gguf").write_bytes(b"GGUF")
+        catalog.add_own(home / "home", home / f"{name}.gguf", name)
+    (home / "gone.gguf").unlink()
+    catalog.record_of(home / "home", "taken").rename(catalog.record_of(home / "home", "auto"))
+    with (home / "large.gguf").open("r+b") as file:
+        file.truncate(4_000_000_000)
+    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "starter")
+    checks = json.loads(manyminds("doctor", "--json").stdout)
+    failed = {check["check"]: check["found"] for check in checks if not check["ok"]}
+    assert f"gone.gguf is gone: put it back, or remove {home}" in failed["gone"]
+    assert "auto.json" in failed["auto"]
+    assert "large" not in failed
+    assert "raise local.max_memory_gb" in failed["memory"]
+
+
+def test_doctor_says_what_to_do_about_a_home_that_cannot_be_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "home"
+    folder.mkdir(mode=0o555)
+    if os.access(folder, os.W_OK):  # an administrator may write everywhere but where the kernel says
+        folder = Path("/proc/self")
+    if os.access(folder, os.W_OK) or not folder.exists():
+        pytest.skip("this user may write everywhere")
+    monkeypatch.setenv("MANYMINDS_HOME", str(folder))
+    (check,) = [c for c in json.loads(manyminds("doctor", "--json").stdout) if c["check"] == "home"]
+    assert not check["ok"]
+    assert "cannot be written" in check["found"]
+    assert "MANYMINDS_HOME" in check["found"]
 
 
 def test_doctor_is_content_with_a_clean_machine(home: Path) -> None:
@@ -115,21 +165,39 @@ def test_a_missing_key_is_one_sentence(home: Path) -> None:
         (("ask", "--strategy", "guess", "Hi"), "strategy"),
         (("pull", "no-such-model"), "no-such-model"),
         (("pull", "--gguf", "absent.gguf"), "absent.gguf"),
+        (("pull", "--gguf", "absent.gguf", "--name", "auto"), "policy"),
+        (("ask", b"\xff?".decode("utf-8", "surrogateescape")), "UTF-8"),
         (("--config", "absent.toml", "config"), "absent.toml"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_1(home: Path, words: tuple[str, ...], said: str) -> None:
     result = manyminds(*words, input="")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert said in result.stderr
     assert result.stderr.startswith("manyminds: ")
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
 
 
+def test_a_question_must_be_utf_8(home: Path) -> None:
+    result = manyminds("ask", input=b"caf\xe9?")
+    assert result.exit_code == 1
+    assert "not UTF-8" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_home_that_is_a_file_is_said_once(home: Path) -> None:
+    (home / "home").write_text("in the way")
+    result = manyminds("pull", "--tier", "starter")
+    assert result.exit_code == 1
+    assert result.stderr.count("set MANYMINDS_HOME") == 1
+
+
 def test_wrong_usage_is_exit_2() -> None:
     assert manyminds("ask", "--no-such-flag").exit_code == 2
     assert manyminds("no-such-command").exit_code == 2
+    assert manyminds("pull", "--name", "x").exit_code == 2
+    assert manyminds("pull", "--gguf", "a.gguf", "b.gguf").exit_code == 2
 
 
 def test_a_file_of_ones_own_is_added(home: Path) -> None:

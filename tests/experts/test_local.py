@@ -444,9 +444,9 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "model.gguf"
     with PATH.open("rb") as whole:
         path.write_bytes({"cut short": whole.read(3_000_000), "not a model": b"<html>", "empty": b""}[damage])
-    message = failing(path)
+    message = failing(path, remedy="run `this`")
     assert "cannot be loaded" in message
-    assert "`manyminds pull smollm2-135m`" in message
+    assert "The file may be damaged: run `this`." in message
     assert len(message) < 800
 
 
@@ -461,7 +461,7 @@ def test_a_missing_file_says_what_to_do_and_is_not_tried_for_ever(tmp_path: Path
         return said
 
     *tried, rests = asyncio.run(main())
-    assert all(f"not on this machine ({tmp_path}/none.gguf): run `manyminds pull" in said for said in tried)
+    assert all(f"not on this machine ({tmp_path}/none.gguf): look after the file." in said for said in tried)
     assert rests == f"{tried[0]} It failed 3 times and rests now."
 
 
@@ -469,7 +469,7 @@ def test_a_missing_file_says_what_to_do_and_is_not_tried_for_ever(tmp_path: Path
 def test_too_little_memory_says_what_to_do(memory_mb: int) -> None:
     message = failing(PATH, memory_bytes=memory_mb * 1_000_000)
     assert f"{memory_mb} MB" in message
-    assert "`local.context_tokens`" in message
+    assert "`context_tokens`" in message
 
 
 def test_the_memory_that_a_node_gives_is_enough() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, SlowError, UnavailableError
-from manyminds.experts.openai import OpenAI
+from manyminds.experts.openai import OpenAI, trace
 from manyminds.types import Card, Chunk, Message, Query, Usage
 from manyminds.wire import parse_request
 from tests.experts.upstream import Act, Reply, Upstream, delta, plain, sse, upstream
@@ -28,7 +28,8 @@ HANG_S = 20.0  # far beyond what anything here takes
 
 @asynccontextmanager
 async def served(*replies: Reply, key: str = KEY) -> AsyncIterator[tuple[OpenAI, Upstream]]:
-    async with upstream(*replies) as server, aiohttp.ClientSession() as session, asyncio.timeout(HANG_S):
+    tracing = aiohttp.ClientSession(trace_configs=[trace()])
+    async with upstream(*replies) as server, tracing as session, asyncio.timeout(HANG_S):
         yield OpenAI(CARD, server.url, session, key), server
 
 
@@ -208,10 +209,17 @@ FAULTS: dict[str, tuple[Reply, type[ExpertError], str]] = {
         CutError,
         "broke off",
     ),
-    "a redirect": ([plain(b"", "307 Moved", headers="location: /v1/elsewhere\r\n")], RefusedError, "307"),
+    "a redirect": ([plain(b"", "307 Moved", headers="location: /v1/elsewhere\r\n")], UnavailableError, "307"),
     "bad request": ([plain(ERROR, "400 Bad Request")], RefusedError, "400: no room"),
-    "wrong key": ([plain(ERROR, "401 Unauthorized")], RefusedError, "401: no room"),
-    "not found": ([plain(b"404 page", "404 Not Found", "text/plain")], RefusedError, "404: 404 page"),
+    "too large": ([plain(ERROR, "413 Too Large")], RefusedError, "413: no room"),
+    "not this type": ([plain(ERROR, "415 Unsupported")], RefusedError, "415: no room"),
+    "not processable": ([plain(ERROR, "422 Unprocessable")], RefusedError, "422: no room"),
+    "wrong key": ([plain(ERROR, "401 Unauthorized")], UnavailableError, "401, which this node's owner must"),
+    "no right": ([plain(ERROR, "403 Forbidden")], UnavailableError, "owner must mend: no room"),
+    "not found": ([plain(b"no page", "404 Not Found", "text/plain")], UnavailableError, "mend: no page"),
+    "not allowed": ([plain(ERROR, "405 Not Allowed")], UnavailableError, "405, which this node's owner must"),
+    "no money": ([plain(ERROR, "402 Payment")], UnavailableError, "402, which this node's owner must"),
+    "too late": ([plain(ERROR, "408 Timeout")], UnavailableError, "408: no room"),
     "too many requests": ([plain(ERROR, "429 Too Many")], UnavailableError, "429: no room"),
     "a crash": ([plain(ERROR, "500 Oops")], UnavailableError, "500: no room"),
     "overloaded": ([plain(b"", "529 Overloaded")], UnavailableError, "529: nothing more"),
@@ -243,7 +251,7 @@ def test_redirects_are_not_followed() -> None:
             expert,
             server,
         ):
-            with pytest.raises(RefusedError):
+            with pytest.raises(UnavailableError):
                 await read(expert)
             return len(server.bodies)
 
@@ -304,12 +312,24 @@ def test_a_kept_connection_that_was_closed_is_opened_anew() -> None:
 
 def test_it_is_tried_again_only_once() -> None:
     async def main() -> int:
-        async with served([Act.CLOSE], [Act.CLOSE], GOOD) as (expert, server):
+        async with served(GOOD, [Act.CLOSE], [Act.CLOSE], GOOD) as (expert, server):
+            await read(expert)
             with pytest.raises(CutError):
                 await read(expert)
             return len(server.bodies)
 
-    assert asyncio.run(main()) == 2
+    assert asyncio.run(main()) == 3
+
+
+@pytest.mark.parametrize("end", [Act.CLOSE, Act.RESET])
+def test_what_a_new_connection_took_is_not_sent_again(end: Act) -> None:
+    async def main() -> int:
+        async with served([end], GOOD) as (expert, server):
+            with pytest.raises(CutError):
+                await read(expert)
+            return len(server.bodies)
+
+    assert asyncio.run(main()) == 1
 
 
 async def failing(url: str, **timeout: float) -> ExpertError:

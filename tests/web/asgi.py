@@ -28,14 +28,20 @@ async def call(
     *,
     headers: dict[str, str] | None = None,
     gone_after_s: float | None = None,
+    pause_s: float = 0.0,
+    ended_after_s: float | None = None,
 ) -> Reply:
-    """One request. The client leaves after `gone_after_s`, else when it has everything."""
+    """One request. The client leaves after `gone_after_s`, else when it has everything.
+
+    It waits `pause_s` before the second half of the body. The server is ended after `ended_after_s`.
+    """
     reply = Reply()
     ended = asyncio.Event()
     halves = [body[: len(body) // 2], body[len(body) // 2 :]]
 
     async def receive() -> Message:
         if halves:
+            await asyncio.sleep(pause_s if len(halves) == 1 else 0)
             return {"type": "http.request", "body": halves.pop(0), "more_body": bool(halves)}
         if gone_after_s is None:
             await ended.wait()
@@ -67,5 +73,9 @@ async def call(
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
-    await app(scope, receive, send)
+    task = asyncio.ensure_future(app(scope, receive, send))
+    if ended_after_s is not None:
+        await asyncio.wait([task], timeout=ended_after_s)
+        task.cancel()
+    await task
     return reply

@@ -1,18 +1,21 @@
+import asyncio
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
 from manyminds.errors import UnavailableError
-from manyminds.experts.scripted import Script
+from manyminds.experts.scripted import Script, Scripted
 from manyminds.router.policy import POLICIES
-from manyminds.types import Expert
+from manyminds.types import Card, Chunk, Expert, Query
 from manyminds.web.app import Edge, build
 from tests.clock import run
 from tests.network import Records, network, scripted
 from tests.web.asgi import Reply, call
 
 CHAT = "/v1/chat/completions"
+DOWN = UnavailableError("b is down.")
 
 
 def app(
@@ -148,6 +151,77 @@ def test_a_client_that_leaves_cancels_the_calls(stream: bool) -> None:
     expert = scripted("a", Script(text="a " * 500, per_chunk_s=1.0))
     post(app(expert), request("Why?", stream=stream), gone_after_s=3.0)
     assert expert.cancelled == 1
+
+
+ENDING = "This node is ending: ask again soon."
+
+
+def test_a_node_that_ends_says_so_before_the_first_byte() -> None:
+    for stream in (False, True):
+        expert = scripted("a", Script(text="a b", first_token_s=50.0))
+        reply = post(app(expert), request("Why?", stream=stream), ended_after_s=3.0)
+        assert (reply.status, json.loads(reply.body)["error"]["message"]) == (503, ENDING)
+        assert expert.cancelled == 1
+
+
+def test_a_node_that_ends_says_so_in_the_stream() -> None:
+    expert = scripted("a", Script(text="a " * 500, per_chunk_s=1.0))
+    found = events(post(app(expert), request(model="a", stream=True), ended_after_s=3.5))
+    assert len(found) > 1
+    assert found[-1]["error"]["message"] == ENDING
+    assert all("error" not in chunk for chunk in found[:-1])
+    assert expert.cancelled == 1
+
+
+def test_a_node_that_ends_says_so_to_who_still_sends() -> None:
+    assert post(app(scripted("a", Script())), request(), pause_s=30.0, ended_after_s=3.0).status == 503
+
+
+def test_a_sender_that_pauses_too_long_is_cut() -> None:
+    application = app(scripted("a", Script(text="43")))
+    assert post(application, request(), pause_s=59.0).status == 200
+    reply = post(application, request(), pause_s=61.0)
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (408, "request_timeout")
+    assert reply.headers["connection"] == "close"
+    assert "x-should-retry" not in reply.headers
+
+
+class Failing(Scripted):
+    """Raises what nobody expects, where it is cancelled."""
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        try:
+            await asyncio.sleep(50.0)
+            yield Chunk("never")
+        finally:
+            raise RuntimeError("s3cret")
+
+
+def test_a_failure_after_the_client_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    expert = Failing(Card("a", "scripted"), Script())
+    edge = Edge(expert, POLICIES, lambda: [expert.card], lambda: True, 1_000_000)
+    reply = post(build(edge), request(), gone_after_s=3.0)
+    assert b"s3cret" not in reply.body
+    assert "RuntimeError: s3cret" in caplog.text
+
+
+def test_a_failure_while_an_error_is_told_is_not_lost() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        post(app(scripted("a", Script(fail_before=UnavailableError("\ud800")))), request(model="a"))
+
+
+def test_what_would_fail_again_is_not_to_be_sent_again() -> None:
+    application = app(scripted("a", Script(refuse=True)), scripted("b", Script(fail_before=DOWN)))
+    asked = {name: post(application, request(model=name)) for name in ("a", "b", "nobody")}
+    found = {name: reply.headers.get("x-should-retry") for name, reply in asked.items()}
+    assert found == {"a": "false", "b": None, "nobody": "false"}
+    lost = run(call(application, "GET", "/nothing"))
+    assert lost.headers["x-should-retry"] == "false"
+
+
+def test_no_path_is_redirected() -> None:
+    reply = run(call(app(scripted("a", Script())), "POST", CHAT + "/", b"{}", headers={"host": "localhost"}))
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "not_found")
 
 
 def test_models_and_health() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import resources
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from manyminds.catalog.own import OwnModel, own, record_own
+from manyminds.catalog.own import OwnModel, own, record_of, record_own
 from manyminds.errors import CatalogError, HashMismatchError, UnknownModelError
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "missing",
     "own",
     "path_of",
+    "record_of",
     "tier",
     "verify",
     "wanted",
@@ -176,12 +178,14 @@ def verify(home: Path, model: Model) -> None:
             )
 
 
-def add_own(home: Path, path: Path, name: str) -> OwnModel:
+def add_own(home: Path, path: Path, name: str, reserved: Collection[str] = ()) -> OwnModel:
     """Records a GGUF file of one's own under `name`; the file stays where it is. Reads all of it.
 
     Raises:
-        CatalogError: The name is taken by the catalogue or malformed, or the file is no GGUF.
+        CatalogError: The name is reserved, taken by the catalogue or malformed, or the file is no GGUF.
     """
+    if name in reserved:
+        raise CatalogError(f'"{name}" is what callers call a policy: choose another name for {path}')
     if name in load():
         raise CatalogError(f'the catalogue has a model "{name}" already: choose another name for {path}')
     return record_own(home, path, name)

@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 
 from manyminds.errors import CatalogError
 
-__all__ = ["OwnModel", "own", "record_own"]
+__all__ = ["OwnModel", "own", "record_of", "record_own"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAGIC = b"GGUF"
@@ -47,8 +47,13 @@ def record_own(home: Path, path: Path, name: str) -> OwnModel:
     except OSError as error:
         raise CatalogError(f"{path} cannot be read: {error.strerror or error}") from error
     model = OwnModel(name=name, path=path.resolve(), bytes=size, sha256=digest)
-    _write(home / "models" / "own" / f"{name}.json", json.dumps(asdict(model), default=str, indent=2) + "\n")
+    _write(record_of(home, name), json.dumps(asdict(model), default=str, indent=2) + "\n")
     return model
+
+
+def record_of(home: Path, name: str) -> Path:
+    """The file that records an own model; without it, the model is not known any more."""
+    return home / "models" / "own" / f"{name}.json"
 
 
 def own(home: Path) -> list[OwnModel]:

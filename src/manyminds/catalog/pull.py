@@ -90,8 +90,9 @@ async def pull(
         for model in models:
             group.create_task(one(model))
     failed = [failures[model.name] for model in models if model.name in failures]
-    for error in failed[1:]:
-        shown.note(error.message)
+    for message in dict.fromkeys(error.message for error in failed):
+        if message != failed[0].message:  # a folder that cannot be written fails every model alike
+            shown.note(message)
     if failed:
         raise failed[0]
     return [file for model in models for file in pulled[model.name]]

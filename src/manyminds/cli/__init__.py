@@ -5,14 +5,21 @@ Commands import what they need when they run, so that `--help` is quick.
 
 import sys
 
-import click
+try:
+    import os
+    from contextlib import suppress
+    from typing import Any
 
-from manyminds.cli.ask import ask
-from manyminds.cli.bench import bench
-from manyminds.cli.look import config, doctor, experts
-from manyminds.cli.pull import pull
-from manyminds.cli.serve import serve
-from manyminds.errors import ManymindsError
+    import click
+
+    from manyminds.cli.ask import ask
+    from manyminds.cli.bench import bench
+    from manyminds.cli.look import config, doctor, experts
+    from manyminds.cli.pull import pull
+    from manyminds.cli.serve import serve
+    from manyminds.errors import ManymindsError
+except KeyboardInterrupt:  # Ctrl-C while this is loaded: there is nothing to end yet
+    sys.exit(130)
 
 __all__ = ["main"]
 
@@ -20,16 +27,37 @@ __all__ = ["main"]
 class _Group(click.Group):
     """Turns our errors into one sentence and exit code 1, and Ctrl-C into exit code 130."""
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """See click; standard output that cannot be written is an error too."""
+        if sys.stdout is None:  # what is opened next would get its number
+            click.echo("manyminds: standard output is closed: send it to a file or to /dev/null.", err=True)
+            sys.exit(1)
+        try:
+            try:
+                return super().main(*args, **more)
+            finally:
+                sys.stdout.flush()  # while an error can still be told
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                what = error.filename or "standard output"
+                click.echo(f"manyminds: Cannot read or write {what}: {error.strerror or error}.", err=True)
+            _drop_output()
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except ManymindsError as error:
             click.echo(f"manyminds: {error.message}", err=True)
             sys.exit(1)
-        except BrokenPipeError:
-            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
+
+
+def _drop_output() -> None:
+    """What is still held for standard output goes nowhere: at exit, Python would fail to write it again."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:  # it may be no file at all
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -40,10 +40,14 @@ def ask(file: str | None, /, words: tuple[str, ...], as_json: bool, **options: A
     """Ask the network one question. Without one, it is read from standard input."""
     from manyminds.wire import parse_request
 
-    question = " ".join(words) if words else "" if sys.stdin.isatty() else sys.stdin.read()
+    try:
+        question = " ".join(words) or _standard_input()
+        request = json.dumps(_request(question, options), ensure_ascii=False).encode()
+    except UnicodeError:
+        raise InvalidRequestError("The question is not UTF-8 text: convert it first.") from None
     if not question.strip():
         raise InvalidRequestError("There is no question: write it behind `manyminds ask`.")
-    query = parse_request(json.dumps(_request(question, options)).encode(), request_id=os.urandom(12).hex())
+    query = parse_request(request, request_id=os.urandom(12).hex())
     config = read(file, {"local.tier": options["tier"]})
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     bring_missing(config)
@@ -53,7 +57,16 @@ def ask(file: str | None, /, words: tuple[str, ...], as_json: bool, **options: A
 
         print_json({"answer": text, "manyminds": report_object(report)})
     else:
-        _show(report, full=options["explain"])
+        from manyminds.cli.panel import show
+
+        show(report, full=options["explain"])
+
+
+def _standard_input() -> str:
+    """All of it; nothing where it is a terminal or closed. Raises: UnicodeError."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    return sys.stdin.buffer.read().decode()
 
 
 def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -88,44 +101,3 @@ async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "
         sys.stdout.flush()
     assert report is not None  # a gateway's last chunk has one
     return "".join(parts), report
-
-
-def _show(report: "Report", *, full: bool) -> None:
-    """The panel, on standard error."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    numbers = {"weight": 6, "p(right)": 8, "seconds": 7, "cost": 9, "credit": 6}
-    names = max(len(entry.expert) for entry in report.panel)
-    room = max(console.width - names - sum(numbers.values()) - 2 * (len(numbers) + 2), 12)
-    table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)
-    table.add_column("expert", width=names)
-    table.add_column("answer", overflow="ellipsis", no_wrap=not full, width=room)
-    for heading, width in numbers.items():
-        table.add_column(heading, justify="right", no_wrap=True, width=width)
-    shares = {a.source: a.share for a in report.attribution}
-    for entry in report.panel:
-        said = " ".join((entry.error or entry.answer).split())
-        how = "fused" if entry.method == "fuse" else "" if entry.status == "ok" else entry.status
-        table.add_row(
-            Text(entry.expert),
-            Text(": ".join(part for part in (how, said) if part)),
-            f"{entry.weight:.2f}",
-            "–" if entry.correct_probability is None else f"{entry.correct_probability:.2f}",
-            f"{entry.seconds:.2f}",
-            f"${entry.cost_usd:.6f}",
-            f"{shares.get(entry.source, 0.0):.0%}",
-        )
-    console.print(table)
-
-
-def _title(report: "Report") -> str:
-    parts = [f"{report.policy}: {report.strategy}"]
-    if report.agreement is not None:
-        parts.append(f"agreement {report.agreement:.0%}")
-    if report.probability is not None:
-        parts.append(f"probability {report.probability:.2f}")
-    parts.append(f"${report.cost_usd:.6f}")
-    return ", ".join(parts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from manyminds import catalog
-from manyminds.config import Config
+from manyminds.config import POLICIES, Config
 from manyminds.errors import ManymindsError
 
 __all__ = ["Check", "run"]
@@ -38,7 +38,10 @@ def _home(config: Config) -> Check:
         free_gb = shutil.disk_usage(config.home).free / 1e9
     except OSError as error:
         return Check("home", False, f"{config.home}: {error.strerror}; set MANYMINDS_HOME to another folder")
-    return Check("home", os.access(config.home, os.W_OK), f"{config.home}, {free_gb:.0f} GB free")
+    if not os.access(config.home, os.W_OK):
+        todo = "give yourself the right to, or set MANYMINDS_HOME to another folder"
+        return Check("home", False, f"{config.home} cannot be written: {todo}")
+    return Check("home", True, f"{config.home}, {free_gb:.0f} GB free")
 
 
 def _models(config: Config, verify: bool) -> Iterator[Check]:
@@ -51,13 +54,23 @@ def _models(config: Config, verify: bool) -> Iterator[Check]:
         else:
             yield Check(model.name, True, "here (its hash is checked with --verify)")
     for own in catalog.own(config.home):
-        yield Check(own.name, own.path.exists(), str(own.path))
+        record = catalog.record_of(config.home, own.name)
+        if own.name in (*POLICIES, *catalog.load()):
+            yield Check(own.name, False, f"the name is taken: remove {record} and add the file again")
+        elif not own.path.is_file():
+            yield Check(own.name, False, f"{own.path} is gone: put it back, or remove {record}")
+        else:
+            yield Check(own.name, True, str(own.path))
 
 
 def _memory(config: Config) -> Check:
-    needed = sum(m.memory_mb for m in catalog.wanted(config.home, config.local.tier)) / 1000
-    limit = config.local.max_memory_gb
-    return Check("memory", needed <= limit, f"local models need about {needed:.1f} of {limit:g} GB")
+    from manyminds.node import local_models
+
+    needed, limit = sum(m.memory_mb for m in local_models(config)) / 1000, config.local.max_memory_gb
+    found = f"local models that are here need about {needed:.1f} of {limit:g} GB"
+    if needed > limit:
+        found += ": the largest are left out; raise local.max_memory_gb or lower local.context_tokens"
+    return Check("memory", needed <= limit, found)
 
 
 def _ledger(config: Config) -> Check:

@@ -55,9 +55,10 @@ def list_experts(file: str | None, as_json: bool) -> None:
         )
     _print(table)
     for model in absent:
-        click.echo(
-            f"not running: {model.name} ({model.licence}); `manyminds pull {model.name}` brings it.", err=True
-        )
+        how = f"`manyminds pull {model.name}` brings it"
+        if not catalog.missing(settings.home, model):
+            how = "it is here: see local.tier and local.max_memory_gb"
+        click.echo(f"not running: {model.name} ({model.licence}); {how}.", err=True)
 
 
 @click.command()

@@ -43,10 +43,15 @@ def pull(
     Downloads resume, are checked against the catalogue's sha256 and appear at once when they are whole.
     """
     from manyminds import catalog
+    from manyminds.config import POLICIES
 
+    if name and not gguf:
+        raise click.UsageError("--name goes with --gguf; a model of the catalogue keeps its own name.")
+    if gguf and (names or tier):
+        raise click.UsageError("--gguf adds one file and pulls nothing: leave out NAMES and --tier.")
     config = read(file, {"local.tier": tier})
     if gguf:
-        added = catalog.add_own(config.home, Path(gguf), name or Path(gguf).stem.lower())
+        added = catalog.add_own(config.home, Path(gguf), name or Path(gguf).stem.lower(), POLICIES)
         click.echo(f"{added.name} is {added.path} (sha256 {added.sha256[:12]}…)", err=True)
         if as_json:
             print_json({"name": added.name, "path": str(added.path), "sha256": added.sha256})

@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _DRAIN_S = 10  # for answers under way when the node is told to end
+_LAST_WORDS_S = 2  # for what then remains of them
 
 
 @click.command()
@@ -71,18 +73,20 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
     from manyminds.node import Node
     from manyminds.router.policy import POLICIES
     from manyminds.web.app import Edge, build
+    from manyminds.web.protocol import Protocol
 
     async with Node(config, os.environ) as node:
         edge = Edge(
             expert=node.gateway,
             policies=POLICIES,
             cards=lambda: node.cards,
-            ready=lambda: node.loaded,
+            ready=lambda: node.ready,
             max_body_bytes=int(config.server.max_body_mb * 1e6),
+            loopback=ip_address(listener.getsockname()[0]).is_loopback,
         )
         settings = uvicorn.Config(
             build(edge),
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -101,12 +105,25 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
         loading = asyncio.create_task(_load(node, url))
         try:
             await server.serve(sockets=[listener])
+            await _end(server.server_state.tasks)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
 
 
+async def _end(requests: Collection[asyncio.Task[None]]) -> None:
+    """Ends what is still being answered, and waits until the callers have been told."""
+    for task in list(requests):
+        if not task.cancelling():
+            task.cancel()
+    if requests:
+        await asyncio.wait(requests, timeout=_LAST_WORDS_S)
+
+
 async def _load(node: "Node", url: str) -> None:
     await node.load()
-    names = ", ".join(card.name for card in node.cards) or "no expert yet"
-    click.echo(f"manyminds is ready at {url} with {names}", err=True)
+    names = ", ".join(node.running) or "no expert yet"
+    if node.ready:
+        click.echo(f"manyminds is ready at {url} with {names}", err=True)
+    else:
+        click.echo(f"manyminds listens at {url}, yet none of its experts can be asked", err=True)

@@ -28,6 +28,7 @@ class Model:
     max_tokens: int = 1024  # of an answer whose request sets no limit
     memory_bytes: int = 0  # of private memory; 0 is no limit
     chat_template: str = ""  # empty: the file's own
+    remedy: str = "look after the file"  # what to do where it is missing or damaged
     stop: tuple[str, ...] = ()  # ends an answer whose request names no stop
 
 
@@ -140,10 +141,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _cannot_load(name: str, model: Model, status: int | None, said: str) -> str:
     path = model.path
     if not path.exists():
-        return f"{name} is not on this machine ({path}): run `manyminds pull {name}`."
+        return f"{name} is not on this machine ({path}): {model.remedy}."
     reason = said or f"its process ended with status {status}"
     text = f"{name} cannot be loaded from {path} ({reason})."
-    text += f" The file may be damaged: `manyminds pull {name}` checks it."
+    text += f" The file may be damaged: {model.remedy}."
     if model.memory_bytes:
-        text += f" Or {model.memory_bytes / 1e6:.0f} MB are too little for it: lower `local.context_tokens`."
+        text += f" Or {model.memory_bytes / 1e6:.0f} MB are too little for it: lower its `context_tokens`."
     return text

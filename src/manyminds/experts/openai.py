@@ -6,7 +6,9 @@ Upstream is always asked for a stream, so that closing the generator closes the 
 import io
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 
@@ -14,11 +16,31 @@ from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, 
 from manyminds.types import Card, Chunk, Query, Usage
 from manyminds.wire import Events, error_text, parse_chunk, request_body
 
-__all__ = ["OpenAI"]
+__all__ = ["OpenAI", "trace"]
 
 _ERROR_BYTES = 64_000  # read of an error body
 _MESSAGE = 400  # characters shown of an error
+_AT_FAULT = (400, 413, 415, 422)  # the request is; with 401, 403, 404 and the like, this node's settings
 _BROKEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One try of a request."""
+
+    on_kept: bool = False  # on a connection that an earlier request had opened
+
+
+def trace() -> aiohttp.TraceConfig:
+    """What a session needs so that experts know a kept connection from a new one."""
+
+    async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
+        if isinstance(context.trace_request_ctx, _Sending):
+            context.trace_request_ctx.on_kept = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
 
 
 class OpenAI:
@@ -27,7 +49,8 @@ class OpenAI:
     Args:
         card: its `model` is the name sent upstream, its prices make the cost.
         url: the base URL, such as `http://127.0.0.1:11434/v1`.
-        session: shared between experts; the owner closes it. It must not have a total timeout.
+        session: shared between experts; the owner closes it. It must not have a total timeout. With
+            `trace()`, a request whose kept connection had been closed is sent once more.
         key: sent as a bearer token; never shown.
     """
 
@@ -87,19 +110,28 @@ class OpenAI:
         return " ".join(text.split())[:_MESSAGE]
 
     async def _post(self, body: bytes) -> aiohttp.ClientResponse:
-        """Sends the request; again, once, where a kept connection turns out to have been closed."""
+        """Sends the request; again, once, where a kept connection turns out to have been closed.
+
+        Never where a new one broke off: what is paid for may have been done.
+        """
         if self._session.closed:
             raise UnavailableError(f"{self._card.name} cannot be asked: this node is closing.")
+        sending = _Sending()
         try:
-            return await self._send(body)
-        except aiohttp.ClientConnectorError:
-            raise
-        except _BROKEN:
-            return await self._send(body)
+            return await self._send(body, sending)
+        except _BROKEN as error:
+            if not sending.on_kept or isinstance(error, aiohttp.ClientConnectorError):
+                raise
+            return await self._send(body, _Sending())
 
-    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
-        data = io.BytesIO(body)  # large ones are sent piece by piece
-        return await self._session.post(self._url, data=data, headers=self._headers, allow_redirects=False)
+    async def _send(self, body: bytes, sending: _Sending) -> aiohttp.ClientResponse:
+        return await self._session.post(
+            self._url,
+            data=io.BytesIO(body),  # large ones are sent piece by piece
+            headers=self._headers,
+            allow_redirects=False,
+            trace_request_ctx=sending,
+        )
 
     async def _refuse_bad(self, response: aiohttp.ClientResponse) -> None:
         name, status = self._card.name, response.status
@@ -109,8 +141,11 @@ class OpenAI:
         if status == 200:
             kind = f"{response.content_type!r:.80}"
             raise GarbageError(f"{name} was asked for a stream and sent {kind}: {said}")
-        error = UnavailableError if status in (408, 425, 429) or status >= 500 else RefusedError
-        raise error(f"{name} answered with status {status}: {said}")
+        if status in _AT_FAULT:
+            raise RefusedError(f"{name} answered with status {status}: {said}")
+        passing = status in (408, 425, 429) or status >= 500
+        whose = "" if passing else ", which this node's owner must mend"
+        raise UnavailableError(f"{name} answered with status {status}{whose}: {said}")
 
     async def _chunks(self, response: aiohttp.ClientResponse, query: Query) -> AsyncGenerator[Chunk, None]:
         """Chunks as they come; the finish is held back until the usage, which follows it, is known.

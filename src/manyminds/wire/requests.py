@@ -6,6 +6,7 @@ options) and `manyminds` changed, so that fields unknown to us survive.
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -51,6 +52,7 @@ class _Request(msgspec.Struct):
     manyminds: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_SCANNED_BYTES = 100_000
 _MOST_TOKENS = 2**31 - 1
 _SEEDS = 2**63  # upstreams take 64 bits
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
@@ -103,21 +105,37 @@ def _invalid(error: Exception, prefix: str = "") -> InvalidRequestError:
 
 
 def _not_finite(raw: bytes) -> InvalidRequestError | None:
-    """Python's own clients write NaN and Infinity, which JSON lacks: names the field that holds one."""
+    """Python's own clients write NaN and Infinity, which JSON lacks: names the field that holds one.
+
+    Linear. A large body would hold up everybody else, and is only told what JSON lacks.
+    """
+    if len(raw) > _SCANNED_BYTES:
+        if b"NaN" not in raw and b"Infinity" not in raw:
+            return None
+        return InvalidRequestError("the body is not valid JSON, which has no NaN and no Infinity.")
     try:
-        value = json.loads(raw)
+        path = _path_of_not_finite(json.loads(raw))
     except (ValueError, RecursionError):
         return None
-    trail = [("", value)]
-    while trail:
-        path, value = trail.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            where = f"`{path}`" if path else "the body"
-            return InvalidRequestError(f"{where} must be a finite number, not {value}.", param=path or None)
-        if isinstance(value, dict):
-            trail += [(f"{path}.{key}".lstrip("."), inner) for key, inner in value.items()]
-        elif isinstance(value, list):
-            trail += [(f"{path}[{i}]", inner) for i, inner in enumerate(value)]
+    if path is None:
+        return None
+    path = path.removeprefix(".")[:200]
+    where = f"`{path}`" if path else "the body"
+    return InvalidRequestError(f"{where} must be a finite number, not NaN or Infinity.", param=path or None)
+
+
+def _path_of_not_finite(value: Any) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    steps: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        steps = ((f".{key}", inner) for key, inner in value.items())
+    elif isinstance(value, list):
+        steps = ((f"[{i}]", inner) for i, inner in enumerate(value))
+    for step, inner in steps:
+        below = _path_of_not_finite(inner)
+        if below is not None:
+            return step + below
     return None
 
 

@@ -1,0 +1,65 @@
+"""The panel of an answer as a table: who said what, how much it counted and what it cost."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from manyminds.types import PanelEntry, Report
+
+__all__ = ["show"]
+
+_NUMBERS = {"weight": 6, "p(right)": 8, "seconds": 7, "cost": 9, "credit": 6}  # columns and their widths
+_LEGIBLE = 12  # characters of an answer that the panel shows at least
+
+
+def show(report: Report, *, full: bool) -> None:
+    """On standard error."""
+    console = Console(stderr=True)
+    longest = max(len(entry.expert) for entry in report.panel)
+    names, room, numbers = _columns(console.width, longest)
+    table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)
+    table.add_column("expert", overflow="fold", width=names)
+    table.add_column("answer", overflow="ellipsis", no_wrap=not full, width=room)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True, width=_NUMBERS[heading])
+    shares = {a.source: a.share for a in report.attribution}
+    for entry in report.panel:
+        cells = {
+            "weight": f"{entry.weight:.2f}",
+            "p(right)": "–" if entry.correct_probability is None else f"{entry.correct_probability:.2f}",
+            "seconds": f"{entry.seconds:.2f}",
+            "cost": f"${entry.cost_usd:.6f}",
+            "credit": f"{shares.get(entry.source, 0.0):.0%}",
+        }
+        table.add_row(Text(entry.expert), Text(_said(entry)), *(cells[heading] for heading in numbers))
+    console.print(table)
+
+
+def _columns(width: int, longest: int) -> tuple[int, int, list[str]]:
+    """Widths of the expert's and the answer's column, and the numbers for which there is room beside them."""
+    names = min(longest, max(width // 3, 12))
+    numbers = list(_NUMBERS)
+    for least in ("", "seconds", "cost", "weight", "credit"):  # what can be spared goes first
+        numbers = [heading for heading in numbers if heading != least]
+        room = width - names - sum(_NUMBERS[heading] for heading in numbers) - 2 * (len(numbers) + 2)
+        if room >= _LEGIBLE:
+            break
+    return names, max(room, _LEGIBLE), numbers
+
+
+def _said(entry: PanelEntry) -> str:
+    """The answer or the error, and how it came about where that is not the usual way."""
+    how: str = "" if entry.status == "ok" else entry.status
+    if entry.method == "fuse":
+        how = f"fuser {how}" if how else "fused"
+    return ": ".join(part for part in (how, " ".join((entry.error or entry.answer).split())) if part)
+
+
+def _title(report: Report) -> str:
+    parts = [f"{report.policy}: {report.strategy}"]
+    if report.agreement is not None:
+        parts.append(f"agreement {report.agreement:.0%}")
+    if report.probability is not None:
+        parts.append(f"probability {report.probability:.2f}")
+    parts.append(f"${report.cost_usd:.6f}")
+    return ", ".join(parts)

@@ -1,0 +1,55 @@
+"""Which requests come from a web page that has no business here. Knows headers alone.
+
+A page of any site may make its reader's browser send requests to the reader's own machine, and cannot forge
+what the browser says in `Host`, `Origin` and `Sec-Fetch-Site`. Other clients send no `Origin`.
+"""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from manyminds.errors import ForbiddenError
+
+__all__ = ["check_origin"]
+
+
+def check_origin(scope: Scope, *, loopback: bool) -> None:
+    """Refuses what pages of other sites send to `/v1`, and on a loopback address whoever calls it by a name.
+
+    Such a name is one that a site has pointed at this machine (DNS rebinding): for the browser, the site's
+    pages and this node are one origin then.
+
+    Raises: ForbiddenError.
+    """
+    headers = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    name = _name(f"//{host}")
+    if loopback and host and not _is_loopback(name):
+        raise ForbiddenError(
+            f"This node serves its own machine: call it by 127.0.0.1 or localhost, not by {host!r:.80}."
+        )
+    if not scope["path"].startswith("/v1/"):
+        return
+    origin = headers.get(b"origin")
+    from_here = origin is None
+    if origin is not None:
+        page = _name(origin.decode("latin-1"))
+        from_here = bool(page) and (page == name or (loopback and _is_loopback(page)))
+    if not from_here or headers.get(b"sec-fetch-site") == b"cross-site":
+        raise ForbiddenError("This request comes from a web page of another site: it may not use this node.")
+
+
+def _name(url: str) -> str:
+    """The host's name or address, in lower case and without its port; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
