@@ -99,8 +99,8 @@ def test_the_panel_spares_numbers_before_answers(
     assert max(map(len, err.splitlines())) <= width
     assert all(word in err for word in ("expert", "p(right)", "0.91", "Canberra"))
     assert "qwen2.5-coder-0.5b" in "".join(line.split("  ")[0].strip() for line in err.splitlines())
-    headings = [word for word in ("seconds", "cost", "weight", "credit") if word not in err]
-    assert headings == ["seconds", "cost", "weight", "credit"][:spared]
+    headings = [word for word in ("seconds", "cost", "weight", "impact") if word not in err]
+    assert headings == ["seconds", "cost", "weight", "impact"][:spared]
 
 
 def test_a_fuser_that_failed_is_not_called_an_answer(

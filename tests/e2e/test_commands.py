@@ -34,7 +34,7 @@ def test_ask_streams_the_answer_and_shows_the_panel(tmp_path: Path) -> None:
     need()
     out, err = start(tmp_path, "ask", "What is the capital of Australia?").communicate(timeout=60)
     assert out == "The capital of Australia is Canberra.\n"
-    assert all(word in err for word in (SMOL, "qwen2.5-coder-0.5b", "select", "credit"))
+    assert all(word in err for word in (SMOL, "qwen2.5-coder-0.5b", "select", "impact"))
 
 
 def test_ask_prints_json_and_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The panel of an answer as a table: who said what, how much it counted and what it cost."""
+"""The panel of an answer as a table: who said what, how much it counted and what it cost.
+
+`impact` is the attribution: how far the posterior would move without that source, as a share.
+"""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,8 +11,9 @@ from manyminds.types import PanelEntry, Report
 
 __all__ = ["show"]
 
-_NUMBERS = {"weight": 6, "p(right)": 8, "seconds": 7, "cost": 9, "credit": 6}  # columns and their widths
-_LEGIBLE = 12  # characters of an answer that the panel shows at least
+_NUMBERS = {"weight": 6, "p(right)": 8, "seconds": 7, "cost": 9, "impact": 6}  # columns and their widths
+_LEGIBLE = 12  # characters of an answer that fit into a line at least
+_LINES = 4  # of an answer that is not shown in full
 
 
 def show(report: Report, *, full: bool) -> None:
@@ -19,7 +23,7 @@ def show(report: Report, *, full: bool) -> None:
     names, room, numbers = _columns(console.width, longest)
     table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)
     table.add_column("expert", overflow="fold", width=names)
-    table.add_column("answer", overflow="ellipsis", no_wrap=not full, width=room)
+    table.add_column("answer", overflow="fold", width=room)
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True, width=_NUMBERS[heading])
     shares = {a.source: a.share for a in report.attribution}
@@ -29,9 +33,12 @@ def show(report: Report, *, full: bool) -> None:
             "p(right)": "–" if entry.correct_probability is None else f"{entry.correct_probability:.2f}",
             "seconds": f"{entry.seconds:.2f}",
             "cost": f"${entry.cost_usd:.6f}",
-            "credit": f"{shares.get(entry.source, 0.0):.0%}",
+            "impact": f"{shares.get(entry.source, 0.0):.0%}",
         }
-        table.add_row(Text(entry.expert), Text(_said(entry)), *(cells[heading] for heading in numbers))
+        said = _said(entry)
+        if not full and len(said) > _LINES * room:
+            said = said[: _LINES * room - 1] + "…"
+        table.add_row(Text(entry.expert), Text(said), *(cells[heading] for heading in numbers))
     console.print(table)
 
 
@@ -39,7 +46,7 @@ def _columns(width: int, longest: int) -> tuple[int, int, list[str]]:
     """Widths of the expert's and the answer's column, and the numbers for which there is room beside them."""
     names = min(longest, max(width // 3, 12))
     numbers = list(_NUMBERS)
-    for least in ("", "seconds", "cost", "weight", "credit"):  # what can be spared goes first
+    for least in ("", "seconds", "cost", "weight", "impact"):  # what can be spared goes first
         numbers = [heading for heading in numbers if heading != least]
         room = width - names - sum(_NUMBERS[heading] for heading in numbers) - 2 * (len(numbers) + 2)
         if room >= _LEGIBLE:
