@@ -543,3 +543,21 @@ def test_a_busy_child_is_not_taken_for_a_deaf_one() -> None:
 
     before, after = asyncio.run(main())
     assert before == after
+
+
+def test_a_crowd_is_served_by_one_child() -> None:
+    """Whoever waits holds no thread of the child, so that it stays able to say how it is."""
+    need()
+
+    async def main() -> tuple[int, int, list[str]]:
+        async with local() as expert:
+            await expert.start()
+            before = pid_of(expert)
+            asked = [ask("Write a long story about the sea.", max_tokens=250), *[ask(max_tokens=2)] * 15]
+            texts = await asyncio.gather(*(text_of(expert, query) for query in asked))
+            return before, pid_of(expert), texts
+
+    before, after, texts = asyncio.run(main())
+    assert before == after
+    assert len(texts[0]) > 500
+    assert len(set(texts[1:])) == 1

@@ -57,6 +57,7 @@ class Local:
         self._connect = connect
         self._session = session
         self._lock = asyncio.Lock()
+        self._turn = asyncio.Lock()  # the child has one slot: who waits for it waits here, and can leave
         self._child: Child | None = None
         self._failures = 0
         self._failure = ""  # what the last one said
@@ -105,6 +106,11 @@ class Local:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`. A child found dead before the first chunk is started anew, once."""
+        async with self._turn, aclosing(self._generate(query)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _generate(self, query: Query) -> AsyncGenerator[Chunk, None]:
         for attempt in range(2):
             child = await self._ready()
             begun = False
@@ -126,16 +132,17 @@ class Local:
         One request scores the first tokens of all options, one more each later token: the prompt is
         evaluated once and then cached. A child found dead is started anew, once. Raises: ExpertError.
         """
-        child = await self._ready()
-        self._doubted = True
-        try:
-            scores = await self._score(child, query, options)
-        except CutError:
-            if not await self._died(child):
-                raise
-            scores = await self._score(await self._ready(), query, options)
-        self._doubted = False
-        return scores
+        async with self._turn:
+            child = await self._ready()
+            self._doubted = True
+            try:
+                scores = await self._score(child, query, options)
+            except CutError:
+                if not await self._died(child):
+                    raise
+                scores = await self._score(await self._ready(), query, options)
+            self._doubted = False
+            return scores
 
     async def _hears(self, child: Child) -> bool:
         """Whether the child answers at all, which it does at once also while it generates."""
