@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,17 @@ ANSWERS = (
     Answer("b", "bob", "cut", "fo", stage=1, seconds=0.2, error=CutError("it said: PROMPT")),
 )
 OUTCOMES = (Outcome("r", "a", "ok", 0.1, 0.3, 2, 1.0), Outcome("r", "b", "cut", None, 0.2, 0))
+
+
+def counted(ledger: Ledger) -> dict[str, int]:
+    """Rows that are there."""
+    rows = ledger.recent(1_000_000)
+    return {"requests": len(rows), "calls": sum(len(row["calls"]) for row in rows)}
+
+
+def cost(ledger: Ledger) -> float:
+    """Of all calls."""
+    return math.fsum(call["cost_usd"] for row in ledger.recent(1_000_000) for call in row["calls"])
 
 
 def entry(answer: Answer, weight: float, cost_usd: float) -> PanelEntry:
@@ -131,24 +143,6 @@ def test_only_its_owner_may_read_it(ledger: Ledger, file: Path) -> None:
     assert {path.stat().st_mode & 0o077 for path in file.parent.iterdir()} == {0}
 
 
-def test_totals_add_up(ledger: Ledger) -> None:
-    nothing = {"requests": 0, "calls": 0, "cost_usd": 0.0, "saved_usd": 0.0, "experts": {}}
-    assert ledger.totals() == nothing
-    ledger.record(report("1"), ask(), ANSWERS, "4", "ok", 0.4)
-    ledger.record(report("2"), ask(), ANSWERS[:1], "4", "ok", 0.4)
-    ledger.record(report("3"), ask(), (), "", "no_expert", 0.1)
-    assert ledger.totals() == {
-        "requests": 3,
-        "calls": 3,
-        "cost_usd": pytest.approx(0.004),
-        "saved_usd": pytest.approx(0.03),
-        "experts": {
-            "a": {"calls": 2, "cost_usd": pytest.approx(0.002)},
-            "b": {"calls": 1, "cost_usd": 0.002},
-        },
-    }
-
-
 def test_recent_is_newest_first_and_limited(ledger: Ledger) -> None:
     for name in ("1", "2", "3"):
         ledger.record(report(name), ask(), ANSWERS, "4", "ok", 0.4)
@@ -173,7 +167,7 @@ def test_a_request_that_cannot_be_recorded_whole_is_not_recorded(ledger: Ledger)
     with pytest.raises(LedgerError) as caught:
         ledger.record(report(), ask(), ANSWERS, "4", "ok", 0.4, (broken,))
     assert "PROMPT" not in caught.value.message
-    assert ledger.totals()["requests"] == ledger.totals()["calls"] == 0
+    assert counted(ledger)["requests"] == counted(ledger)["calls"] == 0
 
 
 def test_a_value_that_fits_no_column_is_refused(ledger: Ledger) -> None:
@@ -184,13 +178,13 @@ def test_a_value_that_fits_no_column_is_refused(ledger: Ledger) -> None:
     ):
         with pytest.raises(LedgerError):
             ledger.record(report(), ask(), (Answer(name, "s", "ok", usage=usage),), "", "ok", 0.0)
-    assert ledger.totals()["requests"] == 0
+    assert counted(ledger)["requests"] == 0
 
 
 def test_threads_may_share_it(ledger: Ledger) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: ledger.record(report(str(i)), ask(), ANSWERS, "", "ok", 0.0), range(40)))
-    assert ledger.totals()["calls"] == 80
+    assert counted(ledger)["calls"] == 80
 
 
 @given(costs=st.lists(st.decimals(0, 10, places=3).map(float), max_size=6))
@@ -203,7 +197,7 @@ def test_totals_are_the_sum_of_what_was_recorded(
             answer = Answer("a", "alice", "ok", usage=Usage(cost_usd=cost_usd))
             one = Report(str(i), "auto", "pass", (), None, None, (), cost_usd, 0.0)
             ledger.record(one, ask(), (answer,), "", "ok", 0.0)
-        assert ledger.totals()["cost_usd"] == pytest.approx(sum(costs))
+        assert cost(ledger) == pytest.approx(sum(costs))
         assert sum(row["cost_usd"] for row in ledger.recent(10)) == pytest.approx(sum(costs))
 
 
@@ -212,7 +206,7 @@ def test_it_is_found_again_after_closing(ledger: Ledger, file: Path) -> None:
     ledger.close()
     ledger.close()
     with closing(Ledger(f"sqlite:///{file}")) as again:
-        assert again.totals()["requests"] == 1
+        assert counted(again)["requests"] == 1
     with closing(sqlite3.connect(file)) as raw:
         assert raw.execute("SELECT version FROM schema").fetchall() == [(SCHEMA,)]
         assert raw.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
@@ -240,7 +234,7 @@ def test_several_processes_write_at_once(file: Path) -> None:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     with closing(Ledger(f"sqlite:///{file}")) as ledger:
-        assert (ledger.totals()["requests"], ledger.totals()["calls"]) == (150, 300)
+        assert (counted(ledger)["requests"], counted(ledger)["calls"]) == (150, 300)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a signal that cannot be caught")
@@ -255,7 +249,7 @@ def test_a_killed_process_leaves_no_half_request(file: Path) -> None:
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     with closing(Ledger(f"sqlite:///{file}")) as ledger:
-        totals = ledger.totals()
+        totals = counted(ledger)
         assert totals["requests"] > 5
         assert totals["calls"] == 2 * totals["requests"]
 
@@ -324,7 +318,7 @@ def test_a_lock_is_named_and_passes(ledger: Ledger, file: Path) -> None:
             raw.execute("BEGIN EXCLUSIVE")
             with pytest.raises(LedgerError, match="locked by another process"):
                 hasty.record(report(), ask(), ANSWERS, "4", "ok", 0.4)
-            assert hasty.totals()["requests"] == 0  # reading needs no lock
+            assert counted(hasty)["requests"] == 0  # reading needs no lock
             assert "locked by another process" in refusal(f"sqlite:///{file}")
         hasty.record(report(), ask(), ANSWERS, "4", "ok", 0.4)
-        assert hasty.totals()["requests"] == 1
+        assert counted(hasty)["requests"] == 1

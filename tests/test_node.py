@@ -170,21 +170,21 @@ def test_a_model_that_fails_to_load_is_said_and_is_not_running(
     gguf(tmp_path / "bad.gguf")
     bad = '[local]\ntier = "none"\n[[expert]]\nname = "bad"\nkind = "local"\npath = "bad.gguf"\n'
 
-    async def story(text: str) -> list[tuple[bool, list[str], bool]]:
+    async def story(text: str) -> list[tuple[list[str], bool]]:
         (tmp_path / "manyminds.toml").write_text(text)
         config = load(tmp_path / "manyminds.toml", {"MANYMINDS_HOME": str(tmp_path / "home")}, {})
         async with Node(config, {}) as node:
-            before = (node.loaded, node.running, node.ready)
+            before = (node.running, node.ready)
             await node.load()
-            return [before, (node.loaded, node.running, node.ready)]
+            return [before, (node.running, node.ready)]
 
     with caplog.at_level(logging.ERROR):
-        assert asyncio.run(story(bad)) == [(False, [], False), (False, [], False)]
+        assert asyncio.run(story(bad)) == [([], False), ([], False)]
     assert "bad" in caplog.text
-    assert asyncio.run(story(bad + REMOTE)) == [(False, ["far"], False), (False, ["far"], True)]
+    assert asyncio.run(story(bad + REMOTE)) == [(["far"], False), (["far"], True)]
     none = '[local]\ntier = "none"\n'
-    assert asyncio.run(story(none + REMOTE)) == [(True, ["far"], False), (True, ["far"], True)]
-    assert asyncio.run(story(none)) == [(True, [], False), (True, [], True)]
+    assert asyncio.run(story(none + REMOTE)) == [(["far"], False), (["far"], True)]
+    assert asyncio.run(story(none)) == [([], False), ([], True)]
 
 
 def test_a_model_that_died_can_be_asked_again(tmp_path: Path) -> None:
@@ -199,6 +199,6 @@ def test_a_model_that_died_can_be_asked_again(tmp_path: Path) -> None:
             os.kill(model.pid, signal.SIGKILL)
             while any(m.pid for m in node.locals):  # noqa: ASYNC110 - another process sets no Event
                 await asyncio.sleep(0)
-            assert (node.loaded, node.running, node.ready) == (True, ["smollm2-135m"], True)
+            assert (node.running, node.ready) == (["smollm2-135m"], True)
 
     asyncio.run(story())

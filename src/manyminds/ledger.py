@@ -118,25 +118,6 @@ class Ledger:
                 if new:
                     connection.execute(self._tables.tables[name].insert(), new)
 
-    def totals(self) -> dict[str, Any]:
-        """Sums over all that was recorded: requests, calls, cost_usd, saved_usd; experts by name."""
-        import sqlalchemy as sa
-
-        requests, calls = self._tables.tables["requests"].c, self._tables.tables["calls"].c
-        count, cost = sa.func.count(), sa.func.coalesce(sa.func.sum(calls.cost_usd), 0.0)
-        saved = sa.func.coalesce(sa.func.sum(requests.saved_usd), 0.0)
-        by_expert = sa.select(calls.expert, count, cost).group_by(calls.expert).order_by(calls.expert)
-        with _explaining(self._file), self._engine.connect() as connection:
-            n, saved_usd = connection.execute(sa.select(sa.func.count(requests.id), saved)).one()
-            experts = {name: {"calls": m, "cost_usd": usd} for name, m, usd in connection.execute(by_expert)}
-        return {
-            "requests": n,
-            "calls": sum(expert["calls"] for expert in experts.values()),
-            "cost_usd": sum(expert["cost_usd"] for expert in experts.values()),
-            "saved_usd": saved_usd,
-            "experts": experts,
-        }
-
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest requests, newest first, each with its `calls`."""
         requests, calls = self._tables.tables["requests"], self._tables.tables["calls"]

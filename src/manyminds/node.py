@@ -189,11 +189,6 @@ class Node:
         self._loading = False
 
     @property
-    def loaded(self) -> bool:
-        """Whether every local model has been loaded."""
-        return self._started >= {expert.card.name for expert in self.locals}
-
-    @property
     def running(self) -> list[str]:
         """Names of the experts that can be asked: all but local models that have not been loaded.
 

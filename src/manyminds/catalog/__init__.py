@@ -95,7 +95,6 @@ class Model:
     tokens_per_s: float = 0.0  # generated, one thread
     ttft_s: float = 0.0
     memory_mb: int = 0
-    bos: bool = False  # token-id prompts need the begin-of-sequence token in front
     chat: bool = False  # has a chat template
     scores: bool = False  # its likelihoods of given options tell right from wrong
 

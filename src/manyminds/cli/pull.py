@@ -61,7 +61,13 @@ def pull(
     if as_json:
         print_json(
             [
-                {"model": p.file.model, "path": str(p.path), "sha256": p.file.sha256, "bytes": p.file.bytes}
+                {
+                    "model": p.file.model,
+                    "path": str(p.path),
+                    "bytes": p.file.bytes,
+                    "sha256": p.file.sha256,
+                    "unofficial": p.file.unofficial,
+                }
                 for p in pulled
             ]
         )
