@@ -244,3 +244,46 @@ def test_a_weight_of_zero_has_no_effect() -> None:
     experts = [scripted("a", Script(text="43")), scripted("b", Script(text="44"), accuracy=0.99)]
     text, _ = run(answer(network(*experts), ask("What is 17 + 26?", limits=Limits(weights={"b": 0.0}))))
     assert text == "43"
+
+
+@pytest.mark.parametrize("policy", ["auto", "cheap", "fast"])
+@pytest.mark.parametrize("text", ["What is 17 + 26?", "Why do cats purr?"])
+def test_others_stand_in_where_the_whole_panel_fails(policy: str, text: str) -> None:
+    down = [scripted(name, Script(fail_before=UnavailableError("down")), accuracy=0.9) for name in "abc"]
+    net = network(*down, scripted("z", Script(text="It is 43."), accuracy=0.3))
+    found, report = run(answer(net, ask(text, limits=Limits(policy=policy, panel=2))))
+    assert found == "It is 43."
+    assert {entry.expert: entry.status for entry in report.panel}["z"] == "ok"
+    assert sum(a.share for a in report.attribution) == pytest.approx(1.0)
+
+
+def test_nobody_stands_in_for_an_expert_asked_by_name() -> None:
+    net = network(
+        scripted("a", Script(fail_before=UnavailableError("down"))), scripted("b", Script(text="b"))
+    )
+    with pytest.raises(AllExpertsFailedError):
+        run(answer(net, ask("Why?", model="a")))
+
+
+def test_reserves_are_not_asked_while_the_panel_answers() -> None:
+    experts = [scripted(name, Script(text="It is 43.")) for name in "abcde"]
+    run(answer(network(*experts), ask("What is 17 + 26?", limits=Limits(panel=2))))
+    assert sum(expert.asked for expert in experts) == 2
+
+
+def test_above_the_width_of_the_index_wishes_still_count() -> None:
+    many = [scripted(f"e{i:02}", Script(text="43"), skills=("arithmetic",)) for i in range(70)]
+    plain = [scripted(f"p{i:02}", Script(text="44")) for i in range(70)]
+    net = network(*many, *plain, embed=words)
+    for name in ("e69", "p69"):
+        _, report = run(answer(net, ask("What is 17 + 26?", limits=Limits(include=(name,)))))
+        assert [entry.expert for entry in report.panel] == [name]
+    _, report = run(answer(network(*plain, embed=words), ask("What is 17 + 26?")))
+    assert len(report.panel) == 3
+
+
+def test_a_nested_networks_whole_cost_is_counted() -> None:
+    inner = network(scripted("x", Script(text="43")), scripted("y", Script(text="43")))
+    _, alone = run(answer(inner, ask("What is 17 + 26?")))
+    _, report = run(answer(network(inner), ask("What is 17 + 26?")))
+    assert report.cost_usd == pytest.approx(alone.cost_usd)

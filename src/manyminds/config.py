@@ -73,12 +73,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     default: Annotated[
         Literal["auto", "max", "cheap", "fast"],
-        Meta(description="Policy of a request that names none: auto, max, cheap or fast."),
+        Meta(description="Policy of the model `auto`: auto, max, cheap or fast."),
     ] = "auto"
     deadline_s: Annotated[float, Meta(gt=0, description="Seconds until a request must be answered.")] = 60.0
     budget_usd: Annotated[
         Annotated[float, Meta(ge=0)] | None,
-        Meta(description="Most that one request may cost; unset is no limit."),
+        Meta(description="Most that one request may be expected to cost; unset is no limit."),
     ] = None
     first_token_s: Annotated[float, Meta(gt=0, description="Seconds to an expert's first token.")] = 30.0
     idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0

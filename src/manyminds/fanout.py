@@ -17,6 +17,7 @@ from manyminds.errors import (
     CutError,
     ExpertError,
     GarbageError,
+    InvalidRequestError,
     ManymindsError,
     RefusedError,
     SlowError,
@@ -63,6 +64,7 @@ class Fanout:
         self._enough = enough
         self._quorum = route.quorum
         self._waiting = _stages(route.calls)
+        self._reserve = list(route.reserve)
         self._arrivals: list[_Arrival] = []
         self._closed = False
         self._changed = asyncio.Event()
@@ -119,6 +121,7 @@ class Fanout:
         """See `types.Arrivals`."""
         self._closed = True
         self._waiting.clear()
+        self._reserve.clear()
         others = [a for a in self._arrivals if a is not keep]
         for arrival in others:
             arrival.cancel()
@@ -144,6 +147,8 @@ class Fanout:
             self._changed.clear()
             await self._changed.wait()
             return True
+        if not self._waiting and self._reserve and not any(a.status == "ok" for a in self.answers):
+            self._waiting.append([self._reserve.pop(0)])
         if self._closed or not self._waiting or asyncio.get_running_loop().time() >= self.deadline:
             return False
         for call in self._waiting.pop(0):
@@ -261,8 +266,10 @@ class _Arrival:
 
     def _unexpected(self, failure: BaseException) -> ExpertError:
         """A nested network refused, or an expert broke its contract: its call fails, the request does not."""
-        if isinstance(failure, ManymindsError):
+        if isinstance(failure, InvalidRequestError):
             return RefusedError(failure.message)
+        if isinstance(failure, ManymindsError):
+            return UnavailableError(failure.message)
         return GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r:.300}")
 
     def _failed(self, deadline: float) -> Status:

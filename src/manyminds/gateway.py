@@ -31,6 +31,7 @@ from manyminds.types import (
     Route,
     Router,
     Strategy,
+    Usage,
 )
 
 __all__ = ["Gateway", "Parts", "Record"]
@@ -105,7 +106,8 @@ class Gateway:
                 report = await self._record(query, route, combiner, calls.answers, text, status, seconds)
         if last is None:
             raise CutError("The answer ended before it was finished.")
-        yield replace(last, report=report)
+        usage = replace(last.usage or Usage(), cost_usd=report.cost_usd)  # what all of it took
+        yield replace(last, usage=usage, report=report)
 
     # --- receive ---
 
@@ -142,13 +144,18 @@ class Gateway:
         names: Sequence[str] = sorted(experts)
         if query.model in experts:
             names = [query.model]
-        elif len(names) > _CANDIDATES and query.vector is not None:
-            names = [
-                name
-                for name, _ in self._parts.index.search(query.vector, _CANDIDATES).hits
-                if name in experts
-            ]
+        elif len(names) > _CANDIDATES:
+            names = self._narrowed(
+                query, [name for name in names if _meets(experts[name].card, query)] or names
+            )
         return self._parts.router.route(query, [experts[name].card for name in names], query.limits)
+
+    def _narrowed(self, query: Query, names: Sequence[str]) -> list[str]:
+        """The nearest of these by skill; those that state none come last, and count where there is room."""
+        index, known = self._parts.index, set(names)
+        hits = index.search(query.vector, len(index)).hits if query.vector is not None and len(index) else ()
+        near = [name for name, _ in hits if name in known]
+        return [*near, *(name for name in names if name not in index or not near)][:_CANDIDATES]
 
     # --- call ---
 
@@ -156,11 +163,12 @@ class Gateway:
         """All calls at once under one deadline; they stop when there is enough posterior mass."""
 
         async def enough(answers: Sequence[Answer]) -> bool:
+            # Also where nothing could be enough: it fills the encoder's memory away from the event loop.
             posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
-            return posterior.best >= route.threshold
+            return route.threshold < 1 and posterior.best >= route.threshold
 
         patience = replace(self._patience, deadline_s=query.limits.deadline_s or self._patience.deadline_s)
-        return Fanout(query, route, self._parts.experts, patience, enough if route.threshold < 1 else None)
+        return Fanout(query, route, self._parts.experts, patience, enough)
 
     # --- record ---
 
@@ -180,8 +188,8 @@ class Gateway:
         """
         report = _report(query, route, combiner, answers)
         outcomes = [_outcome(query, answer) for answer in answers if answer.status != "cancelled"]
-        for outcome in outcomes:
-            self._parts.router.observe(outcome)
+        for answer in answers:
+            self._parts.router.observe(_outcome(query, answer))
         try:
             await asyncio.to_thread(
                 self._parts.record, report, query, answers, text, status, seconds, outcomes
@@ -191,9 +199,15 @@ class Gateway:
         return report
 
 
+def _meets(card: Card, query: Query) -> bool:
+    """Whether the router could choose it at all, by what needs no prediction."""
+    include, names = set(query.limits.include), {card.name, card.source}
+    return query.demands <= card.offers and (not include or bool(include & names))
+
+
 def _report(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Report:
     drafts = [answer for answer in answers if answer.method != "fuse"]
-    fused = any(answer.method == "fuse" and answer.status == "ok" for answer in answers)
+    fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
     strategy: Strategy = "select" if route.strategy == "fuse" and not fused else route.strategy
     posterior = combiner.posterior(query, route, drafts)
     candidates = combiner.candidates(query, route, drafts)
@@ -246,7 +260,7 @@ def _entry(
 
 def _best_single_cost(route: Route, answers: Sequence[Answer]) -> float:
     """What the best single expert took, or would have taken as the router expects."""
-    asked = [a.usage.cost_usd for a in answers if a.expert == route.best_single and a.status != "cancelled"]
+    asked = [a.usage.cost_usd for a in answers if a.expert == route.best_single and a.status == "ok"]
     return asked[0] if asked else route.best_single_cost_usd
 
 

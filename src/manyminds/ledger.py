@@ -86,7 +86,7 @@ class Ledger:
     ) -> None:
         """Adds a request with all its calls and outcomes, or nothing. Blocks, at most about `busy_s`.
 
-        `text` is the released answer; `status` is "ok" or an error's code; `seconds` is how long the
+        `text` is the released answer; `status` is ok, cut, failed or cancelled; `seconds` is how long the
         whole request took.
         """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -259,6 +259,7 @@ class Route:
     threshold: float = 1.0  # enough posterior mass to stop asking
     quorum: int | None = None
     fuser: str | None = None
+    reserve: tuple[Call, ...] = ()  # asked one after another, only while nobody has answered
     expected_accuracy: float = 0.0
     expected_cost_usd: float = 0.0
     expected_latency_s: float = 0.0
@@ -266,8 +267,13 @@ class Route:
     best_single_cost_usd: float = 0.0
 
     def call_of(self, expert: str) -> Call | None:
-        """The panel's call of that expert, if it has one."""
-        return next((call for call in self.calls if call.expert == expert), None)
+        """The call of that expert on the panel or in reserve, if it has one."""
+        return next((call for call in self.everyone if call.expert == expert), None)
+
+    @property
+    def everyone(self) -> tuple[Call, ...]:
+        """The panel and its reserve."""
+        return (*self.calls, *self.reserve)
 
 
 @dataclass(frozen=True, slots=True)

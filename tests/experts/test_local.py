@@ -403,7 +403,7 @@ def test_the_child_dies_with_its_parent() -> None:
     assert has_ended(child)
 
 
-def test_giving_up_while_it_loads_leaves_no_process() -> None:
+def test_a_load_goes_on_when_its_caller_gives_up_and_ends_with_its_expert() -> None:
     def children() -> set[str]:
         return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
@@ -413,11 +413,20 @@ def test_giving_up_while_it_loads_leaves_no_process() -> None:
             loading = asyncio.create_task(expert.start())
             while children() == before and not loading.done():  # noqa: ASYNC110 - a process is no event
                 await asyncio.sleep(0)
+            begun = children()
             loading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await loading
-            assert children() == before
             assert await text_of(expert, ask("Hi", max_tokens=1))
+            assert children() == begun
+        assert children() == before
+        async with local() as left:
+            loading = asyncio.create_task(left.start())
+            while children() == before and not loading.done():  # noqa: ASYNC110 - a process is no event
+                await asyncio.sleep(0)
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+        assert children() == before
 
     asyncio.run(main())
 

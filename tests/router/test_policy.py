@@ -19,7 +19,7 @@ LOAD = Load(prompt_tokens=100, completion_tokens=50, context_tokens=600)
 
 def expert(name: str, p: float, cost_usd: float = 0.0, latency_s: float = 1.0, **card: object) -> Prediction:
     made = replace(Card(name, "scripted"), **card)  # type: ignore[arg-type]
-    return Prediction(made, made.source or name, p, p, cost_usd, latency_s / 2, latency_s)
+    return Prediction(made, made.source or name, p, cost_usd, latency_s / 2, latency_s)
 
 
 def query(task: Task = NUMBER, model: str = "auto", demands: Sequence[str] = (), **sampling: int) -> Query:
@@ -403,4 +403,6 @@ def test_any_route_is_sound_and_order_free(
     if policy == "cheap" and found.strategy == "vote":
         assert found.expected_cost_usd <= found.best_single_cost_usd
     if found.strategy == "vote" and policy in {"auto", "max", "cheap"}:
-        assert found.expected_accuracy >= max(p.chance for p in panel if p.card.name == found.best_single)
+        assert found.expected_accuracy >= max(
+            p.probability for p in panel if p.card.name == found.best_single
+        )

@@ -46,7 +46,6 @@ class TestPredict:
     def test_without_evidence_the_card_is_believed(self) -> None:
         (found,) = predict([CARD], {}, {}, LOAD)
         assert found.probability == pytest.approx(0.7)
-        assert found.chance == pytest.approx(0.7 * 0.98)
         assert found.ttft_s == pytest.approx(0.3)
         assert found.latency_s == pytest.approx(0.3 + 100 / 20.0)
 
@@ -83,18 +82,13 @@ class TestPredict:
         assert found.ttft_s == pytest.approx(2.0, rel=0.1)
         assert found.latency_s == pytest.approx(2.0 + 100 / 5.0, rel=0.1)
 
-    @pytest.mark.parametrize("status", ["failed", "cut", "late"])
-    def test_failures_lower_the_chance_but_not_the_worth_of_an_answer(self, status: Status) -> None:
-        (before,) = predict([CARD], {}, {}, LOAD)
-        (found,) = predict([CARD], {"a": after(*[outcome(status)] * 4)}, {}, LOAD)
-        assert found.probability == before.probability
-        assert found.chance == pytest.approx(0.7 * (1 - 0.5), rel=0.05)
+    @pytest.mark.parametrize("status", ["failed", "cut", "late", "cancelled"])
+    def test_nobody_is_shunned_for_a_failure(self, status: Status) -> None:
+        assert predict([CARD], {"a": after(*[outcome(status)] * 9)}, {}, LOAD) == predict(
+            [CARD], {}, {}, LOAD
+        )
 
-    def test_old_failures_are_forgotten(self) -> None:
-        mended = after(*[outcome("failed")] * 20, *[outcome("ok")] * 300)
-        assert predict([CARD], {"a": mended}, {}, LOAD)[0].chance > 0.69
-
-    def test_a_cancelled_call_is_no_failure(self) -> None:
+    def test_a_cancelled_call_was_timed_to_its_first_token(self) -> None:
         assert after(outcome("cancelled")) == Evidence()
         assert after(outcome("cancelled", ttft_s=0.7)).waits == 1.0
 

@@ -53,8 +53,8 @@ class Race:
                         first = await anext(chunks)
                     except (AnswerError, StopAsyncIteration):
                         continue  # it failed before it spoke: the next one may
-                    await arrivals.cancel(keep=arrival)
                     yield first
+                    await arrivals.cancel(keep=arrival)
                     async for chunk in chunks:
                         yield chunk
                     return

@@ -47,7 +47,7 @@ def standby(route: Route, answers: Sequence[Answer]) -> Answer:
     Raises: AllExpertsFailedError, DeadlineError when all were late without a word, or RefusedError when
         all refused.
     """
-    probability = {call.expert: call.probability for call in reversed(route.calls) if call.weight}
+    probability = {call.expert: call.probability for call in reversed(route.everyone) if call.weight}
     heard = [a for a in answers if has_say(route, a)]
     if not heard:
         heard = [a for a in answers if a.status == "late" and a.text.strip() and a.expert in probability]
@@ -60,7 +60,7 @@ def failure(route: Route, answers: Sequence[Answer]) -> AnswerError:
     """Why there is nothing to release, with each expert's reason."""
     asked = [a for a in answers if a.status != "cancelled"]
     reasons = "; ".join(sorted({f"{a.expert} {_reason(a)}" for a in asked}))
-    weights = {call.expert: call.weight for call in route.calls}
+    weights = {call.expert: call.weight for call in route.everyone}
     awaited = [a for a in asked if weights.get(a.expert)]
     if awaited and all(a.status == "late" for a in awaited):
         return DeadlineError(f"The deadline passed before any answer ({reasons}): allow more time.")

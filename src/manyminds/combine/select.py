@@ -56,7 +56,7 @@ class Select:
         if winner is None:
             return standby(route, answers)
         members = [a for a, c in zip(answers, candidates, strict=True) if c == winner]
-        calls = {call.expert: score(call, _CLASSES) for call in reversed(route.calls)}
+        calls = {call.expert: score(call, _CLASSES) for call in reversed(route.everyone)}
         weights = [max(calls[a.expert], 0.0) for a in members]
         vectors = self._embed([a.text for a in members])
         closeness = [

@@ -35,7 +35,7 @@ class Vote:
         winner = likeliest(tally(route, answers, candidates, count))
         if winner is None:
             return standby(route, answers)
-        weight = {call.expert: score(call, count) for call in reversed(route.calls)}
+        weight = {call.expert: score(call, count) for call in reversed(route.everyone)}
         voters = [a for a, c in zip(answers, candidates, strict=True) if c == winner and has_say(route, a)]
         return min(voters, key=lambda a: (-weight[a.expert], a.expert, a.text))
 

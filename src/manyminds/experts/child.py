@@ -52,8 +52,9 @@ class Child:
                     line = await asyncio.wait_for(_greet(process, _wish(name, model, key)), _START_S)
                 except (OSError, ValueError):  # a TimeoutError is an OSError
                     line = b""
-                except BaseException:
-                    await _end(process)
+                except BaseException:  # it listens to nobody while it loads
+                    process.kill()
+                    await process.wait()
                     raise
                 if not line.endswith(b"\n"):
                     await _end(process)

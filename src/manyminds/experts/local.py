@@ -59,6 +59,7 @@ class Local:
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()  # the child has one slot: who waits for it waits here, and can leave
         self._child: Child | None = None
+        self._starting: asyncio.Task[Child] | None = None  # goes on when the caller that began it leaves
         self._failures = 0
         self._failure = ""  # what the last one said
         self._rest_until = 0.0
@@ -81,6 +82,11 @@ class Local:
         """Ends the child. A later call would start it again."""
         async with self._lock:
             child, self._child = self._child, None
+            starting, self._starting = self._starting, None
+            if starting is not None:
+                starting.cancel()
+                (begun,) = await asyncio.gather(starting, return_exceptions=True)
+                child = begun if isinstance(begun, Child) else child
             if child is not None:
                 await child.stop()
 
@@ -91,17 +97,22 @@ class Local:
                     self._doubted = False
                     return self._child
                 await self._child.kill()
-            now = asyncio.get_running_loop().time()
-            if self._failures >= _ATTEMPTS and now < self._rest_until:
+            loop = asyncio.get_running_loop()
+            if self._failures >= _ATTEMPTS and loop.time() < self._rest_until:
                 raise UnavailableError(f"{self._failure} It failed {self._failures} times and rests now.")
+            if self._starting is None:
+                self._starting = asyncio.create_task(Child.start(self._card.name, self._model))
             try:
-                self._child = await Child.start(self._card.name, self._model)
+                self._child = await asyncio.shield(self._starting)
             except UnavailableError as error:
+                self._starting = None
                 self._failures += 1
                 self._failure = error.message
-                self._rest_until = now + _REST_S
+                self._rest_until = loop.time() + _REST_S
                 raise
+            self._starting = None
             self._failures = 0
+            self._doubted = False
             return self._child
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:

@@ -13,7 +13,7 @@ order of the candidates changes nothing.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
@@ -32,6 +32,7 @@ _PARAMS = {
     "image": "messages",
 }  # request field of a demand, if not its name
 _RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
+_RESERVE = 3  # experts asked, one after another, where the whole panel failed
 _SHOWN = 8  # experts that an error names
 
 
@@ -168,20 +169,43 @@ def choose(policy: str, query: Query, predictions: Sequence[Prediction], limits:
     panel = _within(panel, limits.budget_usd, fuser, load)
     if fuser is not None and len(panel.members) == 1:
         strategy, fuser = "select", None  # one draft is the answer
-    return _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
+    route = _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
+    if policy == DIRECT:
+        return route
+    return replace(route, reserve=_reserve(route, ranked, query, limits))
+
+
+def _reserve(route: Route, ranked: Sequence[Prediction], query: Query, limits: Limits) -> tuple[Call, ...]:
+    """The likeliest of those who are not asked, for when all who are fail; within the budget one by one."""
+    asked = {call.expert for call in route.calls}
+    others = [p for p in ranked if p.card.name not in asked]
+    if limits.budget_usd is not None:
+        others = [p for p in others if route.expected_cost_usd + p.cost_usd <= limits.budget_usd]
+    last = max(call.stage for call in route.calls)
+    return tuple(
+        Call(
+            expert=p.card.name,
+            source=p.source,
+            probability=p.probability,
+            stage=last + i,
+            weight=_weight(p.card, limits.weights),
+            method=_method(p.card, route.strategy, query),
+        )
+        for i, p in enumerate(others[:_RESERVE], 1)
+    )
 
 
 def _by_value(p: Prediction) -> tuple[float, float, str]:
-    return (-p.chance, p.cost_usd, p.card.name)
+    return (-p.probability, p.cost_usd, p.card.name)
 
 
 def _by_cost(p: Prediction) -> tuple[float, float, str]:
-    return (p.cost_usd, -p.chance, p.card.name)
+    return (p.cost_usd, -p.probability, p.card.name)
 
 
 def _cheapest(ranked: Sequence[Prediction]) -> _Panel:
     """One expert: the cheapest that is nearly as likely to be right as the best."""
-    good = [p for p in ranked if p.chance >= ranked[0].chance - _SLACK]
+    good = [p for p in ranked if p.probability >= ranked[0].probability - _SLACK]
     return _Panel(((min(good, key=_by_cost),),))
 
 
@@ -327,15 +351,17 @@ def _accuracy(panel: _Panel, strategy: Strategy, task: Task) -> float:
     best member is counted on.
     """
     members = panel.members
-    best = max(p.chance for p in members)
+    best = max(p.probability for p in members)
     if strategy == "race":
-        return min(members, key=lambda p: (p.latency_s, p.card.name)).chance
+        return min(members, key=lambda p: (p.latency_s, p.card.name)).probability
     if strategy != "vote" or len(panel.stages) > 1:
         return best
     strongest = sorted(members, key=_by_value)[:8]  # all 2^n cases are summed
     weights = [max(log_odds(p.probability, classes(task)), 0.0) for p in strongest]
     wins = [
-        math.prod(p.chance if right else 1.0 - p.chance for p, right in zip(strongest, case, strict=True))
+        math.prod(
+            p.probability if right else 1.0 - p.probability for p, right in zip(strongest, case, strict=True)
+        )
         for case in itertools.product((False, True), repeat=len(strongest))
         if math.fsum(w if right else -w for w, right in zip(weights, case, strict=True)) > 0.0
     ]

@@ -22,20 +22,21 @@ __all__ = [
 ]
 
 _SIMILARITY_SLOPE = 2.0  # log-odds per unit of cosine; skills differ by some .3, so by some .15 in p near .5
-_CLAIM_CALLS = 4.0  # observed calls that a card's claim of speed and our prior of failure count for
+_CLAIM_CALLS = 4.0  # observed calls that a card's claim of time to first token counts for
 _CLAIM_GRADES = 8.0  # graded answers that its claim of accuracy counts for
 _CLAIM_TOKENS = 256.0  # generated tokens that its claim of tokens per second counts for
-_FAILURES = 0.02  # prior share of calls that bring no whole answer
 _DECAY = 0.98  # weight of what is known after each further call: a memory of some 50 calls
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the calls of one expert have shown. All but the grades fade with further calls."""
+    """What the calls of one expert have shown. All but the grades fade with further calls.
 
-    calls: float = 0.0
-    failures: float = 0.0
+    Failures are not among it: who is down now is the fan-out's to find, and nobody is shunned for having
+    been down once.
+    """
+
     waits: float = 0.0
     wait_s: float = 0.0  # of time to first token, over `waits` calls
     tokens: float = 0.0
@@ -60,7 +61,6 @@ class Prediction:
     card: Card
     source: str
     probability: float  # p(correct | query, it answers)
-    chance: float  # p(it answers, and correctly)
     cost_usd: float
     ttft_s: float
     latency_s: float  # to its last token
@@ -81,15 +81,12 @@ def log_odds(probability: float, classes: int = 2) -> float:
 
 
 def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
-    """Adds one call. A cancelled call shows no failure, yet its first token was timed.
+    """Adds one call, also one that was cancelled: its first token was timed.
 
     Tokens and seconds are added apart, so that the rate is that of all text and short answers do not
     swing it.
     """
     kept = evidence
-    if outcome.status != "cancelled":
-        failed = 0.0 if outcome.status == "ok" else 1.0
-        kept = replace(kept, calls=_DECAY * kept.calls + 1.0, failures=_DECAY * kept.failures + failed)
     if outcome.ttft_s is not None:
         kept = replace(kept, waits=_DECAY * kept.waits + 1.0, wait_s=_DECAY * kept.wait_s + outcome.ttft_s)
         generating_s = outcome.seconds - outcome.ttft_s
@@ -128,7 +125,6 @@ def predict(
 def _predict(card: Card, seen: Evidence, nearness: float, load: Load) -> Prediction:
     accuracy = (_CLAIM_GRADES * card.accuracy + seen.correct) / (_CLAIM_GRADES + seen.grades)
     probability = 1.0 / (1.0 + math.exp(-(log_odds(accuracy) + _SIMILARITY_SLOPE * nearness)))
-    failing = (_CLAIM_CALLS * _FAILURES + seen.failures) / (_CLAIM_CALLS + seen.calls)
     ttft_s = (_CLAIM_CALLS * card.ttft_s + seen.wait_s) / (_CLAIM_CALLS + seen.waits)
     claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01)
     s_per_token = (claimed_s + seen.token_s) / (_CLAIM_TOKENS + seen.tokens)
@@ -138,5 +134,4 @@ def _predict(card: Card, seen: Evidence, nearness: float, load: Load) -> Predict
         + load.completion_tokens * card.price_out_usd_per_m / 1e6
         + latency_s * card.price_cpu_usd_per_hour / 3600.0
     )
-    chance = probability * (1.0 - failing)
-    return Prediction(card, source_of(card), probability, chance, cost_usd, ttft_s, latency_s)
+    return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s)
