@@ -88,7 +88,7 @@ class Limits:
     """What the caller demands of an answer: the request's `manyminds` object. `None` is unset."""
 
     policy: str | None = None
-    panel: int | None = None  # experts asked at most
+    panel: int | None = None  # experts on the panel at most; others stand in only where all of it fails
     include: tuple[str, ...] = ()  # experts or sources; empty allows all
     exclude: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)  # of an expert or a source; 0 is "no vote"

@@ -26,7 +26,7 @@ __all__ = ["ask"]
 @click.option("--strategy", help="vote, select, fuse, race or pass, instead of the policy's choice.")
 @click.option("--include", multiple=True, help="Ask only this expert or source; may be repeated.")
 @click.option("--exclude", multiple=True, help="Never ask this expert or source; may be repeated.")
-@click.option("--panel", type=int, help="Experts to ask at most.")
+@click.option("--panel", type=int, help="Experts on the panel at most.")
 @click.option("--budget-usd", type=float, help="Most that the answer may be expected to cost.")
 @click.option("--deadline-s", type=float, help="Seconds until the answer must be there.")
 @click.option("--max-tokens", type=int, default=512, show_default=True, help="Length of an answer.")
