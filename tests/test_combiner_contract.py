@@ -8,9 +8,13 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from tests.combine.meaning import embed
 from tests.contracts.combiners import CHECKS, Make
+from tests.learn.made import by_hand
+
+LEARNT = by_hand(("e0", "e2", "e3", "e6"), "option", labels=("A", "B"))  # of e1, e4, e5 nothing is known
 
 KINDS: dict[str, Make] = {
     "vote": Vote,
+    "vote by what was learnt": lambda: Vote(LEARNT),
     "select": lambda: Select(embed),
     "fuse": lambda: Fuse(Vote()),
     "race": Race,

@@ -137,6 +137,7 @@ def test_limits_are_read() -> None:
         "deadline_s": 1.5,
         "quorum": 2,
         "strategy": "fuse",
+        "topic": "law",
         "explain": True,
     }
     limits = asked(manyminds=given_limits).limits
@@ -144,6 +145,7 @@ def test_limits_are_read() -> None:
         "include": ("a",),
         "exclude": ("b", "c"),
     }
+    assert asked().limits.topic == ""
 
 
 @pytest.mark.parametrize(

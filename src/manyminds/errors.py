@@ -9,6 +9,7 @@ ManymindsError                     500
 │   └── DiskFullError              500
 ├── LedgerError                    500
 ├── DataError                      500  a recorded set does not keep its schema
+├── ArtefactError                  500  what was learnt cannot be loaded
 ├── InvalidRequestError            400  the request is wrong; `param` names the field
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
@@ -33,6 +34,7 @@ from typing import Any, ClassVar
 __all__ = [
     "AllExpertsFailedError",
     "AnswerError",
+    "ArtefactError",
     "CatalogError",
     "ConfigError",
     "CutError",
@@ -124,6 +126,12 @@ class DataError(ManymindsError):
     """A recorded set does not keep its schema."""
 
     code = "data_error"
+
+
+class ArtefactError(ManymindsError):
+    """What was learnt cannot be loaded."""
+
+    code = "artefact_error"
 
 
 class InvalidRequestError(ManymindsError):

@@ -14,6 +14,7 @@ from types import TracebackType
 import aiohttp
 
 from manyminds import catalog
+from manyminds.artefact import Artefact, load
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -32,10 +33,13 @@ from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
 from manyminds.types import Card, Combiner, Expert, Limits, Strategy
 
-__all__ = ["ENCODER", "LocalModel", "Node", "estimate_mb", "local_models"]
+__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "local_models"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
+
+ARTEFACT = "artefact.npz"
+"""Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
 
 _DIMENSION = 384
 _CONNECT_S = 5.0
@@ -155,7 +159,10 @@ class Node:
         self._loading = True
 
     async def __aenter__(self) -> "Node":
-        """Opens the ledger and makes the experts; loads no model. Raises: ConfigError, LedgerError."""
+        """Opens the ledger and makes the experts; loads no model.
+
+        Raises: ConfigError, LedgerError, ArtefactError.
+        """
         async with AsyncExitStack() as stack:
             self._ledger = Ledger(self._config.ledger.url, store_text=self._config.ledger.store_text)
             stack.callback(self._ledger.close)
@@ -291,10 +298,11 @@ class Node:
         encoder = self._make_encoder()
         embed = encoder.encode if encoder else None
         index = Index(_DIMENSION)
-        router = SkillRouter(index, embed)
+        artefact = self._load_artefact()
+        router = SkillRouter(index, embed, artefact)
         for card in self.cards:
             router.admit(card)
-        vote = Vote()
+        vote = Vote(artefact)
         select = Select(embed) if embed else vote
         race = Race()
         combiners: dict[Strategy, Combiner] = {
@@ -308,6 +316,11 @@ class Node:
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
         return Gateway(Card("manyminds", "gateway", source="manyminds"), parts, patience, defaults)
+
+    def _load_artefact(self) -> Artefact | None:
+        """What `manyminds train` has written, if it has."""
+        path = self._config.home / ARTEFACT
+        return load(path) if path.exists() else None
 
     def _make_encoder(self) -> Encoder | None:
         """The encoder where it has been pulled; without it the router goes by prices and priors alone."""

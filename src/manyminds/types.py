@@ -47,7 +47,7 @@ __all__ = [
     "Usage",
 ]
 
-Kind: TypeAlias = Literal["option", "number", "json", "span", "text"]
+Kind: TypeAlias = Literal["option", "number", "json", "span", "exact", "text"]
 """What makes two answers comparable: see `canonical`."""
 
 Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass"]
@@ -96,6 +96,7 @@ class Limits:
     deadline_s: float | None = None
     quorum: int | None = None  # combine as soon as this many answers are in
     strategy: Strategy | None = None
+    topic: str = ""  # what the question is about, in a word of the set that was learnt from
     explain: bool = False
 
 

@@ -71,15 +71,18 @@ def test_says_what_was_recorded(tmp_path: Path) -> None:
     assert ask(expert, "Q1") == ask(expert, request_id="1") == ask(expert, "Q1", "some-uuid") == recorded
 
 
-def test_raw_text_goes_before_the_canonical_answer(tmp_path: Path) -> None:
+def test_it_says_the_canonical_answer_and_an_abstention_says_nothing(tmp_path: Path) -> None:
     said = [
-        answer("1", raw="It is 4.", prompt_tokens=12.0, completion_tokens=3.0),
-        answer("2", answer=None, raw="Eh"),
+        answer("1", raw="It is 4.", prompt_tokens=12.0, completion_tokens=3.0, confidence=0.25),
+        answer("2", answer=None, raw="Eh", completion_chars=2.0),
     ]
     silent = answer("3", answer=None, extracted=False, correct=0.0)
     (expert,) = open_set(write_set(tmp_path, [question(i) for i in "123"], [*said, silent])).experts()
-    assert ask(expert, "Q1") == Chunk("It is 4.", finish_reason="stop", usage=Usage(12, 3, cost_usd=0.25))
-    assert [ask(expert, request_id=i).text for i in "123"] == ["It is 4.", "Eh", ""]
+    usage = Usage(12, 3, cost_usd=0.25)
+    assert ask(expert, "Q1") == Chunk("4", finish_reason="stop", usage=usage, confidence=0.25)
+    assert [ask(expert, request_id=i).text for i in "123"] == ["4", "", ""]
+    assert ask(expert, "Q2").usage == Usage(0, 1, cost_usd=0.25)  # four characters a token
+    assert ask(expert, "Q3").confidence is None
 
 
 def test_the_id_goes_before_the_text(tmp_path: Path) -> None:

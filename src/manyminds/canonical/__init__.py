@@ -30,7 +30,8 @@ def answer_of(task: Task, text: str) -> str | None:
 
     option: its capital letter. number: an exact decimal, or a reduced fraction where there is none; `%`,
     currency and units are dropped. json: sorted keys, numbers as IEEE doubles. span: at most eight
-    words without case, accents, leading article and outer punctuation. text: never comparable.
+    words without case, accents, leading article and outer punctuation. exact: the text itself, for answers
+    that are canonical already, such as labels. text: never comparable.
     """
     match task.kind:
         case "option":
@@ -41,5 +42,7 @@ def answer_of(task: Task, text: str) -> str | None:
             return structure(text)
         case "span":
             return span(end(text))
+        case "exact":
+            return text.strip() or None
         case "text":
             return None

@@ -34,6 +34,10 @@ def option(options: Sequence[str], text: str) -> str | None:
     before a mention ("option B"), that before the text of an option; the last statement wins. Of the
     others all must agree, and a letter must not come with the text of another option.
     """
+    if len(text) == 1 and "A" <= text <= "Z" and ord(text) - ord("A") < len(options):
+        said = text.casefold()
+        if all(_folded(spelt) != said for spelt in options):  # else it may name that option
+            return text
     return _Choice(options).read(text) if text else None
 
 

@@ -14,9 +14,13 @@ try:
 
     from manyminds.cli.ask import ask
     from manyminds.cli.bench import bench
+    from manyminds.cli.data import data
+    from manyminds.cli.evaluate import eval_
+    from manyminds.cli.frontier import frontier
     from manyminds.cli.look import config, doctor, experts
     from manyminds.cli.pull import pull
     from manyminds.cli.serve import serve
+    from manyminds.cli.train import train
     from manyminds.errors import ManymindsError
 except KeyboardInterrupt:  # Ctrl-C while this is loaded: there is nothing to end yet
     sys.exit(130)
@@ -71,5 +75,5 @@ def main(ctx: click.Context, file: str | None) -> None:
     ctx.obj = file
 
 
-for command in (ask, bench, config, doctor, experts, pull, serve):
+for command in (ask, bench, config, data, doctor, eval_, experts, frontier, pull, serve, train):
     main.add_command(command)

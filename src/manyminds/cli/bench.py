@@ -1,10 +1,22 @@
 """`manyminds bench`: what is claimed of speed and size, measured here and now."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from manyminds.cli.settings import as_json, print_json
+from manyminds.cli.evaluate import bars, open_folder
+from manyminds.cli.settings import as_json, print_json, read
+
+if TYPE_CHECKING:
+    from manyminds.artefact import Artefact
+    from manyminds.evals.report import Progress
 
 __all__ = ["bench"]
+
+_EXPERTS = (3, 30, 100)
+_LABELLED = 2_000  # questions at most on which encoders are compared: half a minute
 
 
 @click.group()
@@ -35,4 +47,100 @@ def footprint(runs: int, as_json: bool) -> None:
         click.echo(
             f"{name}: ready in {ready['median']:.2f} s ({ready['min']:.2f} to {ready['max']:.2f}),"
             f" node {node['median']:.0f} MB, models {models['median']:.0f} MB"
+        )
+
+
+@bench.command()
+@click.option(
+    "--runs", default=200, show_default=True, type=click.IntRange(1, 100_000), help="Questions timed."
+)
+@click.option("--set", "folder", metavar="DIR", type=click.Path(), help="Compare the encoders on its texts.")
+@as_json
+@click.pass_obj
+def router(file: str | None, /, runs: int, folder: str | None, as_json: bool) -> None:
+    """Milliseconds of routing on one core, size of what is learnt, loss of the fast encoder.
+
+    The first run makes the fast encoder's table, which takes a minute, and every run learns from made-up
+    experts, which takes another. --set tells how well each encoder's vectors say a question's category; of
+    DIR only the splits calibration and validation are read.
+    """
+    from manyminds import catalog
+    from manyminds.errors import CatalogError
+    from manyminds.evals import routing
+    from manyminds.node import ENCODER
+
+    home, model = read(file, {}).home, catalog.find(ENCODER)
+    if catalog.missing(home, model):
+        raise CatalogError(f"The encoder is not here: run `manyminds pull {ENCODER}`.")
+    labelled = _labelled(folder) if folder else None
+    encoder = catalog.path_of(home, model.files[0]).parent
+    table = encoder / "static.npz"
+    with bars() as progress:
+        _make_table(encoder, table, progress)
+        learnt = {n: _learn(n, progress) for n in _EXPERTS}
+        with routing.one_core():
+            found = routing.measure_encoders(encoder, table, runs)
+            found["router_ms"] = {str(n): routing.measure_router(learnt[n], runs) for n in _EXPERTS}
+    found["artefact"] = {"experts": _EXPERTS[-1], **routing.measure_artefact(learnt[_EXPERTS[-1]])}
+    found["loss"] = None
+    if labelled is not None:
+        found["loss"] = {"set": labelled[0], **routing.measure_loss(encoder, table, *labelled[1:])}
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _labelled(folder: str) -> tuple[str, list[str], list[str]]:
+    """The set's name, and texts with their categories, drawn evenly. Raises: DataError."""
+    from manyminds.errors import DataError
+
+    recorded, name = open_folder(folder)
+    known = [q for q in recorded.questions() if q.split != "test" and q.prompt and q.category]
+    if len({q.category for q in known}) < 2:
+        raise DataError(f"{folder}: comparing encoders takes texts of at least two categories outside test.")
+    known = known[:: -(-len(known) // _LABELLED)]
+    return name, [q.prompt or "" for q in known], [q.category for q in known]
+
+
+def _learn(experts: int, progress: "Progress") -> "Artefact":
+    from manyminds.evals.routing import learn_made_up
+
+    return learn_made_up(experts, lambda what, share: progress(f"learn of {experts} made-up experts", share))
+
+
+def _make_table(encoder: Path, table: Path, progress: "Progress") -> None:
+    """Makes the fast encoder's table unless one is here that fits. Raises: CatalogError, OSError."""
+    from manyminds.encoder import Encoder, StaticEncoder, distil
+    from manyminds.errors import CatalogError
+
+    try:
+        StaticEncoder(encoder, table)
+    except CatalogError:
+        full = Encoder(encoder, cache_size=0)
+        distil(
+            full,
+            encoder,
+            table,
+            progress=lambda done, total: progress("make the fast encoder", done / total),
+        )
+
+
+def _show(found: Mapping[str, Any]) -> None:
+    for key, name in (("minilm_ms", "sentence encoder"), ("static_ms", "fast encoder")):
+        times = ", ".join(f"{ms:.2f} ms at {tokens} tokens" for tokens, ms in found[key].items())
+        click.echo(f"{name}: {times}")
+    times = ", ".join(f"{ms:.2f} ms for {n} experts" for n, ms in found["router_ms"].items())
+    click.echo(f"router's own part: {times}")
+    size = found["artefact"]
+    click.echo(
+        f"artefact of {size['experts']} experts: {size['file_bytes'] / 1e6:.2f} MB on disk,"
+        f" {size['memory_bytes'] / 1e6:.2f} MB in memory"
+    )
+    if loss := found["loss"]:
+        click.echo(
+            f"{loss['set']}, {loss['questions']:,} questions: category told for"
+            f" {100 * loss['minilm_accuracy']:.1f}% by the sentence encoder,"
+            f" {100 * loss['static_accuracy']:.1f}% by the fast one, {100 * loss['swapped_accuracy']:.1f}%"
+            f" by the fast one in its place (cosine {loss['cosine']:.3f})"
         )

@@ -6,14 +6,24 @@ Knows no text: what makes two answers one candidate is for others to say.
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from manyminds.types import Answer, Call, Posterior, Route
 
-__all__ = ["has_say", "likeliest", "score", "tally"]
+__all__ = ["Voice", "by_log_odds", "has_say", "likeliest", "poll", "score"]
 
 _CLIP = 0.02  # of a probability: nobody is always right, nor always wrong
 _MAX_SCORE = 1e6  # keeps any multiplier of a caller finite
 _LEFT = 1e-3  # of a class: "none of these" when every class is named, since the question may be at fault
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One answer's vote: who gave it, what for, with which weight in nats."""
+
+    expert: str
+    candidate: str
+    weight: float
 
 
 def has_say(route: Route, answer: Answer) -> bool:
@@ -32,27 +42,38 @@ def score(call: Call, classes: int) -> float:
     return min(max(math.log((classes - 1) * p / (1 - p)) * call.weight, -_MAX_SCORE), _MAX_SCORE)
 
 
-def tally(
+def by_log_odds(
     route: Route, answers: Sequence[Answer], candidates: Sequence[str | None], classes: int
-) -> Posterior:
-    """P(c) ∝ exp Σ score of its voters; each class that nobody names has score 0. Sorted by candidate.
+) -> tuple[list[Voice], float]:
+    """Every vote with its log-odds weight, and the score of "none of these": each class unnamed has 0.
 
-    So a lone voter's candidate has exactly the voter's probability. The answers of an expert that was
-    asked m times and voted are 1/m vote each: asking again must not make it heavier.
+    So a lone voter's candidate has exactly the voter's probability.
     """
-    voters = [(a.expert, c) for a, c in zip(answers, candidates, strict=True) if c and has_say(route, a)]
-    times = Counter(expert for expert, _ in voters)
-    votes: dict[str, list[float]] = {candidate: [] for candidate in sorted({c for _, c in voters})}
-    for expert, candidate in voters:
-        call = route.call_of(expert)
-        assert call is not None
-        votes[candidate].append(score(call, classes) / times[expert])
+    voices = [
+        Voice(answer.expert, candidate, score(call, classes))
+        for answer, candidate in zip(answers, candidates, strict=True)
+        if candidate and has_say(route, answer) and (call := route.call_of(answer.expert)) is not None
+    ]
+    named = len({voice.candidate for voice in voices})
+    return voices, math.log(max(classes - named, _LEFT))
+
+
+def poll(voices: Sequence[Voice], other: float) -> Posterior:
+    """P(c) ∝ exp of the summed weights of its voters; `other` is the score of "none of these". Sorted.
+
+    The answers of an expert that was asked m times and voted are 1/m vote each: asking again must not
+    make it heavier.
+    """
+    times = Counter(voice.expert for voice in voices)
+    votes: dict[str, list[float]] = {candidate: [] for candidate in sorted({v.candidate for v in voices})}
+    for voice in voices:
+        votes[voice.candidate].append(voice.weight / times[voice.expert])
     scores = [math.fsum(cast) for cast in votes.values()]  # exact, so that order does not matter
-    top = max([*scores, 0.0])
+    top = max([*scores, other])
     masses = [math.exp(s - top) for s in scores]
-    other = max(classes - len(votes), _LEFT) * math.exp(-top)
-    total = math.fsum([*masses, other])
-    return Posterior(tuple(votes), tuple(mass / total for mass in masses), other / total)
+    left = math.exp(other - top)
+    total = math.fsum([*masses, left])
+    return Posterior(tuple(votes), tuple(mass / total for mass in masses), left / total)
 
 
 def likeliest(posterior: Posterior) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from manyminds.combine.ballot import has_say, likeliest, score, tally
+from manyminds.combine.ballot import by_log_odds, has_say, likeliest, poll, score
 from manyminds.combine.release import release, standby
 from manyminds.types import Answer, Arrivals, Chunk, Embed, Posterior, Query, Route
 
@@ -47,12 +47,12 @@ class Select:
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """See `types.Combiner`. O(n²) in the distinct texts."""
-        return tally(route, answers, self.candidates(query, route, answers), _CLASSES)
+        return poll(*by_log_odds(route, answers, self.candidates(query, route, answers), _CLASSES))
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
         """The weighted medoid of the winning cluster: the text that is closest to all of its voters."""
         candidates = self.candidates(query, route, answers)
-        winner = likeliest(tally(route, answers, candidates, _CLASSES))
+        winner = likeliest(poll(*by_log_odds(route, answers, candidates, _CLASSES)))
         if winner is None:
             return standby(route, answers)
         members = [a for a, c in zip(answers, candidates, strict=True) if c == winner]

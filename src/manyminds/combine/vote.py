@@ -5,8 +5,10 @@ Knows no expert, only calls, their probabilities and what came back.
 
 from collections.abc import AsyncGenerator, Sequence
 
+from manyminds.artefact import Artefact
 from manyminds.canonical import answer_of, classes
-from manyminds.combine.ballot import has_say, likeliest, score, tally
+from manyminds.combine.ballot import Voice, by_log_odds, has_say, likeliest, poll
+from manyminds.combine.learnt import Weigher
 from manyminds.combine.release import release, standby
 from manyminds.types import Answer, Arrivals, Chunk, Posterior, Query, Route
 
@@ -14,7 +16,15 @@ __all__ = ["Vote"]
 
 
 class Vote:
-    """Keeps the contract of `types.Combiner`, and of `release.Chooser`. Its `posterior` is `ballot.tally`."""
+    """Keeps the contract of `types.Combiner`, and of `release.Chooser`.
+
+    Args:
+        artefact: what votes weigh as learnt; log-odds without it, and for panels of which it knows nobody.
+    """
+
+    def __init__(self, artefact: Artefact | None = None) -> None:
+        ballot = artefact.ballot if artefact is not None else None
+        self._weigher = Weigher(artefact, ballot) if artefact is not None and ballot is not None else None
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The canonical answers, aligned with `answers`; None abstains.
@@ -26,18 +36,25 @@ class Vote:
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """See `types.Combiner`."""
-        return tally(route, answers, self.candidates(query, route, answers), classes(query.task))
+        return poll(*self._voices(query, route, answers))
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
         """The winning candidate's heaviest voter; where all abstain, the likeliest expert's answer."""
-        candidates = self.candidates(query, route, answers)
-        count = classes(query.task)
-        winner = likeliest(tally(route, answers, candidates, count))
+        voices, other = self._voices(query, route, answers)
+        winner = likeliest(poll(voices, other))
         if winner is None:
             return standby(route, answers)
-        weight = {call.expert: score(call, count) for call in reversed(route.everyone)}
+        heaviest_last = sorted(voices, key=lambda voice: voice.weight)
+        weight = {v.expert: v.weight for v in heaviest_last if v.candidate == winner}
+        candidates = self.candidates(query, route, answers)
         voters = [a for a, c in zip(answers, candidates, strict=True) if c == winner and has_say(route, a)]
         return min(voters, key=lambda a: (-weight[a.expert], a.expert, a.text))
+
+    def _voices(self, query: Query, route: Route, answers: Sequence[Answer]) -> tuple[list[Voice], float]:
+        candidates = self.candidates(query, route, answers)
+        if self._weigher is not None and self._weigher.knows(query, route, answers, candidates):
+            return self._weigher.voices(query, route, answers, candidates)
+        return by_log_odds(route, answers, candidates, classes(query.task))
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """See `types.Combiner`."""

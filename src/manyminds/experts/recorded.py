@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from manyminds.errors import DataError, RefusedError
-from manyminds.types import Card, Chunk, Query, Usage
+from manyminds.types import Card, Chunk, Kind, Limits, Message, Query, Task, Usage
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-__all__ = ["Question", "Recorded", "RecordedSet", "Split", "open_set"]
+    from manyminds.types import Vectors
+
+__all__ = ["Question", "Recorded", "RecordedSet", "Recording", "Split", "open_set"]
 
 Split: TypeAlias = Literal["calibration", "validation", "test"]
 
@@ -78,6 +80,16 @@ class Question:
         lines = [f"{chr(ord('A') + i)}) {choice}" for i, choice in enumerate(self.choices)]
         return "\n".join([self.prompt or "", *lines])
 
+    def query(self, kind: Kind, vector: "Vectors | None" = None) -> Query:
+        """As a gateway would hand it to its router, with the category as the caller's word for its topic."""
+        return Query(
+            messages=(Message("user", self.text),),
+            request_id=self.question_id,
+            limits=Limits(topic=self.category),
+            task=Task(kind, self.choices, self.prompt or ""),
+            vector=vector,
+        )
+
 
 class _Finder:
     """Which row a query asks for: by its id, else by its exact text. Shared by a set's experts."""
@@ -101,15 +113,16 @@ class _Finder:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Recording:
+class Recording:
     """What one model said. Arrays run over the n questions that it was asked, in order of `rows`.
 
     Attributes:
         rows: (n,) int32, increasing positions in the set's questions.
-        texts: all texts of the set; `codes` (n,) int32 points into it, -1 is nothing said.
+        texts: all canonical answers of the set; `codes` (n,) int32 points into it, -1 abstains.
         correct: (n,) bool.
-        tokens: (n, 2) float64, of prompt and completion; 0 where not recorded.
-        cost_usd: (n,) float64; 0 where not recorded.
+        tokens: (n, 2) float64, of prompt and completion; where not recorded 0, and a quarter of the
+            completion's characters.
+        cost_usd, seconds, confidence: (n,) float64; NaN where not recorded.
     """
 
     finder: _Finder
@@ -119,6 +132,8 @@ class _Recording:
     correct: "NDArray[np.bool_]"
     tokens: "NDArray[np.float64]"
     cost_usd: "NDArray[np.float64]"
+    seconds: "NDArray[np.float64]"
+    confidence: "NDArray[np.float64]"
 
     def at(self, row: int | None) -> int | None:
         """Position of a question in the arrays; None where this model was not asked. O(log n)."""
@@ -127,11 +142,11 @@ class _Recording:
         i = int(np.searchsorted(self.rows, row))
         return i if i < len(self.rows) and self.rows[i] == row else None
 
-    def part(self, start: int, end: int) -> "_Recording":
+    def part(self, start: int, end: int) -> "Recording":
         """Views, not copies."""
         arrays = {
             name: getattr(self, name)[start:end]
-            for name in ("rows", "codes", "correct", "tokens", "cost_usd")
+            for name in ("rows", "codes", "correct", "tokens", "cost_usd", "seconds", "confidence")
         }
         return replace(self, **arrays)
 
@@ -140,10 +155,10 @@ class Recorded:
     """A model's recorded answers as an expert. What is not recorded, it refuses.
 
     A question is known by `query.request_id`, or by the exact text of the last user turn.
-    An abstention is an answer with whatever text there was, or none.
+    It says the canonical answer, so that equal texts are equal answers; an abstention says nothing.
     """
 
-    def __init__(self, card: Card, recording: _Recording) -> None:
+    def __init__(self, card: Card, recording: Recording) -> None:
         self._card = card
         self._recording = recording
 
@@ -157,8 +172,16 @@ class Recorded:
         if i is None:
             raise RefusedError(f"{self._card.name} is a recording and only knows the questions recorded.")
         code, (prompt_tokens, completion_tokens) = recording.codes[i], recording.tokens[i]
-        usage = Usage(round(prompt_tokens), round(completion_tokens), cost_usd=float(recording.cost_usd[i]))
-        yield Chunk(recording.texts[code] if code >= 0 else "", finish_reason="stop", usage=usage)
+        cost_usd = float(np.nan_to_num(recording.cost_usd[i]))
+        usage = Usage(round(prompt_tokens), round(completion_tokens), cost_usd=cost_usd)
+        confidence = None if np.isnan(recording.confidence[i]) else float(recording.confidence[i])
+        text = recording.texts[code] if code >= 0 else ""
+        yield Chunk(text, finish_reason="stop", usage=usage, confidence=confidence)
+
+    @property
+    def recording(self) -> Recording:
+        """All that it can say, for those who learn from it."""
+        return self._recording
 
     def behind(self, card: Card) -> "Recorded":
         """The same recording under another name, source or price."""
@@ -363,21 +386,25 @@ def _recording(
     rows: "NDArray[np.int32]",
     answers: "Mapping[str, pa.Array[Any]]",
     order: "NDArray[np.intp]",
-) -> _Recording:
+) -> Recording:
     """All answers, in the given order."""
     import pyarrow.compute as pc
 
-    def figures(name: str) -> "NDArray[np.float64]":
-        column: NDArray[np.float64] = pc.fill_null(answers[name], 0.0).to_numpy(zero_copy_only=False)
+    def figures(name: str, missing: float) -> "NDArray[np.float64]":
+        column: NDArray[np.float64] = pc.fill_null(answers[name], missing).to_numpy(zero_copy_only=False)
         return column[order]
 
-    said = pc.dictionary_encode(pc.coalesce(answers["raw"], answers["answer"]))
-    return _Recording(
+    said = pc.dictionary_encode(answers["answer"])
+    written = figures("completion_tokens", np.nan)
+    written = np.where(np.isnan(written), np.ceil(figures("completion_chars", 0.0) / 4.0), written)
+    return Recording(
         finder=finder,
         rows=rows,
         texts=said.dictionary.to_pylist(),
         codes=pc.fill_null(said.indices, -1).to_numpy(zero_copy_only=False)[order],
-        correct=figures("correct") == 1.0,
-        tokens=np.stack([figures("prompt_tokens"), figures("completion_tokens")], axis=1),
-        cost_usd=figures("cost_usd"),
+        correct=figures("correct", 0.0) == 1.0,
+        tokens=np.stack([figures("prompt_tokens", 0.0), written], axis=1),
+        cost_usd=figures("cost_usd", np.nan),
+        seconds=figures("latency_s", np.nan),
+        confidence=figures("confidence", np.nan),
     )

@@ -1,13 +1,16 @@
-"""The first router: skills by similarity, accuracy and speed by what was claimed and then measured.
+"""The router: who is likely to be right at what price, and whom to ask in which order.
 
-Learns from outcomes alone, per expert. Knows no transport and calls nobody.
+Goes by what an artefact holds; for experts of which it holds nothing, skills by similarity, and accuracy
+and speed as claimed and then measured. Knows no transport and calls nobody.
 """
 
 from collections.abc import Sequence
 
+from manyminds.artefact import Artefact
 from manyminds.index import Index
+from manyminds.router.planner import Planner
 from manyminds.router.policy import DIRECT, affordable, choose, eligible, resolve
-from manyminds.router.predictor import Evidence, absorb, estimate_load, predict, source_of
+from manyminds.router.predictor import Evidence, Prediction, absorb, estimate_load, predict, source_of
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 __all__ = ["SkillRouter"]
@@ -19,9 +22,11 @@ class SkillRouter:
     Args:
         index: where the skill vectors of admitted experts are placed; others may search it.
         embed: turns skills into vectors; without it, similarity counts for nothing.
+        artefact: what was learnt of these experts, or of some of them.
     """
 
-    def __init__(self, index: Index, embed: "Embed | None" = None) -> None:
+    def __init__(self, index: Index, embed: Embed | None = None, artefact: Artefact | None = None) -> None:
+        self._planner = Planner(artefact) if artefact is not None else None
         self._index = index
         self._embed = embed
         self._sources: dict[str, str] = {}  # of each admitted expert
@@ -38,10 +43,14 @@ class SkillRouter:
         load = estimate_load(query)
         cards = eligible(candidates, query, limits, load)
         similarity = {}
-        if query.vector is not None:
-            similarity = self._index.similarity(query.vector, [card.name for card in cards])
-        predictions = affordable(predict(cards, self._evidence, similarity, load), limits)
-        return choose(policy, query, predictions, limits, load)
+        names = [card.name for card in cards]
+        learnt = self._planner is not None and self._planner.knows(names)
+        if query.vector is not None and not learnt:  # what was learnt takes its place
+            similarity = self._index.similarity(query.vector, names)
+        predictions: Sequence[Prediction] = predict(cards, self._evidence, similarity, load)
+        if self._planner is not None:
+            predictions = self._planner.informed(query, predictions)
+        return choose(policy, query, affordable(predictions, limits), limits, load, self._planner)
 
     def observe(self, outcome: Outcome) -> None:
         """Adds one call to what is known of its expert. O(1). An unknown expert is ignored."""

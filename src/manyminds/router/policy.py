@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
+from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
 
@@ -68,8 +69,9 @@ def eligible(cards: Sequence[Card], query: Query, limits: Limits, load: Load) ->
         raise NoExpertError("No expert can be asked now: add one, or wait for one to come back.")
     lost: list[str] = []
     for param, complaint in _rules(query, limits, load):
-        lost += [f"{card.name} {complaint(card)}" for card in left if complaint(card)]
-        left = [card for card in left if not complaint(card)]
+        judged = [(card, complaint(card)) for card in left]
+        lost += [f"{card.name} {what}" for card, what in judged if what]
+        left = [card for card, what in judged if not what]
         if not left:
             raise NoExpertError(_nobody(lost), param=param)
     return left
@@ -104,10 +106,12 @@ def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
     rules: list[_Rule] = []
     if include:
         rules.append(("manyminds.include", lambda card: "" if _names(card) & include else "is not included"))
-    rules += [
-        ("manyminds.exclude", lambda card: "is excluded" if _names(card) & exclude else ""),
-        ("manyminds.weights", lambda card: "" if _weight(card, limits.weights) > 0 else "has weight 0"),
-    ]
+    if exclude:
+        rules.append(("manyminds.exclude", lambda card: "is excluded" if _names(card) & exclude else ""))
+    if limits.weights:
+        rules.append(
+            ("manyminds.weights", lambda card: "" if _weight(card, limits.weights) > 0 else "has weight 0")
+        )
     rules += [(_PARAMS.get(demand, demand), _lacks(demand)) for demand in sorted(query.demands)]
     if query.sampling.n > 1:
         rules.append(("n", _lacks("n")))
@@ -124,7 +128,7 @@ def _names(card: Card) -> set[str]:
 
 def _weight(card: Card, weights: Mapping[str, float]) -> float:
     """The caller's multiplier: the expert's times its source's, once where both are one name."""
-    return math.prod(sorted(weights.get(name, 1.0) for name in _names(card)))
+    return math.prod(sorted(weights.get(name, 1.0) for name in _names(card))) if weights else 1.0
 
 
 def _nobody(lost: Sequence[str]) -> str:
@@ -147,9 +151,21 @@ class _Panel:
         return [p for stage in self.stages for p in stage]
 
 
-def choose(policy: str, query: Query, predictions: Sequence[Prediction], limits: Limits, load: Load) -> Route:
-    """The route of a resolved policy over predictions that meet the hard limits; at least one."""
+def choose(
+    policy: str,
+    query: Query,
+    predictions: Sequence[Prediction],
+    limits: Limits,
+    load: Load,
+    planner: Planner | None = None,
+) -> Route:
+    """The route of a resolved policy over predictions that meet the hard limits; at least one.
+
+    A plan that was learnt goes before the rules below, where it fits the question and its limits.
+    """
     ranked = sorted(predictions, key=_by_value)
+    if planner is not None and (planned := _planned(planner, policy, query, ranked, limits, load)):
+        return planned
     comparable = query.task.kind != "text"
     strategy: Strategy = limits.strategy or (
         "vote" if comparable else "race" if policy == "fast" else "select"
@@ -172,6 +188,31 @@ def choose(policy: str, query: Query, predictions: Sequence[Prediction], limits:
     route = _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
     if policy == DIRECT:
         return route
+    return replace(route, reserve=_reserve(route, ranked, query, limits))
+
+
+def _planned(
+    planner: Planner,
+    policy: str,
+    query: Query,
+    ranked: Sequence[Prediction],
+    limits: Limits,
+    load: Load,
+) -> Route | None:
+    """The route of a learnt plan; None where none fits, or where another way of combining is wanted."""
+    strategy: Strategy = "select" if query.task.kind == "text" else "vote"
+    if "tools" in query.demands or query.sampling.n > 1 or limits.strategy not in (None, strategy):
+        return None
+    known = {p.card.name: p for p in ranked}
+    plan = planner.plan(policy, query, known, limits.panel)
+    if plan is None:
+        return None
+    stages = tuple(tuple(sorted((known[n] for n in stage), key=_by_value)) for stage in plan.stages)
+    whole = math.fsum(p.cost_usd for stage in stages for p in stage)
+    if limits.budget_usd is not None and whole > limits.budget_usd:
+        return None
+    panel, expected = _Panel(stages, plan.threshold), planner.expect(plan, query)
+    route = _route(policy, strategy, panel, None, ranked[0], query, limits, load, expected)
     return replace(route, reserve=_reserve(route, ranked, query, limits))
 
 
@@ -275,9 +316,12 @@ def _route(
     query: Query,
     limits: Limits,
     load: Load,
+    expected: tuple[float, float] | None = None,
 ) -> Route:
+    """`expected` is what was learnt of its accuracy and cost; without it they are estimated."""
     quorum = panel.quorum if limits.quorum is None else limits.quorum
     cost_usd, latency_s = _expect(panel, quorum, strategy, fuser, load)
+    accuracy, cost_usd = expected or (_accuracy(panel, strategy, query.task), cost_usd)
     return Route(
         policy=policy,
         strategy=strategy,
@@ -285,7 +329,7 @@ def _route(
         threshold=panel.threshold,
         quorum=quorum,
         fuser=fuser.card.name if fuser else None,
-        expected_accuracy=_accuracy(panel, strategy, query.task),
+        expected_accuracy=accuracy,
         expected_cost_usd=cost_usd,
         expected_latency_s=latency_s,
         best_single=best.card.name,
@@ -321,11 +365,13 @@ def _method(card: Card, strategy: Strategy, query: Query) -> Method:
 
     Rating takes a request for each token of the options, so long ones are left to writing.
     """
+    if "score" not in card.offers:
+        return "generate"
     task = query.task
     plain = strategy == "vote" and task.kind == "option" and len(query.messages) == 1
     short = 0 < sum(map(len, task.options)) <= _RATED_CHARS
     written = query.demands & {"logprobs", "json_schema"}
-    return "score" if plain and short and not written and "score" in card.offers else "generate"
+    return "score" if plain and short and not written else "generate"
 
 
 def _expect(

@@ -106,6 +106,9 @@ def estimate_load(query: Query) -> Load:
     return Load(prompt, usual * query.sampling.n, prompt + (usual if asked else 0))
 
 
+_NOTHING = Evidence()
+
+
 def predict(
     cards: Sequence[Card], evidence: Mapping[str, Evidence], similarity: Mapping[str, float], load: Load
 ) -> tuple[Prediction, ...]:
@@ -117,7 +120,7 @@ def predict(
     known = [similarity[card.name] for card in cards if card.name in similarity]
     mean = math.fsum(known) / len(known) if known else 0.0
     return tuple(
-        _predict(card, evidence.get(card.name, Evidence()), similarity.get(card.name, mean) - mean, load)
+        _predict(card, evidence.get(card.name, _NOTHING), similarity.get(card.name, mean) - mean, load)
         for card in cards
     )
 

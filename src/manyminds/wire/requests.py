@@ -29,6 +29,7 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     deadline_s: float | None = None
     quorum: int | None = None
     strategy: str | None = None
+    topic: str = ""
     explain: bool = False
 
 
@@ -210,6 +211,7 @@ def _parse_limits(raw: msgspec.Raw) -> Limits:
         deadline_s=limits.deadline_s,
         quorum=limits.quorum,
         strategy=limits.strategy,  # type: ignore[arg-type]  # checked just above
+        topic=limits.topic,
         explain=limits.explain,
     )
 

@@ -1,0 +1,335 @@
+"""What a network has learnt, as one file of plain arrays that is safe to load.
+
+Knows how the learnt numbers are kept and what shape they have, not how they are found or used.
+An artefact is made by `learn` and read by the router and the vote; it holds no question and no answer.
+"""
+
+import io
+import json
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from manyminds.errors import ArtefactError
+from manyminds.types import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Artefact", "Ballot", "Base", "Plan", "Skills", "load", "save"]
+
+_VERSION: Final = 1
+_MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
+_DAMAGE: Final = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TokenError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What zipfile, numpy, json and `_assemble` raise at bytes that somebody else chose."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """How every learnt term sees a question. Made from questions alone: no expert is in it.
+
+    Attributes:
+        topics: (t,) what callers may say that a question is about.
+        shares: (t,) share of each among the questions learnt from.
+        mean: (d,) of the questions' vectors; d is 0 where they had no text.
+        gate: (d + 1, t) logits of the topics, constant last, for questions that name none.
+        directions: (d, k) principal directions of the vectors, scaled to unit variance.
+    """
+
+    topics: tuple[str, ...]
+    shares: "Floats"
+    mean: "Floats"
+    gate: "Floats"
+    directions: "Floats"
+
+    @property
+    def width(self) -> int:
+        """p, the length of `features`."""
+        return len(self.topics) + int(self.directions.shape[1])
+
+    def features(self, vector: "NDArray[Any] | None", topic: str) -> "Floats":
+        """(p,): how much more than usual the question is about each topic, then where it lies.
+
+        Zero throughout for a question of which nothing is known: then every term is its average.
+        """
+        x = np.zeros(self.width)
+        t = len(self.topics)
+        centred = None
+        if vector is not None and len(vector) == len(self.mean) > 0:
+            centred = np.asarray(vector, np.float64) - self.mean
+            x[t:] = centred @ self.directions
+        if topic in self.topics:
+            x[:t] = -self.shares
+            x[self.topics.index(topic)] += 1.0
+        elif centred is not None and t:
+            logits = centred @ self.gate[:-1] + self.gate[-1]
+            odds = np.exp(logits - logits.max())
+            x[:t] = odds / odds.sum() - self.shares
+        return x
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Skills:
+    """What each of m experts can do, every row from that expert's own outcomes alone.
+
+    Attributes:
+        experts: (m,) names, sorted; sources: (m,).
+        weights: (m, p + 1) log-odds of being right over the features, constant first.
+        answered: (m,) questions it was asked; accuracy: (m,) share right.
+        cost_usd: (m, p + 1) cost of a question over the features, constant first.
+        seconds: (m,) mean time to the last token; NaN where it was not recorded.
+        ln_tokens: (m, 2) mean and deviation of the logarithm of an answer's tokens.
+        confidence: (m, 2, b) raw confidence at b points, and log-odds of being right there less the
+            expert's own; NaN where it has none.
+    """
+
+    experts: tuple[str, ...]
+    sources: tuple[str, ...]
+    weights: "Floats"
+    answered: "Floats"
+    accuracy: "Floats"
+    cost_usd: "Floats"
+    seconds: "Floats"
+    ln_tokens: "Floats"
+    confidence: "Floats"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ballot:
+    """How much each of m experts' votes weighs; rows are in the order of `Skills.experts`.
+
+    Attributes:
+        weights: (m, t + 1) over the topic features, constant first.
+        length: (m,) per standard deviation of ln(tokens) of the answer.
+        confidence: (m,) per unit of calibrated log-odds of its confidence.
+        labels: (l,) candidates that occur in many questions; label: (m, l) extra weight of a vote for it.
+        other: (t + 1,) score of "none of these" over the topic features, constant first.
+        correlation: of the experts' errors: k votes are divided by 1 + correlation (k - 1).
+        prior: (2,) scale and constant by which an expert without a row is weighed by its log-odds.
+        classes: number of answers among which errors spread, as in that log-odds.
+    """
+
+    weights: "Floats"
+    length: "Floats"
+    confidence: "Floats"
+    labels: tuple[str, ...]
+    label: "Floats"
+    other: "Floats"
+    prior: "Floats"
+    correlation: float
+    classes: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Whom to ask in which order, and what came of it on questions it was not fitted to.
+
+    Attributes:
+        stages: names of experts, stage by stage.
+        threshold: posterior mass at which no further stage is asked.
+        accuracy: share of answers that were right.
+        cost_usd: per question; seconds: mean, NaN where not recorded.
+        weights: (p + 1,) log-odds of its answer being right over the features, constant first.
+        spend_usd: (p + 1,) its cost over the features, constant first.
+        experts: all of them, in order of asking.
+    """
+
+    stages: tuple[tuple[str, ...], ...]
+    threshold: float
+    accuracy: float
+    cost_usd: float
+    seconds: float
+    weights: "Floats"
+    spend_usd: "Floats"
+    experts: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "experts", tuple(name for stage in self.stages for name in stage))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefact:
+    """Everything learnt, and from what.
+
+    Attributes:
+        about: how it was made: set, seed, numbers of questions; text and numbers for people.
+        kinds: the kinds of task that its plans are for.
+        ballot: None where the outcomes had no answers to compare.
+        plans: the operating points of the network, single experts among them, cheapest first.
+        best_single: the expert with the highest accuracy, of those learnt from.
+        prices: of one unit of accuracy in US dollars by policy, where a policy chooses a plan for each
+            question anew; a policy that is missing takes one plan for all.
+        choice: the plan of each policy for all questions, as position in `plans`.
+    """
+
+    about: Mapping[str, Any]
+    kinds: tuple[Kind, ...]
+    base: Base
+    skills: Skills
+    ballot: Ballot | None
+    plans: tuple[Plan, ...]
+    best_single: str
+    prices: Mapping[str, float]
+    choice: Mapping[str, int]
+
+
+def save(artefact: Artefact, path: Path) -> None:
+    """Writes the file whole or not at all. The same artefact gives the same bytes."""
+    arrays: dict[str, NDArray[Any]] = {}
+    header: dict[str, Any] = {"version": _VERSION, "about": dict(artefact.about), "kinds": artefact.kinds}
+    header |= {"best_single": artefact.best_single, "prices": dict(artefact.prices)}
+    header["choice"] = dict(artefact.choice)
+    for part in ("base", "skills", "ballot"):
+        value = getattr(artefact, part)
+        header[part] = None if value is None else {}
+        for own in fields(value) if value is not None else ():
+            content = getattr(value, own.name)
+            if isinstance(content, np.ndarray):
+                arrays[f"{part}.{own.name}"] = content
+            else:
+                header[part][own.name] = content
+    header["plans"] = [[plan.stages, plan.threshold] for plan in artefact.plans]
+    if artefact.plans:
+        plans = artefact.plans
+        arrays["plans.figures"] = np.array([[p.accuracy, p.cost_usd, p.seconds] for p in plans])
+        arrays["plans.weights"] = np.stack([p.weights for p in plans])
+        arrays["plans.spend_usd"] = np.stack([p.spend_usd for p in plans])
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    arrays["header"] = np.frombuffer(text.encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: arrays[name] for name in sorted(arrays)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part_path.write_bytes(buffer.getvalue())
+        part_path.replace(path)
+    finally:
+        part_path.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Artefact:
+    """Reads and checks a file. Nothing in it is executed, whoever made it.
+
+    Raises: ArtefactError where it is missing, damaged, or of another version.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > _MAX_BYTES:
+                raise ArtefactError(f"{path} unpacks to more than {_MAX_BYTES} bytes: it is no artefact.")
+        with np.load(path, allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in packed.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        version = header["version"]
+        if version == _VERSION:
+            artefact = _assemble(header, arrays)
+            _check(artefact)
+            return artefact
+    except FileNotFoundError as error:
+        raise ArtefactError(f"There is no artefact {path}: make one with `manyminds train`.") from error
+    except _DAMAGE as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ArtefactError(
+            f"{path} is no artefact ({reason:.200}): make it anew with `manyminds train`."
+        ) from error
+    raise ArtefactError(
+        f"{path} is of version {version!r:.20}, and this is version {_VERSION}:"
+        " make it anew with `manyminds train`."
+    )
+
+
+def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Artefact:
+    def part(kind: type, name: str) -> Any:
+        own = {
+            key.partition(".")[2]: np.asarray(a, np.float64)
+            for key, a in arrays.items()
+            if key.startswith(f"{name}.")
+        }
+        texts = {key: tuple(v) if isinstance(v, list) else v for key, v in header[name].items()}
+        return kind(**own, **texts)
+
+    plans = []
+    for i, (stages, threshold) in enumerate(header["plans"]):
+        accuracy, cost_usd, seconds = (float(x) for x in arrays["plans.figures"][i])
+        weights, spend_usd = arrays["plans.weights"][i], arrays["plans.spend_usd"][i]
+        names = tuple(tuple(str(name) for name in stage) for stage in stages)
+        plans.append(Plan(names, float(threshold), accuracy, cost_usd, seconds, weights, spend_usd))
+    return Artefact(
+        about=header["about"],
+        kinds=tuple(header["kinds"]),
+        base=part(Base, "base"),
+        skills=part(Skills, "skills"),
+        ballot=None if header["ballot"] is None else part(Ballot, "ballot"),
+        plans=tuple(plans),
+        best_single=header["best_single"],
+        prices={str(k): float(v) for k, v in header["prices"].items()},
+        choice={str(k): int(v) for k, v in header["choice"].items()},
+    )
+
+
+def _check(artefact: Artefact) -> None:
+    """Raises: ValueError where shapes do not fit together, or a number that must be finite is not."""
+    base, skills, ballot = artefact.base, artefact.skills, artefact.ballot
+    d, t, p, m = len(base.mean), len(base.topics), base.width + 1, len(skills.experts)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "mean": (base.mean, (d,)),
+        "shares": (base.shares, (t,)),
+        "gate": (base.gate, (d + 1, t)),
+        "directions": (base.directions, (d, p - 1 - t)),
+        "skills.weights": (skills.weights, (m, p)),
+        "skills.answered": (skills.answered, (m,)),
+        "skills.accuracy": (skills.accuracy, (m,)),
+        "skills.cost_usd": (skills.cost_usd, (m, p)),
+        "skills.ln_tokens": (skills.ln_tokens, (m, 2)),
+    }
+    if ballot is not None:
+        shapes |= {
+            "ballot.weights": (ballot.weights, (m, t + 1)),
+            "ballot.length": (ballot.length, (m,)),
+            "ballot.confidence": (ballot.confidence, (m,)),
+            "ballot.label": (ballot.label, (m, len(ballot.labels))),
+            "ballot.other": (ballot.other, (t + 1,)),
+            "ballot.prior": (ballot.prior, (2,)),
+            "ballot.correlation and classes": (np.array([ballot.correlation, ballot.classes]), (2,)),
+        }
+    for i, plan in enumerate(artefact.plans):
+        shapes |= {
+            f"plan {i}.weights": (plan.weights, (p,)),
+            f"plan {i}.spend_usd": (plan.spend_usd, (p,)),
+            f"plan {i}.figures": (np.array([plan.threshold, plan.accuracy, plan.cost_usd]), (3,)),
+        }
+        if not 0.0 < plan.threshold <= 1.0:
+            raise ValueError(f"plan {i} has a threshold of {plan.threshold}, not within (0, 1]")
+        if not plan.experts or not set(plan.experts) <= set(skills.experts):
+            raise ValueError(f"plan {i} asks an expert of which nothing is known")
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}, not {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds a number that is not finite")
+    if skills.seconds.shape != (m,) or skills.confidence.shape[:2] != (m, 2) or skills.confidence.ndim != 3:
+        raise ValueError("skills.seconds or skills.confidence has a wrong shape")
+    if list(skills.experts) != sorted(set(skills.experts)) or len(skills.sources) != m:
+        raise ValueError("the experts are not sorted, or not each with its source")
+    if not (skills.ln_tokens[:, 1] > 0.0).all():
+        raise ValueError("skills.ln_tokens has a deviation that is not above 0")
+    if ballot is not None and not (ballot.correlation >= 0.0 and ballot.classes > 1.0):
+        raise ValueError("ballot.correlation is below 0, or ballot.classes not above 1")
+    if artefact.best_single not in skills.experts:
+        raise ValueError("the best single expert is none of those learnt from")
+    if not all(0.0 < price < np.inf for price in artefact.prices.values()):
+        raise ValueError("a price is not a positive number")
+    if not all(0 <= i < len(artefact.plans) for i in artefact.choice.values()):
+        raise ValueError("a policy chooses a plan that is not there")

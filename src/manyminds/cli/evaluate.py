@@ -1,0 +1,320 @@
+"""`manyminds eval`: how much better, and at what cost, than the best single model.
+
+Of a recorded set, or of one's own questions, which all experts are asked first.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from manyminds.cli.settings import as_json, print_json, read
+
+if TYPE_CHECKING:
+    from manyminds.config import Config
+    from manyminds.evals.questions import Graded
+    from manyminds.evals.record import Harvest
+    from manyminds.evals.record import Progress as Asked
+    from manyminds.evals.report import Progress
+    from manyminds.experts.recorded import Question, RecordedSet
+    from manyminds.types import Embed
+
+__all__ = ["bars", "encoder", "eval_", "open_folder", "selection"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_NAMES = {
+    "first_parsed": "first parsed",
+    "best_per_category": "best per category",
+    "majority": "majority vote",
+    "majority_top_3": "majority of top 3",
+    "log_odds": "log-odds vote",
+    "router_only": "router only",
+    "oracle": "oracle",
+}
+
+
+def selection(command: _Command) -> _Command:
+    """The argument and the options that choose a set's models and questions, and the seed."""
+    return click.argument("folder", metavar="DIR", type=click.Path())(_choices(command))
+
+
+def _choices(command: _Command) -> _Command:
+    for option in (
+        click.option(
+            "--seed",
+            default=0,
+            show_default=True,
+            type=click.IntRange(0, 2**31),
+            help="Of folds and intervals.",
+        ),
+        click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out models, such as 'gpt-4*'."),
+        click.option("--category", metavar="NAME", help="Only this category's questions."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("eval")
+@click.argument("target", metavar="DIR|FILE.csv", type=click.Path())
+@_choices
+@click.option(
+    "--into",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="With FILE.csv: where its answers are kept; default: FILE.manyminds beside it.",
+)
+@as_json
+@click.pass_obj
+def eval_(
+    file: str | None,
+    target: str,
+    category: str | None,
+    exclude: tuple[str, ...],
+    seed: int,
+    into: str | None,
+    as_json: bool,
+) -> None:
+    """Measure the network against the best single model, on recorded answers in DIR.
+
+    Learns from the splits calibration and validation, and replays test through the router and the vote
+    that serve. Gains have 95% intervals.
+
+    FILE.csv holds questions of your own: columns question and answer, and if you like id, category,
+    split, and options in A, B, C and so on, or as a JSON list in choices. Every expert that is running
+    is asked each of them once, which costs what it costs; Ctrl-C keeps what was answered.
+    """
+    asked = _is_csv(target)
+    if into and not asked:
+        raise click.UsageError("--into goes with FILE.csv: a set stays where it is.")
+    folder = _record(file, Path(target), into, category, exclude) if asked else target
+    recorded, name = open_folder(folder)
+    left_out, exclude = exclude, () if asked else exclude  # those were not asked
+    from manyminds.evals.report import evaluate, narrow
+
+    embed = encoder(file, narrow(recorded, name, category, exclude).questions)
+    with bars() as progress:
+        result = evaluate(
+            recorded, name, category=category, exclude=exclude, seed=seed, embed=embed, progress=progress
+        )
+    result["exclude"] = list(left_out)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def open_folder(folder: str) -> "tuple[RecordedSet, str]":
+    """The set and its name. Raises: DataError."""
+    from manyminds.errors import DataError
+    from manyminds.experts.recorded import open_set
+
+    path = Path(folder)
+    if _is_csv(folder):
+        raise DataError(
+            f"{folder} has no answers yet: `manyminds eval {folder}` asks for them and keeps them."
+        )
+    if not path.is_dir():
+        raise DataError(
+            f"{folder} is no folder: a set is one, with questions, answers and models in Parquet."
+        )
+    return open_set(path), path.resolve().name
+
+
+def encoder(file: str | None, questions: "Sequence[Question]") -> "Embed | None":
+    """The sentence encoder, where these have texts and it has been pulled. Raises: ConfigError."""
+    if not any(question.prompt for question in questions):
+        return None
+    from manyminds import catalog
+    from manyminds.encoder import Encoder
+    from manyminds.node import ENCODER
+
+    home, model = read(file, {}).home, catalog.find(ENCODER)
+    if catalog.missing(home, model):
+        click.echo(
+            f"The encoder is not here, so texts count for nothing: `manyminds pull {ENCODER}` brings it.",
+            err=True,
+        )
+        return None
+    return Encoder(catalog.path_of(home, model.files[0]).parent, cache_size=0).encode
+
+
+# --- questions of one's own ------------------------------------------------------------------------
+
+
+def _is_csv(target: str) -> bool:
+    return Path(target).suffix.casefold() in (".csv", ".tsv") and not Path(target).is_dir()
+
+
+def _record(
+    file: str | None, path: Path, into: str | None, category: str | None, exclude: Sequence[str]
+) -> str:
+    """Asks all experts that run, says what is missing, and returns the folder. Raises: ManymindsError."""
+    import logging
+    from importlib.util import find_spec
+
+    from manyminds.cli.pull import bring_missing
+    from manyminds.errors import DataError
+    from manyminds.evals.questions import need_enough
+    from manyminds.evals.questions import read as read_questions
+
+    questions = read_questions(path)
+    if category is not None:
+        found = sorted({graded.question.category for graded in questions})
+        questions = [graded for graded in questions if graded.question.category == category]
+        if not questions:
+            raise DataError(f"{path}: no category is {category!r:.80}. There are: {', '.join(found)[:400]}.")
+        need_enough(questions, f"category {category} of {path}")
+    if find_spec("scipy") is None:  # before anything is paid for
+        raise DataError("Training needs scipy: pip install 'manyminds[train]'.")
+    folder = Path(into) if into else path.with_suffix(".manyminds")
+    config = read(file, {})
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    bring_missing(config)
+    try:
+        harvest = asyncio.run(_ask(config, questions, folder, exclude))
+    except KeyboardInterrupt:
+        click.echo(f"Stopped. What was answered is kept in {folder}: the same command goes on.", err=True)
+        raise
+    _tell(harvest, len(questions))
+    return str(folder)
+
+
+async def _ask(
+    config: "Config", questions: "Sequence[Graded]", folder: Path, exclude: Sequence[str]
+) -> "Harvest":
+    from fnmatch import fnmatchcase
+
+    from manyminds.errors import DataError
+    from manyminds.evals.record import record
+    from manyminds.node import Node
+
+    async with Node(config, os.environ) as node:
+        for pattern in exclude:
+            if not any(fnmatchcase(name, pattern) for name in node.experts):
+                raise DataError(f"No expert matches {pattern!r:.80}: see `manyminds experts list`.")
+        await node.load()
+        names = [n for n in node.running if not any(fnmatchcase(n, pattern) for pattern in exclude)]
+        if len(names) < 2:
+            found = f"Only {names[0]} can be asked" if names else "No expert can be asked"
+            raise DataError(
+                f"{found}, and a network takes two: add an [[expert]] to manyminds.toml, or pull models with"
+                " `manyminds pull`."
+            )
+        click.echo(f"Asking {', '.join(names)}: {len(questions):,} questions each, into {folder}", err=True)
+        with _counters() as progress:
+            return await record(
+                questions, {name: node.experts[name] for name in names}, folder, progress=progress
+            )
+
+
+def _tell(harvest: "Harvest", questions: int) -> None:
+    click.echo(f"{harvest.answered:,} answers came; {harvest.kept:,} were here.", err=True)
+    for name, count in harvest.missing.items():
+        why = harvest.reasons.get(name, "").rstrip(".")
+        click.echo(
+            f"{name}: {count:,} of {questions:,} answers are missing{f': {why}' if why else ''}."
+            " The same command asks for them again.",
+            err=True,
+        )
+    if harvest.open_ended:
+        click.echo(
+            f"{harvest.open_ended:,} of {questions:,} questions are graded by exact match: for them a right"
+            " answer in a whole sentence counts as wrong.",
+            err=True,
+        )
+
+
+@contextmanager
+def _counters() -> "Iterator[Asked | None]":
+    """A bar for each expert, on a terminal; else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as shown:
+        tasks: dict[str, Any] = {}
+
+        class Counters:
+            def start(self, expert: str, total: int, done: int) -> None:
+                tasks[expert] = shown.add_task(expert, total=total, completed=done)
+
+            def advance(self, expert: str) -> None:
+                shown.advance(tasks[expert])
+
+        yield Counters()
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def bars() -> "Iterator[Progress]":
+    """A bar for each thing that is done, on a terminal; else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, share: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, transient=True) as shown:
+
+        def progress(what: str, share: float) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=1.0)
+            shown.update(tasks[what], completed=share)
+
+        yield progress
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    best = result["best_single"]
+    part = f", category {result['category']}" if result["category"] else ""
+    learnt = result["n_calibration"] + result["n_validation"]
+    title = (
+        f"{result['set']}{part}: {result['models']} models, {result['n_test']:,} test questions, "
+        f"learnt from {learnt:,}, seed {result['seed']}"
+    )
+    table = Table("", box=None, header_style="bold", pad_edge=False)
+    for column in ("accuracy", "$ per 1,000", "gain in points", "95% interval"):
+        table.add_column(column, justify="right")
+    table.add_row("best single", *_cells(best), end_section=True)
+    for key, name in _NAMES.items():
+        if result["baselines"][key] is not None:
+            table.add_row(name, *_cells(result["baselines"][key]))
+    table.add_section()
+    for policy in ("max", "cheap", "auto", "fast"):
+        table.add_row(policy, *_cells(result[policy]), style="bold")
+    console = Console(markup=False, highlight=False)
+    console.print(title, soft_wrap=True)
+    console.print(f"best single: {best['model']}", soft_wrap=True)
+    console.print(table)
+
+
+def _cells(figures: Mapping[str, Any]) -> Sequence[str]:
+    cost, interval = figures["cost_usd_per_1k"], figures.get("gain_ci95")
+    return (
+        f"{100 * figures['accuracy']:.2f}%",
+        "" if cost is None else f"{cost:.4g}",
+        "" if interval is None else f"{100 * figures['gain']:+.2f}",
+        "" if interval is None else f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}",
+    )

@@ -1,0 +1,87 @@
+"""What each vote weighs by what was learnt: who says it, about what, how certain and at what length.
+
+Pure. Knows an artefact's ballot, no text and no candidate's meaning.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from manyminds.artefact import Artefact, Ballot
+from manyminds.combine.ballot import Voice, has_say, score
+from manyminds.types import Answer, Call, Query, Route
+
+__all__ = ["Weigher"]
+
+_SPREAD = 3.0  # standard deviations of an answer's length that count
+_CHARS_PER_TOKEN = 4.0  # where an expert does not count its tokens
+_MAX_SCORE = 1e6  # keeps any multiplier of a caller finite
+
+
+class Weigher:
+    """Reads the ballot of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
+
+    def __init__(self, artefact: Artefact, ballot: Ballot) -> None:
+        self._base, self._skills, self._ballot = artefact.base, artefact.skills, ballot
+        self._kinds = artefact.kinds
+        self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
+        self._label = {name: i for i, name in enumerate(ballot.labels)}
+
+    def knows(
+        self, query: Query, route: Route, answers: Sequence[Answer], candidates: Sequence[str | None]
+    ) -> bool:
+        """Whether this kind of question was learnt from, and anybody who has a vote."""
+        return query.task.kind in self._kinds and any(
+            candidate and answer.expert in self._place and has_say(route, answer)
+            for answer, candidate in zip(answers, candidates, strict=True)
+        )
+
+    def voices(
+        self, query: Query, route: Route, answers: Sequence[Answer], candidates: Sequence[str | None]
+    ) -> tuple[list[Voice], float]:
+        """Every vote with its weight in nats, and the score of "none of these".
+
+        An expert that was not learnt from is weighed by its log-odds, on the scale of those that were.
+        """
+        topics = len(self._base.topics)
+        x = np.concatenate([[1.0], self._base.features(query.vector, query.limits.topic)[:topics]])
+        cast = [
+            (answer, candidate, call)
+            for answer, candidate in zip(answers, candidates, strict=True)
+            if candidate and has_say(route, answer) and (call := route.call_of(answer.expert)) is not None
+        ]
+        places = [self._place.get(answer.expert, -1) for answer, _, _ in cast]
+        # Not `@`, whose last bits depend on which rows are beside a row.
+        constants = (self._ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
+        voices = []
+        for (answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
+            own = self._weight(place, constant, answer, candidate) if place >= 0 else self._guess(call)
+            weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
+            voices.append(Voice(answer.expert, candidate, weight))
+        others = max(len({voice.expert for voice in voices}) - 1, 0)
+        shrink = 1.0 / (1.0 + self._ballot.correlation * others)
+        voices = [replace(voice, weight=voice.weight * shrink) for voice in voices]
+        return voices, float(self._ballot.other @ x)
+
+    def _weight(self, place: int, constant: float, answer: Answer, candidate: str) -> float:
+        ballot, skills = self._ballot, self._skills
+        weight = constant
+        tokens = answer.usage.completion_tokens or len(answer.text) / _CHARS_PER_TOKEN
+        if tokens > 0:
+            mean, deviation = skills.ln_tokens[place]
+            length = min(max((math.log(tokens) - mean) / deviation, -_SPREAD), _SPREAD)
+            weight += float(ballot.length[place]) * length
+        if answer.confidence is not None and np.isfinite(skills.confidence[place]).all():
+            raw, odds = skills.confidence[place]
+            weight += float(ballot.confidence[place]) * float(np.interp(answer.confidence, raw, odds))
+        label = self._label.get(candidate)
+        if label is not None:
+            weight += float(ballot.label[place, label])
+        return weight
+
+    def _guess(self, call: Call) -> float:
+        scale, constant = self._ballot.prior
+        odds = score(Call(call.expert, call.source, call.probability), max(round(self._ballot.classes), 2))
+        return float(scale) * odds + float(constant)

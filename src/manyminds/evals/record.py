@@ -1,0 +1,413 @@
+"""Asks live experts one's own questions, and keeps what they say as a recorded set.
+
+Knows no file of questions and no command. The folder has, beside the three tables, journal.jsonl: every
+answer that ever came, a line each, only appended to. Answers are kept as they were said and read anew for
+the tables, so that a corrected gold costs no call. What is asked in other words, of another model upstream
+or with another sampling, is another call; what was said to the old one stays in the journal.
+"""
+
+import asyncio
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol
+
+import msgspec
+
+from manyminds.catalog.lock import locked
+from manyminds.errors import DataError, ExpertError, RefusedError
+from manyminds.evals.datasets.schema import (
+    FILES,
+    AnswerRow,
+    ModelRow,
+    QuestionRow,
+    Tables,
+    need_pyarrow,
+    write,
+)
+from manyminds.evals.questions import Graded
+from manyminds.fanout import Fanout, Patience
+from manyminds.types import Answer, Call, Card, Expert, Limits, Message, Query, Route, Sampling
+
+__all__ = ["Harvest", "Progress", "record"]
+
+_JOURNAL: Final = "journal.jsonl"
+_SYNCED: Final = 32  # answers that a failure of power may lose; an end of the process loses none
+_AT_ONCE: Final = 4  # calls to a remote expert; a local one has one slot
+_GIVE_UP: Final = 8  # failures in a row after which an expert is left alone until the next run
+_REST_S: Final = 30.0  # at most, between two failures: upstreams limit rates, and come back
+_RATED_CHARS: Final = 320  # of all options together, as in the router's policy
+_RAW_CHARS: Final = 8_000  # of an answer in the tables, from its end
+_MOST: Final = 1e12  # what an expert says of its usage is untrusted
+_PATIENCE: Final = Patience(first_token_s=120.0, idle_s=60.0, deadline_s=600.0)
+_SAMPLING: Final = Sampling(max_tokens=1024, temperature=0.0)
+
+
+class Progress(Protocol):
+    """Whoever shows how far a recording is. Called from the event loop; must not block."""
+
+    def start(self, expert: str, total: int, done: int) -> None:
+        """Of so many questions, `done` were answered in earlier runs."""
+        ...
+
+    def advance(self, expert: str) -> None:
+        """One more call has ended, answered or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """What a run brought.
+
+    Attributes:
+        answered: calls of this run; kept: answers of earlier ones.
+        missing: answers that an expert still lacks, if any; the next run asks for them again.
+        reasons: how the last failed call of this run failed, by expert.
+        open_ended: questions graded by exact match, for which a right answer in a whole sentence is wrong.
+    """
+
+    answered: int
+    kept: int
+    missing: Mapping[str, int]
+    reasons: Mapping[str, str]
+    open_ended: int
+
+
+async def record(
+    questions: Sequence[Graded],
+    experts: Mapping[str, Expert],
+    folder: Path,
+    *,
+    sampling: Sampling = _SAMPLING,
+    patience: Patience = _PATIENCE,
+    at_once: int = _AT_ONCE,
+    progress: Progress | None = None,
+) -> Harvest:
+    """Asks every expert every question once, and writes the folder in the schema of recorded sets.
+
+    Cancelled or killed, it loses the calls under way, nothing else: the next run asks only what is missing.
+    A call that fails is not a wrong answer; it is missing. An expert that fails rests longer and longer, and
+    after several failures in a row is left alone for this run.
+
+    Args:
+        questions: with ids that differ.
+        experts: by the name that they get in the set.
+        folder: made if it is not there; its last part names the set.
+        sampling: how experts generate. Options are rated instead where live traffic would rate them.
+        patience: how long to wait for one call.
+        at_once: calls to a remote expert at a time.
+        progress: told how far it is.
+
+    Raises:
+        DataError: There is nobody to ask or nobody answered, another run is at work in the folder, its
+            journal is damaged, it holds a set from elsewhere, or pyarrow is missing.
+        OSError: The disk failed.
+    """
+    need_pyarrow()
+    if not questions or not experts:
+        raise DataError("There is no question, or no expert to ask: see `manyminds experts list`.")
+    if not (folder / _JOURNAL).exists() and any((folder / name).exists() for name in FILES):
+        raise DataError(f"{folder} holds a set that was not recorded here: choose another folder.")
+
+    def busy() -> None:
+        raise DataError(
+            f"Another run is recording into {folder}: wait for its end, or choose another folder."
+        )
+
+    async with locked(folder / ".lock", busy):
+        plans = [_Plan(name, experts[name], questions, sampling) for name in sorted(experts)]
+        with _Journal(folder / _JOURNAL) as journal:
+            said = {(entry.expert, entry.call) for entry in journal.entries()}
+            for plan in plans:
+                plan.skip({call for expert, call in said if expert == plan.name})
+                if progress is not None:
+                    progress.start(plan.name, len(questions), len(questions) - len(plan.waiting))
+            kept = sum(len(questions) - len(plan.waiting) for plan in plans)
+            await _ask_all(plans, journal, patience, at_once, progress)
+            rows = _rows(plans, journal)
+        _build(questions, plans, rows, folder)
+    told = Counter(row.model for row in rows)
+    return Harvest(
+        answered=sum(plan.answered for plan in plans),
+        kept=kept,
+        missing={p.name: len(questions) - told[p.name] for p in plans if told[p.name] < len(questions)},
+        reasons={p.name: p.failure.message for p in plans if p.failure},
+        open_ended=sum(graded.open_ended for graded in questions),
+    )
+
+
+# --- asking ----------------------------------------------------------------------------------------
+
+
+class _Plan:
+    """One expert's calls: which there are, which wait, and how it fares."""
+
+    def __init__(self, name: str, expert: Expert, questions: Sequence[Graded], sampling: Sampling) -> None:
+        self.name = name
+        self.expert = expert
+        self.sampling = sampling
+        self.calls: dict[str, list[Graded]] = {}
+        for graded in questions:
+            self.calls.setdefault(self._call(graded), []).append(graded)
+        self.waiting = [(call, graded) for call, asked in self.calls.items() for graded in asked]
+        self.answered = 0
+        self.failures = 0  # in a row
+        self.failure: ExpertError | None = None
+
+    def skip(self, said: set[str]) -> None:
+        """Leaves out what was answered before."""
+        self.waiting = [(call, graded) for call, graded in self.waiting if call not in said]
+
+    def route(self, graded: Graded) -> Route:
+        """This expert alone. Options are rated where live votes rate them: tiny models follow letters."""
+        card, task = self.expert.card, graded.task
+        rated = task.kind == "option" and "score" in card.offers
+        short = sum(map(len, task.options)) <= _RATED_CHARS
+        call = Call(self.name, card.source, 1.0, method="score" if rated and short else "generate")
+        return Route("record", "pass", (call,))
+
+    def query(self, graded: Graded) -> Query:
+        return Query(
+            messages=(Message("user", graded.text),),
+            model=self.name,
+            sampling=self.sampling,
+            request_id=graded.question.question_id,
+            limits=Limits(topic=graded.question.category),
+            task=graded.task,
+        )
+
+    def _call(self, graded: Graded) -> str:
+        """What makes a call another one, as a digest."""
+        card, method = self.expert.card, self.route(graded).calls[0].method
+        how = list(graded.task.options) if method == "score" else msgspec.to_builtins(self.sampling)
+        asked = msgspec.json.encode([graded.text, card.kind, card.model, method, how])
+        return hashlib.sha256(asked).hexdigest()[:32]
+
+
+async def _ask_all(
+    plans: "Sequence[_Plan]",
+    journal: "_Journal",
+    patience: Patience,
+    at_once: int,
+    progress: Progress | None,
+) -> None:
+    """Some calls at a time of each expert, all experts side by side."""
+
+    async def work(plan: _Plan, waiting: "Iterator[tuple[str, Graded]]") -> None:
+        for call, graded in waiting:
+            if plan.failures >= _GIVE_UP:
+                return
+            answer = await _ask(plan, graded, patience)
+            if answer.error is None:
+                journal.add(_entry(plan.name, call, graded, answer))
+                plan.answered += 1
+                plan.failures = 0
+            else:
+                plan.failure = answer.error
+                plan.failures += not isinstance(answer.error, RefusedError)  # this question, not all
+            if progress is not None:
+                progress.advance(plan.name)
+            if 0 < plan.failures < _GIVE_UP:
+                await asyncio.sleep(min(2.0**plan.failures, _REST_S))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for plan in plans:
+                waiting = iter(plan.waiting)
+                for _ in range(1 if plan.expert.card.kind == "local" else at_once):
+                    group.create_task(work(plan, waiting))
+    except ExceptionGroup as failures:  # of the disk
+        raise failures.exceptions[0] from None
+
+
+async def _ask(plan: _Plan, graded: Graded, patience: Patience) -> Answer:
+    async with Fanout(plan.query(graded), plan.route(graded), {plan.name: plan.expert}, patience) as fanout:
+        (answer,) = [answer async for answer in fanout.finished()]
+    return answer
+
+
+# --- the journal -----------------------------------------------------------------------------------
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """One answer, as it was said."""
+
+    expert: str
+    call: str
+    question_id: str  # for people: the call says what was asked
+    text: str
+    cut: bool
+    seconds: float
+    prompt_tokens: float
+    completion_tokens: float
+    cpu_s: float
+    cost_usd: float
+    confidence: float | None
+
+
+def _entry(name: str, call: str, graded: Graded, answer: Answer) -> _Entry:
+    last, usage = answer.chunks[-1], answer.usage
+    sure = answer.confidence
+    return _Entry(
+        expert=name,
+        call=call,
+        question_id=graded.question.question_id,
+        text=answer.text.encode("utf-8", "replace").decode(),
+        cut=last.finish_reason in ("length", "content_filter"),
+        seconds=answer.seconds,
+        prompt_tokens=_amount(usage.prompt_tokens),
+        completion_tokens=_amount(usage.completion_tokens),
+        cpu_s=_amount(usage.cpu_s),
+        cost_usd=_amount(usage.cost_usd),
+        confidence=float(sure) if sure is not None and math.isfinite(sure) else None,
+    )
+
+
+def _amount(said: float) -> float:
+    return float(said) if 0 <= said <= _MOST else 0.0
+
+
+class _Journal:
+    """Lines of JSON that outlive whoever writes them. One writer: the folder is locked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unsynced = 0
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(_Entry).decode
+
+    def __enter__(self) -> "_Journal":
+        self._file = self._path.open("ab+")
+        self._mend()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            self._sync()
+
+    def add(self, entry: _Entry) -> None:
+        """Raises: OSError."""
+        self._file.write(self._encode(entry) + b"\n")
+        self._file.flush()
+        self._unsynced += 1
+        if self._unsynced >= _SYNCED:
+            self._sync()
+
+    def entries(self) -> Iterator[_Entry]:
+        """From the first on. Raises: DataError, which names the line."""
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    yield self._decode(line)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    raise DataError(
+                        f"{self._path}, line {number} is damaged ({error!s:.200}): delete that line, and"
+                        " its question is asked again."
+                    ) from None
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
+
+    def _mend(self) -> None:
+        """Drops a last line that was cut off while it was written."""
+        size = whole = self._file.seek(0, os.SEEK_END)
+        while whole:
+            step = min(65_536, whole)
+            self._file.seek(whole - step)
+            at = self._file.read(step).rfind(b"\n")
+            if at >= 0:
+                whole += at + 1 - step
+                break
+            whole -= step
+        if whole < size:
+            self._file.truncate(whole)
+
+
+# --- the tables ------------------------------------------------------------------------------------
+
+
+def _rows(plans: Sequence[_Plan], journal: _Journal) -> list[AnswerRow]:
+    """One for each question and expert that has answered; of several answers to one call the last."""
+    known = {plan.name: plan for plan in plans}
+    rows: dict[tuple[str, str], AnswerRow] = {}
+    for entry in journal.entries():
+        plan = known.get(entry.expert)
+        for graded in plan.calls.get(entry.call, ()) if plan else ():
+            rows[entry.expert, graded.question.question_id] = _row(
+                graded, entry, known[entry.expert].expert.card
+            )
+    return list(rows.values())
+
+
+def _row(graded: Graded, entry: _Entry, card: Card) -> AnswerRow:
+    answer = graded.read(entry.text, cut=entry.cut)
+    tokens_usd = (
+        entry.prompt_tokens * card.price_in_usd_per_m + entry.completion_tokens * card.price_out_usd_per_m
+    )
+    return AnswerRow(
+        question_id=graded.question.question_id,
+        model=entry.expert,
+        answer=answer,
+        correct=answer is not None and answer == graded.question.gold,
+        extracted=answer is not None,
+        prompt_tokens=entry.prompt_tokens,
+        completion_tokens=entry.completion_tokens,
+        completion_chars=len(entry.text),
+        latency_s=entry.seconds,
+        cost_usd=entry.cost_usd or tokens_usd / 1e6 + entry.cpu_s * card.price_cpu_usd_per_hour / 3600,
+        confidence=entry.confidence,
+        raw=entry.text[-_RAW_CHARS:],
+    )
+
+
+def _model(name: str, card: Card) -> ModelRow:
+    return ModelRow(
+        model=name,
+        family=card.source,
+        params_b=card.parameters / 1e9 if card.parameters else None,
+        active_params_b=None,
+        open_weights=card.kind == "local",
+        released="",
+        price_in_usd_per_m=card.price_in_usd_per_m,
+        price_out_usd_per_m=card.price_out_usd_per_m,
+        price_source="the expert's card",
+    )
+
+
+def _build(
+    questions: Sequence[Graded], plans: Sequence[_Plan], rows: Sequence[AnswerRow], folder: Path
+) -> None:
+    """Writes and checks the tables beside their place, then moves them there. Raises: DataError, OSError.
+
+    An end of the process between two moves leaves tables of two runs; the next run mends that.
+    """
+    from manyminds.experts.recorded import open_set
+
+    if not rows:
+        reasons = " ".join(plan.failure.message for plan in plans if plan.failure)
+        raise DataError(f"No expert answered any question. {reasons:.1000}".strip())
+    answering = {row.model for row in rows}
+    asked = [graded.question for graded in questions]
+    tables = Tables(
+        questions=[
+            QuestionRow(q.question_id, folder.name, q.category, q.prompt, q.choices or None, q.gold, q.split)
+            for q in asked
+        ],
+        answers=rows,
+        models=[_model(plan.name, plan.expert.card) for plan in plans if plan.name in answering],
+    )
+    new = folder / ".new"
+    new.mkdir(exist_ok=True)
+    write(tables, new)
+    open_set(new)
+    for name in FILES:
+        os.replace(new / name, folder / name)
+    new.rmdir()

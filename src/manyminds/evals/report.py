@@ -1,0 +1,343 @@
+"""`manyminds eval`: learns from the splits calibration and validation, then replays test once.
+
+Returns what DESIGN.md section 15 prints, as plain values; None is what the set cannot measure.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from manyminds.artefact import Artefact
+from manyminds.combine.vote import Vote
+from manyminds.errors import DataError
+from manyminds.evals import baselines
+from manyminds.evals.baselines import Control
+from manyminds.evals.metrics import accuracy_gain, calibration_error
+from manyminds.evals.replay import Replayed, replay
+from manyminds.experts.recorded import Question, Recorded, RecordedSet
+from manyminds.index import Index
+from manyminds.learn.examples import Examples, gather
+from manyminds.learn.train import train
+from manyminds.router import SkillRouter
+from manyminds.types import Embed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from manyminds.types import Vectors
+
+    Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
+__all__ = ["Learnt", "Progress", "Selection", "Train", "evaluate", "learn", "narrow"]
+
+Progress = Callable[[str, float], None]
+"""Is told what is being done, and the share of it that is done."""
+
+_POLICIES = ("max", "cheap", "auto", "fast")
+_DIMENSION = 384  # of the index where questions have no vectors: nothing is placed in it
+_SHOWN = 20  # names that an error lists
+_TEXTS = 32  # embedded by a thread before it tells
+
+
+class Train(Protocol):
+    """`manyminds.learn.train.train`, or another way to learn."""
+
+    def __call__(
+        self, examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None = None, /
+    ) -> Artefact: ...
+
+
+# --- what is evaluated -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The models and questions of a set that count, with what chose them.
+
+    `questions` are those that at least one of the models was asked; the models all have answers outside test.
+    """
+
+    recorded: RecordedSet
+    name: str
+    category: str | None
+    exclude: tuple[str, ...]
+    experts: tuple[Recorded, ...]
+    questions: tuple[Question, ...]
+
+    def of(self, *splits: str) -> tuple[Question, ...]:
+        """Split by split, each in the order of the file."""
+        return tuple(q for split in splits for q in self.questions if q.split == split)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For people: what an artefact or a result was made from."""
+        return {
+            "set": self.name,
+            "category": self.category,
+            "exclude": list(self.exclude),
+            "n_calibration": len(self.of("calibration")),
+            "n_validation": len(self.of("validation")),
+        }
+
+
+def narrow(recorded: RecordedSet, name: str, category: str | None, exclude: Sequence[str]) -> Selection:
+    """Chooses the models and questions. A model without an answer to learn from is dropped.
+
+    Raises: DataError for an unknown category, a pattern that matches nothing, categories that are tasks of
+        their own, fewer than two models, or no questions of calibration.
+    """
+    questions = recorded.questions()
+    for pattern in exclude:
+        if not any(fnmatchcase(model, pattern) for model in recorded.models):
+            raise DataError(
+                f"{name}: no model matches {pattern!r:.80}. There are: {_listed(recorded.models)}."
+            )
+    categories = sorted({question.category for question in questions})
+    if category is not None and category not in categories:
+        raise DataError(f"{name}: there is no category {category!r:.80}. There are: {_listed(categories)}.")
+    wanted = np.array([category in (None, question.category) for question in questions], np.bool_)
+    learning = np.array([question.split != "test" for question in questions], np.bool_) & wanted
+    experts = [e for e in recorded.experts(exclude) if learning[e.recording.rows].any()]
+    asked = np.zeros(len(questions), np.bool_)
+    for expert in experts:
+        asked[expert.recording.rows] = True
+    left = tuple(q for q, keep in zip(questions, asked & wanted, strict=True) if keep)
+    if category is None:
+        _check_one_task(experts, questions, name)
+    if not any(question.split == "calibration" for question in left):
+        raise DataError(
+            f"{name}: there is nothing to learn from: no question of split calibration has answers."
+        )
+    if len(experts) < 2:
+        only = f"only {experts[0].card.name} is" if experts else "no model is"
+        raise DataError(f"{name}: {only} left, and a network takes two: exclude fewer.")
+    return Selection(recorded, name, category, tuple(exclude), tuple(experts), left)
+
+
+def _check_one_task(experts: Sequence[Recorded], questions: Sequence[Question], name: str) -> None:
+    """Raises: DataError where no model has answers in more than one of several categories."""
+    names, codes = np.unique([question.category for question in questions], return_inverse=True)
+    found = [np.unique(codes[expert.recording.rows]) for expert in experts]
+    seen = {int(code) for codes_of in found for code in codes_of}
+    if len(seen) > 1 and max(map(len, found)) == 1:
+        tasks = _listed([str(names[code]) for code in sorted(seen)])
+        raise DataError(f"{name} holds tasks that have no model in common: choose one, --category {tasks}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more
+
+
+# --- learning --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """The artefact, what it was learnt from, and the seconds that took."""
+
+    artefact: Artefact
+    examples: Examples
+    train_s: float
+    embed_s: float
+
+
+def learn(
+    selection: Selection,
+    seed: int,
+    embed: Embed | None = None,
+    progress: Progress = lambda what, share: None,
+    train: Train = train,
+) -> Learnt:
+    """Learns from calibration and validation. `embed` may be called by several threads at once."""
+    encoder = _Encoder(embed, "embed what is learnt from", progress) if embed else None
+    known = selection.of("calibration", "validation")
+    examples = gather(selection.experts, known, selection.recorded, encoder)
+    began = time.perf_counter()
+    about = {**selection.about, "seed": seed}
+    artefact = train(examples, seed, about, lambda what, share: progress("learn", share))
+    return Learnt(artefact, examples, time.perf_counter() - began, encoder.seconds if encoder else 0.0)
+
+
+class _Encoder:
+    """An `Embed` that uses all cores, tells how far it is, and counts its seconds."""
+
+    def __init__(self, embed: Embed, what: str, progress: Progress) -> None:
+        self._embed = embed
+        self._what = what
+        self._progress = progress
+        self.seconds = 0.0
+
+    def __call__(self, texts: Sequence[str], /) -> "Vectors":
+        began = time.perf_counter()
+        parts = [texts[i : i + _TEXTS] for i in range(0, len(texts), _TEXTS)]
+        vectors = []
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            for part in pool.map(self._embed, parts):
+                vectors.append(part)
+                self._progress(self._what, len(vectors) / len(parts))
+        finally:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+        self.seconds += time.perf_counter() - began
+        return np.concatenate(vectors) if vectors else self._embed(texts)
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+
+def evaluate(
+    recorded: RecordedSet,
+    name: str,
+    *,
+    category: str | None = None,
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    embed: Embed | None = None,
+    train: Train = train,
+    progress: Progress = lambda what, share: None,
+) -> dict[str, Any]:
+    """The result of a set, as JSON has it. Split test is read after all has been learnt, and once.
+
+    `seed` governs the folds of training and the bootstrap: same seed, same result but for `seconds`. Without
+    `embed`, or on a set without prompts, nothing is learnt from texts.
+
+    Raises: DataError, as `narrow` does; also without questions of test, or where only they have choices.
+    """
+    selection = narrow(recorded, name, category, exclude)
+    questions = selection.of("test")
+    if not questions:
+        raise DataError(f"{name}: there is nothing to measure: no question of split test has answers.")
+    learnt = learn(selection, seed, embed, progress, train)
+    encoder = _Encoder(embed, "embed test", progress) if embed else None
+    test = gather(selection.experts, questions, recorded, encoder)
+    if test.kind != learnt.examples.kind:
+        raise DataError(f"{name}: some splits have choices or answers and others none: evaluate them apart.")
+    router = SkillRouter(Index(_dimension(test)), artefact=learnt.artefact)
+    for expert in selection.experts:
+        router.admit(expert.card)
+    began = time.perf_counter()
+    replayed = replay(
+        router,
+        Vote(artefact=learnt.artefact),
+        selection.experts,
+        questions,
+        test,
+        _POLICIES,
+        lambda share: progress("replay test", share),
+    )
+    replay_s = time.perf_counter() - began
+    route_s = np.concatenate([one.route_s for one in replayed.values()])
+    seconds = {
+        "embed": round(learnt.embed_s + (encoder.seconds if encoder else 0.0), 3),
+        "train": round(learnt.train_s, 3),
+        "replay": round(replay_s, 3),
+        "route_p50_ms": round(1e3 * float(np.median(route_s)), 4),
+    }
+    found = _result(learnt, test, replayed, seed)
+    return {**selection.about, "seed": seed, "n_test": len(test), **found, "seconds": seconds}
+
+
+def _dimension(examples: Examples) -> int:
+    return _DIMENSION if examples.vectors is None else examples.vectors.shape[1]
+
+
+def _result(learnt: Learnt, test: Examples, replayed: Mapping[str, Replayed], seed: int) -> dict[str, Any]:
+    best = baselines.best_single(learnt.examples)
+    controls = baselines.controls(learnt.examples, test, learnt.artefact)
+    single, parsed = baselines.single(test, best), controls["first_parsed"]
+    singles = [baselines.single(test, j) for j in range(len(test.experts))]
+    policies = {
+        name: {
+            **_figures(one.correct, one.cost_usd, single, seed),
+            **_ratios(one, single, test.seconds[:, best]),
+            **_over_first_parsed(one.correct, parsed, seed),
+            "ece": _rounded(calibration_error(one.probability, one.correct)),
+            "calls": _rounded(float(one.calls.mean())),
+        }
+        for name, one in replayed.items()
+    }
+    network = [
+        {"name": name, "kind": "network", **_point(one.correct, one.cost_usd)}
+        for name, one in replayed.items()
+    ]
+    chances = baselines.probabilities(test, learnt.artefact)[test.asked]
+    return {
+        "kind": test.kind,
+        "models": len(test.experts),
+        "best_single": {"model": single.about, **_point(single.correct, single.cost_usd)},
+        "baselines": {
+            name: {**_figures(one.correct, one.cost_usd, single, seed), **_chosen(one)} if one else None
+            for name, one in controls.items()
+        },
+        **policies,
+        "frontier": [
+            *({"name": one.about, "kind": "model", **_point(one.correct, one.cost_usd)} for one in singles),
+            *sorted(network, key=lambda entry: (entry["cost_usd_per_1k"] or 0.0, entry["name"])),
+        ],
+        "co_failure": _rounded(1.0 - float(test.correct.any(axis=1).mean())),
+        "predictor": {"ece": _rounded(calibration_error(chances, test.correct[test.asked]))},
+    }
+
+
+def _figures(correct: "Bools", cost_usd: "Floats | None", single: Control, seed: int) -> dict[str, Any]:
+    gain = accuracy_gain(correct, single.correct, seed)
+    return {
+        **_point(correct, cost_usd),
+        "gain": _rounded(gain.gain),
+        "gain_ci95": [_rounded(gain.low), _rounded(gain.high)],
+    }
+
+
+def _chosen(control: Control) -> dict[str, str]:
+    return {"about": control.about} if control.about else {}
+
+
+def _over_first_parsed(correct: "Bools", parsed: Control | None, seed: int) -> dict[str, Any]:
+    if parsed is None:
+        return {"gain_over_first_parsed": None, "gain_over_first_parsed_ci95": None}
+    gain = accuracy_gain(correct, parsed.correct, seed)
+    return {
+        "gain_over_first_parsed": _rounded(gain.gain),
+        "gain_over_first_parsed_ci95": [_rounded(gain.low), _rounded(gain.high)],
+    }
+
+
+def _ratios(one: Replayed, single: Control, single_s: "Floats") -> dict[str, Any]:
+    """Means over the best single expert's, on the questions where both are recorded."""
+    assert single.cost_usd is not None
+    return {
+        "cost_ratio": _ratio(one.cost_usd, single.cost_usd),
+        "latency_ratio": _ratio(one.seconds, single_s),
+    }
+
+
+def _ratio(ours: "Floats", theirs: "Floats") -> float | None:
+    """None where fewer than half of the questions have both, or `theirs` is nothing."""
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    if 2 * both.sum() < len(both) or not theirs[both].sum() > 0:
+        return None
+    return _rounded(float(ours[both].sum() / theirs[both].sum()))
+
+
+def _point(correct: "Bools", cost_usd: "Floats | None") -> dict[str, Any]:
+    """Cost is the mean over the questions where it is recorded; None where it is for fewer than half."""
+    known = np.zeros(0) if cost_usd is None else cost_usd[np.isfinite(cost_usd)]
+    unknown = cost_usd is None or 2 * len(known) < len(cost_usd) or not len(known)
+    return {
+        "accuracy": _rounded(float(correct.mean())),
+        "cost_usd_per_1k": None if unknown else _rounded(1e3 * float(known.mean())),
+    }
+
+
+def _rounded(x: float) -> float:
+    """To six significant digits: the last bits of a sum are no measurement."""
+    return x if x == 0 or not math.isfinite(x) else round(x, 5 - math.floor(math.log10(abs(x))))

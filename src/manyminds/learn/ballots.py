@@ -1,0 +1,363 @@
+"""How much each vote weighs: a conditional logit over the answers given, with "none of these".
+
+    S(c) = sum of W_ij over the experts j that answered c to question i, over 1 + rho (k - 1)
+    W_ij = prior_j + d_j + x_i.u_j + z_ij.a_j + l_j[c],   S(none) = o_i,   P = softmax
+
+k is the number of experts that answered: votes whose errors have correlation rho are worth k / (1 + rho
+(k - 1)) independent ones, so that a pair that agrees may be sure and seventy that agree are not too sure.
+
+The prior is a curve of the expert's log-odds, fitted with a handful of numbers; everything of one expert
+beyond it is shrunk to nothing, by how much cross-validation says. Trained with expert-dropout: copies of
+the questions with random panels, so that any panel yields a calibrated posterior.
+Source: McFadden 1974 (conditional logit); Nitzan & Paroush 1982 (log-odds weights).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from manyminds.artefact import Ballot, Skills
+from manyminds.learn.examples import Examples
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "losses", "panels", "score"]
+
+_COPIES = 4  # of the questions with random panels, together as heavy as the full panels
+_MAX_LABELS = 32
+_ROUNDS = 80
+_NOWHERE = -1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """How far an expert's votes may depart from the curve of its log-odds: precisions of normal priors."""
+
+    own: float  # of its constant
+    topic: float  # of each topic's weight
+    answer: float  # of what its length, its confidence and its label add
+    steep: bool = True  # whether the curve may bend
+
+
+COMPLEXITIES = (
+    Complexity(1e4, 1e4, 1e4, steep=False),
+    Complexity(1e3, 1e3, 1e3),
+    Complexity(100.0, 100.0, 100.0),
+    Complexity(30.0, 30.0, 100.0),
+    Complexity(10.0, 30.0, 30.0),
+    Complexity(3.0, 10.0, 10.0),
+    Complexity(1.0, 3.0, 3.0),
+)
+"""From log-odds weights alone to weights of one's own, simplest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What votes weigh on n questions: `weights` (n, m) of each expert's vote, `other` (n,) of none.
+
+    `correlation` is rho, (n,) since questions may have been weighed by different ballots.
+    """
+
+    weights: "Floats"
+    other: "Floats"
+    correlation: "Floats"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Terms:
+    """What a weight may depend on: x (n, t), length and confidence (n, m), label (n, m) or -1."""
+
+    x: "Floats"
+    length: "Floats"
+    confidence: "Floats"
+    label: "NDArray[np.int64]"
+
+
+def cast(ballot: Ballot, skills: Skills, x: "Floats", examples: Examples) -> Scores:
+    """The weights as the vote computes them. `x`: (n, t) topic features."""
+    terms = _terms(skills, x, examples, ballot.labels)
+    weights = ballot.weights[:, 0] + x @ ballot.weights[:, 1:].T
+    weights = weights + terms.length * ballot.length + terms.confidence * ballot.confidence
+    if ballot.labels:
+        extra = ballot.label[np.arange(len(skills.experts)), np.maximum(terms.label, 0)]
+        weights = weights + np.where(terms.label >= 0, extra, 0.0)
+    other = ballot.other[0] + x @ ballot.other[1:]
+    return Scores(weights, other, np.full(len(other), ballot.correlation))
+
+
+def score(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[np.intp]]":
+    """What a panel of m experts would release: (n,) its probability, (n,) the heaviest voter or -1.
+
+    `votes` (n, m): of experts that were not asked, or abstained, a negative number.
+    """
+    table, present = _table(votes, scores)
+    best = np.where(present, table, _NOWHERE).argmax(axis=1)
+    top = np.maximum(np.where(present, table, _NOWHERE).max(axis=1), scores.other)
+    odds = np.where(present, np.exp(np.minimum(table - top[:, None], 0.0)), 0.0)
+    total = odds.sum(axis=1) + np.exp(scores.other - top)
+    heard = present.any(axis=1)
+    chance = np.where(heard, odds[np.arange(len(votes)), best] / total, 0.0)
+    weight = np.where(votes == best[:, None], scores.weights, -np.inf)
+    voter = np.where(heard, weight.argmax(axis=1), -1)
+    return chance, voter
+
+
+def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
+    """(n,): -ln of the probability given to the candidates that were right, or to none where none was."""
+    table, present = _table(votes, scores)
+    right = _right(examples, votes, table.shape[1])
+    logits = np.concatenate([np.where(present, table, _NOWHERE), scores.other[:, None]], axis=1)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    odds = np.exp(logits)
+    chance = (odds * right).sum(axis=1) / odds.sum(axis=1)
+    lost: Floats = -np.log(chance + 1e-12)
+    return lost
+
+
+def panels(examples: Examples, rng: np.random.Generator) -> "NDArray[np.int32]":
+    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random."""
+    n, m = examples.votes.shape
+    size = np.exp(rng.uniform(0.0, np.log(m), (n, 1)))
+    kept = rng.random((n, m)) < size / m
+    return np.where(kept, examples.votes, -1).astype(np.int32)
+
+
+def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int) -> Ballot:
+    """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
+
+    Deterministic by seed. Some seconds for 5,000 questions and 30 experts.
+    """
+    from scipy.optimize import minimize
+
+    labels = _common_labels(examples)
+    terms = _terms(skills, x, examples, labels)
+    curve = _curve(skills, examples.classes, complexity.steep)
+    rng = np.random.default_rng(seed)
+    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), 1.0 / _COPIES) for _ in range(_COPIES)]
+    problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
+    start = np.zeros(problem.size)
+    start[0] = 0.5
+    start[-1] = np.log(0.1)
+    found = minimize(problem, start, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS})
+    part = problem.split(found.x)
+    constant = curve @ part["curve"] + part["own"]
+    odds = curve[:, 0]
+    slope = np.stack([odds, np.ones_like(odds)], axis=1)
+    prior = (
+        np.linalg.lstsq(slope, curve @ part["curve"], rcond=None)[0]
+        if len(odds) > 1
+        else np.array([0.4, 0.0])
+    )
+    return Ballot(
+        weights=np.concatenate([constant[:, None], part["topic"].T], axis=1),
+        length=np.where(
+            np.isfinite(examples.tokens).any(axis=0), part["length"][0] + part["length"][1:], 0.0
+        ),
+        confidence=part["confidence"][0] + part["confidence"][1:],
+        labels=labels,
+        label=part["label"],
+        other=part["other"],
+        correlation=float(np.exp(part["correlation"][0])),
+        prior=np.array([max(prior[0], 0.0), prior[1]]),
+        classes=examples.classes,
+    )
+
+
+class _Problem:
+    """Penalised loss per question and its gradient, over one flat vector of all parameters."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        terms: _Terms,
+        curve: "Floats",
+        copies: "list[tuple[NDArray[np.int32], float]]",
+        complexity: Complexity,
+        labels: int,
+    ) -> None:
+        self._terms, self._curve, self._labels = terms, curve, labels
+        self._n, m = examples.votes.shape
+        t = terms.x.shape[1]
+        self._width = max(int(examples.votes.max(initial=-1)) + 1, 1)
+        self._shapes = {
+            "curve": (curve.shape[1],),
+            "own": (m,),
+            "topic": (t, m),
+            "length": (1 + m,),
+            "confidence": (1 + m,),
+            "label": (m, labels),
+            "other": (1 + t,),
+            "correlation": (1,),
+        }
+        shared = np.full(1 + m, complexity.answer)
+        shared[0] = 1.0
+        other = np.full(1 + t, min(complexity.topic, 100.0))
+        other[0] = 0.01
+        self._precision = {
+            "curve": np.full(curve.shape[1], 0.1),
+            "own": np.full(m, complexity.own),
+            "topic": np.full((t, m), complexity.topic),
+            "length": shared,
+            "confidence": shared,
+            "label": np.full((m, labels), complexity.answer),
+            "other": other,
+            "correlation": np.zeros(1),
+        }
+        self.size = sum(int(np.prod(shape)) for shape in self._shapes.values())
+        self._copies = []
+        for votes, share in copies:
+            rows, experts = np.nonzero(votes >= 0)
+            places = rows * (self._width + 1) + votes[rows, experts]
+            present = np.zeros((self._n, self._width), np.bool_)
+            present[rows, votes[rows, experts]] = True
+            right = _right(examples, votes, self._width)
+            others = np.maximum((votes >= 0).sum(axis=1) - 1, 0)
+            self._copies.append((share, rows, experts, places, present, right, others))
+
+    def split(self, flat: "Floats") -> "dict[str, Floats]":
+        parts, at = {}, 0
+        for name, shape in self._shapes.items():
+            size = int(np.prod(shape))
+            parts[name] = flat[at : at + size].reshape(shape)
+            at += size
+        return parts
+
+    def __call__(self, flat: "Floats") -> "tuple[float, Floats]":
+        part, terms = self.split(flat), self._terms
+        experts = np.arange(len(part["own"]))
+        weights = self._curve @ part["curve"] + part["own"] + terms.x @ part["topic"]
+        weights = weights + terms.length * (part["length"][0] + part["length"][1:])
+        weights = weights + terms.confidence * (part["confidence"][0] + part["confidence"][1:])
+        if self._labels:
+            weights = weights + np.where(terms.label >= 0, part["label"][experts, terms.label], 0.0)
+        other = part["other"][0] + terms.x @ part["other"][1:]
+        value, slope, slope_other = 0.0, np.zeros_like(weights), np.zeros(self._n)
+        correlation, by_correlation = float(np.exp(part["correlation"][0])), 0.0
+        for copy in self._copies:
+            lost, pulled = self._add(copy, weights, other, correlation, slope, slope_other)
+            value += lost
+            by_correlation += pulled
+        column = slope.sum(axis=0)
+        by_length = (slope * terms.length).sum(axis=0)
+        by_confidence = (slope * terms.confidence).sum(axis=0)
+        by_label = np.zeros((len(experts), self._labels))
+        if self._labels:
+            known = terms.label >= 0
+            np.add.at(
+                by_label, (np.broadcast_to(experts, known.shape)[known], terms.label[known]), slope[known]
+            )
+        gradient = {
+            "curve": self._curve.T @ column,
+            "own": column,
+            "topic": terms.x.T @ slope,
+            "length": np.concatenate([[by_length.sum()], by_length]),
+            "confidence": np.concatenate([[by_confidence.sum()], by_confidence]),
+            "label": by_label,
+            "other": np.concatenate([[slope_other.sum()], terms.x.T @ slope_other]),
+            "correlation": np.array([by_correlation]),
+        }
+        pulls = []
+        for name, own in part.items():
+            value += float((self._precision[name] * own**2).sum())
+            pulls.append((gradient[name] + 2.0 * self._precision[name] * own).ravel())
+        return value / self._n, np.concatenate(pulls) / self._n
+
+    def _add(
+        self,
+        copy: "tuple[float, Any, Any, Any, Any, Any, Any]",
+        weights: "Floats",
+        other: "Floats",
+        correlation: float,
+        slope: "Floats",
+        slope_other: "Floats",
+    ) -> tuple[float, float]:
+        """The loss of one copy of the questions, and its slope by ln(rho); adds the other slopes in place."""
+        share, rows, experts, places, present, right, others = copy
+        width = self._width
+        shrink = 1.0 / (1.0 + correlation * others)
+        table = np.bincount(places, weights[rows, experts], self._n * (width + 1))
+        table = table.reshape(self._n, width + 1) * shrink[:, None]
+        scores = table[:, :width].copy()
+        table[:, :width][~present] = _NOWHERE
+        table[:, width] = other
+        table -= table.max(axis=1, keepdims=True)
+        odds = np.exp(table)
+        chance = odds / odds.sum(axis=1, keepdims=True)
+        good = (chance * right).sum(axis=1) + 1e-300
+        pull = share * (chance - chance * right / good[:, None])
+        slope_other += pull[:, width]
+        slope[rows, experts] += (pull * shrink[:, None]).ravel()[places]
+        by_shrink = (pull[:, :width] * scores).sum(axis=1)
+        by_correlation = float(-(by_shrink * correlation * others * shrink).sum())
+        return float(-share * np.log(good).sum()), by_correlation
+
+
+def _table(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[np.bool_]]":
+    """(n, c) scores of the candidates, and which of them anybody named."""
+    n, width = len(votes), max(int(votes.max(initial=-1)) + 1, 1)
+    rows, experts = np.nonzero(votes >= 0)
+    places = rows * width + votes[rows, experts]
+    sums: Floats = np.bincount(places, scores.weights[rows, experts], n * width).astype(np.float64)
+    present = np.bincount(places, minlength=n * width).reshape(n, width) > 0
+    others = np.maximum((votes >= 0).sum(axis=1) - 1, 0)
+    return sums.reshape(n, width) / (1.0 + scores.correlation * others)[:, None], present
+
+
+def _right(examples: Examples, votes: "NDArray[np.int32]", width: int) -> "NDArray[np.bool_]":
+    """(n, c + 1): which candidates were right; the last where none of those named was.
+
+    Where graders judged one answer both ways, its most accurate voter's verdict counts.
+    """
+    n = len(votes)
+    right = np.zeros((n, width + 1), np.bool_)
+    for j in np.argsort(examples.correct.mean(axis=0), kind="stable"):
+        rows = np.flatnonzero(votes[:, j] >= 0)
+        right[rows, votes[rows, j]] = examples.correct[rows, j]
+    right[:, width] = ~right[:, :width].any(axis=1)
+    return right
+
+
+def _curve(skills: Skills, classes: float, steep: bool) -> "Floats":
+    """(m, b): log-odds weight of each expert, then what it has above the 50%, 80% and 95% quantiles."""
+    p = np.clip(skills.accuracy, 0.02, 0.98)
+    odds = np.log((classes - 1.0) * p / (1.0 - p))
+    if not steep:
+        return odds[:, None]
+    bends = [np.maximum(odds - np.quantile(odds, share), 0.0) for share in (0.5, 0.8, 0.95)]
+    return np.stack([odds, *bends], axis=1)
+
+
+def _common_labels(examples: Examples) -> tuple[str, ...]:
+    """Candidates that come up in many questions, such as the classes of a classification; sorted."""
+    counts = Counter(answer for answers in examples.candidates for answer in answers)
+    enough = max(20, len(examples) // 50)
+    common = sorted(counts, key=lambda answer: (-counts[answer], answer))[:_MAX_LABELS]
+    return tuple(sorted(answer for answer in common if counts[answer] >= enough))
+
+
+def _terms(skills: Skills, x: "Floats", examples: Examples, labels: tuple[str, ...]) -> _Terms:
+    mean, deviation = skills.ln_tokens[:, 0], skills.ln_tokens[:, 1]
+    length = np.log(np.maximum(np.nan_to_num(examples.tokens, nan=0.0), 1e-9))
+    length = np.where(examples.tokens > 0, np.clip((length - mean) / deviation, -3.0, 3.0), 0.0)
+    confidence = np.zeros_like(length)
+    for j in range(len(skills.experts)):
+        known = np.isfinite(examples.confidence[:, j])
+        if np.isfinite(skills.confidence[j]).all() and known.any():
+            confidence[known, j] = np.interp(examples.confidence[known, j], *skills.confidence[j])
+    place = {label: i for i, label in enumerate(labels)}
+    label = np.full(examples.votes.shape, -1, np.int64)
+    if labels:
+        width = max(int(examples.votes.max(initial=-1)) + 1, 1)
+        codes = np.full((len(examples), width), -1, np.int64)
+        for i, answers in enumerate(examples.candidates):
+            codes[i, : len(answers)] = [place.get(answer, -1) for answer in answers]
+        given = examples.votes >= 0
+        label = np.where(given, np.take_along_axis(codes, np.maximum(examples.votes, 0), 1), -1)
+    return _Terms(x, length, confidence, label)

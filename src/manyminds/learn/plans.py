@@ -1,0 +1,272 @@
+"""Which experts to ask in which order: a search over cascades, on votes weighed out of sample.
+
+A plan asks stage after stage until the posterior passes its threshold. Knows recorded outcomes only, so
+that errors which experts share cost a plan what they cost in truth.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from manyminds.learn.ballots import Scores, score
+from manyminds.learn.examples import Examples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["HEARD", "PENALTIES", "PRICES", "Explorer", "Replayed", "Stages", "easier", "search", "steady"]
+
+Stages: TypeAlias = tuple[tuple[int, ...], ...]
+"""Positions of experts, stage by stage; sorted within a stage."""
+
+PRICES = (0.003, 0.01, 0.016, 0.024, 0.035, 0.05, 0.07, 0.1, 0.15, 0.25)
+"""Accuracy that the best single expert's cost is worth: from paying for accuracy to saving."""
+
+PENALTIES = (1.0, 4.0)
+"""Questions that one expert more on a plan must win: from plans that fit to plans that last."""
+
+HEARD = 1e-6
+"""A threshold that any vote passes: the next stage is asked only where nobody's answer counts."""
+
+_THRESHOLDS = (
+    HEARD,
+    0.3,
+    0.4,
+    0.45,
+    0.5,
+    0.55,
+    0.6,
+    0.65,
+    0.7,
+    0.75,
+    0.8,
+    0.85,
+    0.9,
+    0.93,
+    0.95,
+    0.97,
+    0.98,
+    0.99,
+)
+_MAX_STAGES = 4
+_SHORTLIST = 9  # experts of each sort that a cascade is built from
+_USEFUL = 0.6  # of the best single expert's accuracy, which another must have to be worth a call
+_CHEAP = 0.4  # of its cost, below which an expert may well be asked first
+_ROWS = 3000  # questions that the search looks at; what it finds is judged on all
+_STARTS = 3  # plans that the climb begins from, at each price
+_SIZES = (2, 3, 5, 8, 12, 20, 32)  # of panels asked at once
+_KEPT = 512  # panels remembered
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replayed:
+    """What a plan would have done on n questions: right (n,) bool, cost (n,), and asked (n, m) bool."""
+
+    right: "NDArray[np.bool_]"
+    cost: "Floats"
+    asked: "NDArray[np.bool_]"
+
+
+class Explorer:
+    """Replays plans on questions whose votes were weighed by a ballot that had not seen them.
+
+    Args:
+        examples: n questions, m experts.
+        scores: of those questions; None where answers cannot be compared.
+        cost: (n, m) of each answer, 0 where nothing was asked.
+    """
+
+    def __init__(self, examples: Examples, scores: Scores | None, cost: "Floats") -> None:
+        self._examples, self._scores, self._cost = examples, scores, cost
+        self.penalty = 0.0
+        self._known: dict[tuple[int, ...], tuple[Floats, NDArray[np.bool_], Floats]] = {}
+
+    def rows(self, index: "NDArray[np.intp]") -> "Explorer":
+        """The same on some of the questions."""
+        scores = self._scores
+        if scores is not None:
+            scores = Scores(scores.weights[index], scores.other[index], scores.correlation[index])
+        return Explorer(self._examples.rows(index), scores, self._cost[index])
+
+    @property
+    def cost(self) -> "Floats":
+        return self._cost
+
+    @property
+    def comparable(self) -> bool:
+        return self._scores is not None
+
+    def panel(self, members: Sequence[int]) -> "tuple[Floats, NDArray[np.bool_], Floats]":
+        """Of a panel that was asked at once: probability, right and cost, (n,) each.
+
+        Where nobody's answer counts, the most accurate member's is released, as it is.
+        """
+        key = tuple(sorted(members))
+        if key in self._known:
+            return self._known[key]
+        columns = np.array(key)
+        correct = self._examples.correct[:, columns]
+        rows = np.arange(len(correct))
+        if self._scores is None:
+            chance, right = np.ones(len(rows)), correct[:, 0]
+        else:
+            whole = self._scores
+            scores = Scores(whole.weights[:, columns], whole.other, whole.correlation)
+            chance, voter = score(self._examples.votes[:, columns], scores)
+            likeliest = int(self._examples.correct[:, columns].mean(axis=0).argmax())
+            right = correct[rows, np.where(voter >= 0, voter, likeliest)]
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[key] = chance, right, self._cost[:, columns].sum(axis=1)
+        return self._known[key]
+
+    def replay(self, stages: Stages, threshold: float) -> Replayed:
+        """What the plan releases, asks and pays."""
+        n, m = self._cost.shape
+        open_, right, cost = np.ones(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n)
+        asked = np.zeros((n, m), np.bool_)
+        members: list[int] = []
+        for i, stage in enumerate(stages):
+            members += stage
+            asked[np.ix_(open_, np.array(stage))] = True
+            chance, correct, spent = self.panel(members)
+            stops = open_ & ((chance >= threshold) | (i == len(stages) - 1))
+            right[stops], cost[stops] = correct[stops], spent[stops]
+            open_ &= ~stops
+        return Replayed(right, cost, asked)
+
+    def value(self, stages: Stages, price: float) -> tuple[float, float]:
+        """The best of accuracy - price * cost over all thresholds, and that threshold.
+
+        Every expert costs some questions besides: so many it must be right on more to be worth its place.
+        """
+        simplicity = self.penalty * sum(map(len, stages)) / len(self.cost)
+        if len(stages) == 1:
+            _, right, cost = self.panel(stages[0])
+            return float(right.mean() - price * cost.mean()) - simplicity, 1.0
+        members: list[int] = []
+        steps = []
+        for stage in stages:
+            members += stage
+            chance, right, cost = self.panel(members)
+            steps.append((chance, right - price * cost))
+        best = (-np.inf, 1.0)
+        for threshold in _THRESHOLDS:
+            worth = steps[-1][1]
+            for chance, value in reversed(steps[:-1]):
+                worth = np.where(chance >= threshold, value, worth)
+            best = max(best, (float(worth.mean()) - simplicity, threshold))
+        return best
+
+
+def search(
+    explorer: Explorer, best: int, seed: int, progress: Callable[[float], None] | None = None
+) -> list[tuple[Stages, float]]:
+    """For each of `PENALTIES` and each of `PRICES`, the best plan found and its threshold.
+
+    Climbs from the best single expert, from cheap pairs before it, and from what the price before found,
+    one expert added, dropped or replaced at a time. Where answers cannot be compared there is nothing to
+    combine, and the best single expert is all there is. Deterministic by seed.
+    """
+    n, m = explorer.cost.shape
+    alone: Stages = ((best,),)
+    if not explorer.comparable or m < 2:
+        return [(alone, 1.0)] * (len(PENALTIES) * len(PRICES))
+    sample = explorer.rows(np.sort(np.random.default_rng(seed).permutation(n)[:_ROWS]))
+    right = np.array([sample.panel([j])[1].mean() for j in range(m)])
+    scale = max(float(sample.cost[:, best].mean()), 1e-12)
+    shortlist = _shortlist(right, sample.cost.mean(axis=0), best)
+    found: list[tuple[Stages, float]] = []
+    for sample.penalty in PENALTIES:
+        before: list[Stages] = []
+        for worth in PRICES:
+            price = worth / scale
+            starts = dict.fromkeys((*before, alone, *_cheap_starts(sample, shortlist, best, price)))
+            ranked = sorted(starts, key=lambda stages: (-sample.value(stages, price)[0], stages))
+            climbed = [_climb(sample, start, shortlist, price) for start in ranked[:_STARTS]]
+            stages, threshold = max(climbed, key=lambda plan: (sample.value(plan[0], price)[0], plan))
+            before.append(stages)
+            found.append((stages, threshold))
+            if progress is not None:
+                progress(len(found) / (len(PENALTIES) * len(PRICES)))
+    return found
+
+
+def easier(plan: tuple[Stages, float], steps: int) -> tuple[Stages, float]:
+    """The same plan with a threshold some steps lower, so that it stops earlier."""
+    stages, threshold = plan
+    if len(stages) == 1:
+        return plan
+    return stages, _THRESHOLDS[max(_THRESHOLDS.index(threshold) - steps, 0)]
+
+
+def steady(explorer: Explorer, best: int) -> list[tuple[Stages, float]]:
+    """Plans that nothing was searched for: the most accurate few asked at once, up to everybody, and a
+    stand-in where the best abstains.
+    """
+    m = explorer.cost.shape[1]
+    if not explorer.comparable:
+        return []
+    right = [float(explorer.panel([j])[1].mean()) for j in range(m)]
+    order = sorted(range(m), key=lambda j: (-right[j], j))
+    sizes = sorted({min(size, m) for size in (*_SIZES, m)})
+    plans: list[tuple[Stages, float]] = [((tuple(sorted(order[:size])),), 1.0) for size in sizes]
+    return plans + [(((best,), (j,)), HEARD) for j in order[:3] if j != best]
+
+
+def _shortlist(right: "Floats", cost: "Floats", best: int) -> list[int]:
+    """Positions, sorted: those than which nobody cheaper is better, the best, and the best of the cheap."""
+    order = sorted(range(len(right)), key=lambda j: (-right[j], cost[j], j))
+    front, top = [], -1.0
+    for j in sorted(order, key=lambda j: cost[j]):
+        if right[j] > top:
+            front.append(j)
+            top = right[j]
+    useful = [j for j in order if right[j] > _USEFUL * right[best]]
+    cheap = [j for j in useful if cost[j] < _CHEAP * cost[best]]
+    return sorted({best, *front[-_SHORTLIST:], *useful[:_SHORTLIST], *cheap[:_SHORTLIST]})
+
+
+def _cheap_starts(explorer: Explorer, shortlist: Sequence[int], best: int, price: float) -> list[Stages]:
+    """The two pairs that are worth most before the best single expert is asked."""
+    cost = explorer.cost.mean(axis=0)
+    cheaper = [j for j in shortlist if cost[j] < _CHEAP * cost[best]]
+    pairs = [((a, b), (best,)) for i, a in enumerate(cheaper) for b in cheaper[i + 1 :]]
+    ranked = sorted(pairs, key=lambda stages: (-explorer.value(stages, price)[0], stages))
+    return list(ranked[:3])
+
+
+def _climb(explorer: Explorer, start: Stages, shortlist: Sequence[int], price: float) -> tuple[Stages, float]:
+    """A plan that no single change makes better, and its threshold."""
+    at, (value, threshold) = start, explorer.value(start, price)
+    while True:
+        ranked = [(explorer.value(stages, price), stages) for stages in sorted(set(_moves(at, shortlist)))]
+        (best, best_threshold), stages = max(ranked, key=lambda pair: pair[0][0], default=((value, 0.0), at))
+        if best <= value + 1e-5:
+            return at, threshold
+        at, value, threshold = stages, best, best_threshold
+
+
+def _moves(stages: Stages, shortlist: Iterable[int]) -> Iterable[Stages]:
+    """Every plan that differs by one expert: added, dropped, or replaced."""
+    used = {j for stage in stages for j in stage}
+    for j in shortlist:
+        if j in used:
+            continue
+        for i, stage in enumerate(stages):
+            yield (*stages[:i], tuple(sorted((*stage, j))), *stages[i + 1 :])
+            for old in stage:
+                swapped = tuple(sorted((*(k for k in stage if k != old), j)))
+                yield (*stages[:i], swapped, *stages[i + 1 :])
+        if len(stages) < _MAX_STAGES:
+            for i in range(len(stages) + 1):
+                yield (*stages[:i], (j,), *stages[i:])
+    if len(used) > 1:
+        for i, stage in enumerate(stages):
+            for old in stage:
+                left = tuple(k for k in stage if k != old)
+                yield (*stages[:i], *((left,) if left else ()), *stages[i + 1 :])

@@ -1,0 +1,213 @@
+"""Which plan each policy takes: accuracy, cost and latency traded on outcomes that no plan was fitted to.
+
+- `max`: everybody at once, unless fewer, down to the best alone, are surely better.
+- `cheap`: the plan of least cost that keeps the best single expert's accuracy, its uncertainty counted.
+- `auto`: the most accurate plan that costs no more than the best single expert.
+- `fast`: the quickest expert that is nearly as accurate as the best.
+
+A policy may also choose a plan for each question anew, by what the question's features promise, where
+that has proved to be better.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manyminds.learn import skills
+from manyminds.learn.examples import Examples
+from manyminds.learn.plans import HEARD, Replayed, Stages
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Choice", "choose"]
+
+_MARGIN = 0.01  # of accuracy: the best single expert's is held where no more than this is lost
+_MANY = 1000  # questions
+_SURE = 2.33  # standard errors: 1.645 √2, since the result on other questions varies as much as this one
+_SLACK = 0.05  # of accuracy that `fast` gives up
+_SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
+_PRICES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 6.0, 12.0, 50.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """`figures` of every plan: accuracy, cost, seconds, and its weights for accuracy and cost."""
+
+    figures: "list[tuple[float, float, float, Floats, Floats]]"
+    plans: Mapping[str, int]
+    prices: Mapping[str, float]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One way of answering n questions, against the best single expert."""
+
+    gain: float
+    error: float  # standard error of the gain
+    cost: float
+    n: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is surely not worse than the best single expert by more than the margin.
+
+        A test of non-inferiority. Fewer questions than a thousand cannot show what the margin asks, so
+        theirs is twice as wide.
+        """
+        margin = _MARGIN if self.n >= _MANY else 2.0 * _MARGIN
+        return self.gain - _SURE * self.error >= -margin
+
+
+def choose(
+    kept: "Sequence[tuple[Stages, float]]",
+    judged: Sequence[Replayed],
+    x: "Floats",
+    examples: Examples,
+    best: int,
+    shrinkage: float,
+    folds: "Sequence[NDArray[np.intp]]",
+) -> Choice:
+    """One plan for each policy, or a price at which it chooses for each question. Deterministic.
+
+    `judged` says of every plan what it did on questions that it was not chosen by.
+    """
+    right = np.stack([r.right for r in judged], axis=1)
+    cost = np.stack([r.cost for r in judged], axis=1)
+    single = next(i for i, (stages, _) in enumerate(kept) if stages == ((best,),))
+    points = [_point(right[:, i], cost[:, i], right[:, single]) for i in range(len(kept))]
+    steady = [i for i, (stages, threshold) in enumerate(kept) if len(stages) == 1 or threshold == HEARD]
+    limit = points[single].cost * (1.0 + 1e-9)
+    plans = {
+        "max": _widest(kept, points, steady),
+        "cheap": min((i for i, p in enumerate(points) if p.holds), key=lambda i: (points[i].cost, i)),
+        "auto": max(
+            (i for i, p in enumerate(points) if p.holds and p.cost <= limit),
+            key=lambda i: (points[i].gain, -points[i].cost, -i),
+        ),
+        "fast": _fastest(kept, examples, points, single),
+    }
+    chance, spend = _foreseen(right, cost, x, shrinkage, folds)
+    prices = _prices(points, plans, right, cost, chance, spend, single) if x.shape[1] else {}
+    figures = [
+        (
+            float(right[:, i].mean()),
+            float(cost[:, i].mean()),
+            _seconds(stages, judged[i].asked, examples),
+            skills.head(x, right[:, i], shrinkage),
+            skills.spend(x, cost[:, i]),
+        )
+        for i, (stages, _) in enumerate(kept)
+    ]
+    about = {f"{policy}_gain": points[i].gain for policy, i in plans.items()}
+    return Choice(figures, plans, prices, about)
+
+
+def _widest(kept: "Sequence[tuple[Stages, float]]", points: Sequence[_Point], steady: Sequence[int]) -> int:
+    """The widest panel that loses nothing, and no more than chance against the best of all panels.
+
+    Of many panels the best on past questions owes its lead to luck, and the widest has most to lose it to.
+    """
+    top = max(steady, key=lambda i: (points[i].gain, -i))
+    bar = max(points[top].gain - points[top].error, 0.0)
+    level = [i for i in steady if points[i].gain >= bar]
+    return max(level, key=lambda i: (sum(map(len, kept[i][0])), points[i].gain, -i))
+
+
+def _point(right: "NDArray[np.bool_]", cost: "Floats", single: "NDArray[np.bool_]") -> _Point:
+    difference = right.astype(np.float64) - single
+    return _Point(
+        float(difference.mean()),
+        float(difference.std() / np.sqrt(len(difference))),
+        float(cost.mean()),
+        len(difference),
+    )
+
+
+def _foreseen(
+    right: "NDArray[np.bool_]",
+    cost: "Floats",
+    x: "Floats",
+    shrinkage: float,
+    folds: "Sequence[NDArray[np.intp]]",
+) -> "tuple[Floats, Floats]":
+    """(n, k) chance of being right and cost of every plan on every question, foreseen out of sample."""
+    chance, spend = np.zeros(right.shape), np.zeros(right.shape)
+    everything = np.arange(len(right))
+    for held in folds:
+        fitted = np.setdiff1d(everything, held)
+        for i in range(right.shape[1]):
+            weights = skills.head(x[fitted], right[fitted, i], shrinkage, rounds=4)
+            chance[held, i] = skills.predict(x[held], weights[None])[:, 0]
+            costs = skills.spend(x[fitted], cost[fitted, i])
+            spend[held, i] = np.maximum(costs[0] + x[held] @ costs[1:], 0.0)
+    return chance, spend
+
+
+def _prices(
+    points: Sequence[_Point],
+    plans: Mapping[str, int],
+    right: "NDArray[np.bool_]",
+    cost: "Floats",
+    chance: "Floats",
+    spend: "Floats",
+    single: int,
+) -> dict[str, float]:
+    """The price of accuracy for each policy that does better by choosing anew for each question."""
+    scale = points[single].cost
+    if scale <= 0.0:
+        return {}
+    rows = np.arange(len(right))
+    anew: list[tuple[float, _Point]] = []
+    for factor in _PRICES:
+        price = scale * factor * 10.0
+        taken = (price * chance - spend).argmax(axis=1)
+        anew.append((price, _point(right[rows, taken], cost[rows, taken], right[:, single])))
+    prices: dict[str, float] = {}
+    sure = [pair for pair in anew if pair[1].holds]
+    if sure:
+        price, point = min(sure, key=lambda pair: (pair[1].cost, pair[0]))
+        if point.cost < _SAVING * points[plans["cheap"]].cost:
+            prices["cheap"] = price
+    within = [pair for pair in sure if pair[1].cost <= scale]
+    if within:
+        price, point = max(within, key=lambda pair: (pair[1].gain, -pair[0]))
+        if point.gain > points[plans["auto"]].gain + point.error:
+            prices["auto"] = price
+    return prices
+
+
+def _fastest(
+    kept: "Sequence[tuple[Stages, float]]",
+    examples: Examples,
+    points: Sequence[_Point],
+    single: int,
+) -> int:
+    """By mean seconds; where they are not recorded, by mean tokens written; where neither is, the best."""
+    experts = {stages[0][0]: i for i, (stages, _) in enumerate(kept) if len(stages) == len(stages[0]) == 1}
+    good = {j: i for j, i in experts.items() if points[i].gain >= -_SLACK}
+    for measure in (examples.seconds, examples.tokens):
+        known = {j: _mean(measure[:, j]) for j in good}
+        timed = [j for j in good if np.isfinite(known[j])]
+        if timed:
+            return good[min(timed, key=lambda j: (known[j], j))]
+    return single
+
+
+def _seconds(stages: Stages, asked: "NDArray[np.bool_]", examples: Examples) -> float:
+    """Mean time to the answer: each stage takes as long as its slowest member. NaN where one is unknown."""
+    total = 0.0
+    for stage in stages:
+        slowest = float(np.max([_mean(examples.seconds[:, j]) for j in stage]))
+        total += slowest * float(asked[:, list(stage)].any(axis=1).mean())
+    return total
+
+
+def _mean(values: "Floats") -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,267 @@
+"""`manyminds eval` and `manyminds train` as a person calls them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from manyminds import artefact
+from manyminds.cli import main
+from tests.evals.test_questions import written
+from tests.evals.test_replay import SPLITS, made_up
+
+THREE = {"gpt-a": 0.6, "b": 0.8, "c": 0.7}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with one set, and a home without an encoder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
+    made_up(tmp_path / "toy", THREE)
+    return tmp_path
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def test_eval_prints_a_table(folder: Path) -> None:
+    shown = call("eval", "toy")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.startswith(
+        "toy: 3 models, 60 test questions, learnt from 60, seed 0\nbest single: b\n"
+    )
+    rows = [line.split("  ")[0].strip() for line in shown.stdout.splitlines()]
+    for name in (
+        "best single",
+        "first parsed",
+        "majority vote",
+        "log-odds vote",
+        "oracle",
+        "max",
+        "cheap",
+        "auto",
+        "fast",
+    ):
+        assert name in rows
+    assert "manyminds pull all-minilm-l6-v2" in shown.stderr
+    assert shown.stderr.count("\n") == 1
+
+
+def test_eval_prints_json(folder: Path) -> None:
+    shown = call("eval", "toy", "--json", "--seed", "2", "--exclude", "gpt-*", "--category", "c1")
+    result = json.loads(shown.stdout)
+    assert (result["set"], result["seed"], result["category"], result["exclude"]) == (
+        "toy",
+        2,
+        "c1",
+        ["gpt-*"],
+    )
+    assert result["models"] == 2
+    assert {"best_single", "baselines", "max", "cheap", "auto", "fast", "frontier", "co_failure"} <= set(
+        result
+    )
+
+
+def test_a_set_without_texts_needs_no_encoder(folder: Path) -> None:
+    made_up(folder / "bare", THREE)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / "bare" / "questions.parquet")
+    bare = table.drop_columns(["prompt"]).append_column("prompt", pa.nulls(len(table)))
+    pq.write_table(bare, folder / "bare" / "questions.parquet")
+    shown = call("eval", "bare", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stderr == ""
+
+
+def test_a_folder_that_is_no_set_is_one_sentence(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "file").write_text("answers")
+    for command in ("eval", "train"):
+        for name in ("absent", "empty", "file"):
+            shown = call(command, name)
+            assert shown.exit_code == 1
+            assert shown.stdout == ""
+            assert shown.stderr.startswith("manyminds: ")
+            assert name in shown.stderr
+            assert shown.stderr.count("\n") == 1
+
+
+def test_a_bad_option_is_one_sentence(folder: Path) -> None:
+    for words in (("--category", "nope"), ("--exclude", "nope*"), ("--exclude", "*")):
+        shown = call("eval", "toy", *words)
+        assert shown.exit_code == 1
+        assert shown.stderr.count("\n") == 1
+    assert call("eval", "toy", "--seed", "-1").exit_code == 2
+    assert call("eval").exit_code == 2
+
+
+def test_train_writes_an_artefact_that_loads(folder: Path) -> None:
+    shown = call("train", "toy", "--out", "made/learnt.npz")
+    assert shown.exit_code == 0, shown.output
+    made = artefact.load(folder / "made" / "learnt.npz")
+    assert made.about["set"] == "toy"
+    assert made.skills.experts == ("b", "c", "gpt-a")
+    lines = shown.stdout.splitlines()
+    assert lines[0] == str(folder / "made" / "learnt.npz")
+    assert lines[1] == "3 experts: b, c, gpt-a"
+    assert f"{len(made.plans)} plans:" in lines
+
+
+def test_train_writes_into_the_home_and_says_so_in_json(folder: Path) -> None:
+    shown = call("train", "toy", "--json", "--exclude", "gpt-a", "--seed", "4")
+    found = json.loads(shown.stdout)
+    assert found["path"] == str(folder / "home" / "artefact.npz")
+    assert (found["experts"], found["about"]["seed"]) == (["b", "c"], 4)
+    assert len(found["plans"]) == len(artefact.load(Path(found["path"])).plans)
+    policies = [policy for plan in found["plans"] for policy in plan["policies"]]
+    assert sorted(policies) == ["auto", "cheap", "fast", "max"]
+
+
+def test_the_same_seed_makes_the_same_bytes(folder: Path) -> None:
+    for name in ("one", "two"):
+        assert call("train", "toy", "--out", name).exit_code == 0
+    assert (folder / "one").read_bytes() == (folder / "two").read_bytes()
+
+
+def test_an_artefact_that_cannot_be_written_leaves_nothing(folder: Path) -> None:
+    (folder / "file").write_text("")
+    shown = call("train", "toy", "--out", "file/learnt.npz")
+    assert shown.exit_code == 1
+    assert shown.stderr.splitlines()[-1].startswith("manyminds: ")
+    assert sorted(path.name for path in folder.iterdir()) == ["file", "toy"]
+    assert call("train", "toy", "--out", "toy").exit_code == 2
+
+
+# --- questions of one's own ------------------------------------------------------------------------
+
+OPTIONS = {"A": "red", "B": "green", "C": "blue", "D": "white"}
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with q.csv, and three experts who know their answers to it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "none")
+    made_up(tmp_path / "toy", THREE, kind="option")
+    (tmp_path / "q.csv").write_bytes(written([row(i) for i in range(120)]))
+    configure(tmp_path, {name: name for name in THREE})
+    return tmp_path
+
+
+def row(i: int) -> dict[str, str]:
+    shared = {"question": f"Qq{i}", "answer": "A", "split": SPLITS[i % 6], "category": f"c{i // 6 % 2}"}
+    return {"id": f"q{i}", **shared, **OPTIONS}
+
+
+def configure(folder: Path, experts: Mapping[str, str]) -> None:
+    """Experts by name, each with the model of the set that it plays."""
+    entries = [
+        f'[[expert]]\nname = "{name}"\nkind = "recorded"\npath = "toy"\nmodel = "{model}"\n'
+        for name, model in experts.items()
+    ]
+    (folder / "manyminds.toml").write_text("\n".join(entries))
+
+
+def test_eval_asks_ones_own_questions(own: Path) -> None:
+    shown = call("eval", "q.csv", "--json")
+    assert shown.exit_code == 0, shown.output
+    result = json.loads(shown.stdout)
+    assert (result["set"], result["models"], result["n_test"], result["kind"]) == (
+        "q.manyminds",
+        3,
+        60,
+        "option",
+    )
+    assert result["best_single"]["model"] == "b"
+    assert "Asking b, c, gpt-a: 120 questions each, into q.manyminds" in shown.stderr
+    assert "360 answers came; 0 were here." in shown.stderr
+    again = call("eval", "q.manyminds", "--json")
+    assert {**json.loads(again.stdout), "seconds": 0} == {**result, "seconds": 0}
+
+
+def test_a_second_run_asks_only_what_is_missing(own: Path) -> None:
+    assert call("eval", "q.csv", "--into", "kept/here").exit_code == 0
+    configure(own, {name: name for name in THREE} | {"d": "c"})
+    shown = call("eval", "q.csv", "--into", "kept/here", "--json")
+    assert "120 answers came; 360 were here." in shown.stderr
+    assert json.loads(shown.stdout)["models"] == 4
+    assert not (own / "q.manyminds").exists()
+
+
+def test_who_is_left_out_is_not_asked(own: Path) -> None:
+    shown = call("eval", "q.csv", "--json", "--exclude", "gpt-*", "--category", "c1")
+    assert shown.exit_code == 0, shown.output
+    assert "Asking b, c: 60 questions each" in shown.stderr
+    result = json.loads(shown.stdout)
+    assert (result["models"], result["exclude"], result["category"]) == (2, ["gpt-*"], "c1")
+
+
+def test_what_is_missing_is_told_with_its_reason(own: Path) -> None:
+    rows = [{**row(i), "id": f"q{i + 9}", "question": f"Other {i}"} for i in range(111, 114)]
+    (own / "q.csv").write_bytes(written([row(i) for i in range(120)] + rows))
+    shown = call("eval", "q.csv", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert "b: 3 of 123 answers are missing: b is a recording and only knows" in shown.stderr
+
+
+def test_words_are_graded_by_exact_match_and_that_is_told(own: Path) -> None:
+    rows = [{k: v for k, v in row(i).items() if k not in OPTIONS} for i in range(120)]
+    (own / "q.csv").write_bytes(written(rows))
+    shown = call("eval", "q.csv", "--json")
+    assert "120 of 120 questions are graded by exact match" in shown.stderr
+
+
+def test_what_cannot_be_asked_is_one_sentence_and_asks_nobody(own: Path) -> None:
+    (own / "few.csv").write_bytes(written([row(i) for i in range(12)]))
+    (own / "odd.csv").write_text("a,b\n1,2\n")
+    for words, said in (
+        (("absent.csv",), "absent.csv"),
+        (("few.csv",), "too few questions"),
+        (("odd.csv",), "`question` and `answer`"),
+        (("q.csv", "--exclude", "nobody*"), "manyminds experts list"),
+        (("q.csv", "--exclude", "[bc]"), "Only gpt-a can be asked"),
+        (("q.csv", "--category", "c9"), "There are: c0, c1"),
+        (("q.csv", "--into", "toy"), "was not recorded here"),
+    ):
+        shown = call("eval", *words)
+        assert (shown.exit_code, shown.stdout) == (1, ""), words
+        assert said in shown.stderr
+        assert shown.stderr.splitlines()[-1].startswith("manyminds: ")
+    shown = call("train", "q.csv")
+    assert shown.exit_code == 1
+    assert "`manyminds eval q.csv`" in shown.stderr
+    assert call("eval", "toy", "--into", "elsewhere").exit_code == 2
+    assert not (own / "q.manyminds").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_keeps_what_was_answered(own: Path) -> None:
+    with (own / "manyminds.toml").open("a") as file:  # never answers: it listens to nobody
+        file.write('[[expert]]\nname = "deaf"\nurl = "http://127.0.0.1:1/v1"\n')
+    command = [sys.executable, "-m", "manyminds", "eval", "q.csv"]
+    with subprocess.Popen(command, cwd=own, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline().startswith("Asking ")
+        journal = own / "q.manyminds" / "journal.jsonl"
+        while run.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") == 360):
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(0.05)
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.read() == (
+            "Stopped. What was answered is kept in q.manyminds: the same command goes on.\n"
+        )
+    assert run.returncode == 130
+    configure(own, {name: name for name in THREE})
+    assert "0 answers came; 360 were here." in call("eval", "q.csv").stderr

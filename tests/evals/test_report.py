@@ -1,0 +1,211 @@
+"""What `manyminds eval` reports: on made-up sets of every kind, and on a real one where it is here."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from manyminds.artefact import Artefact
+from manyminds.errors import DataError
+from manyminds.evals import plots
+from manyminds.evals.report import Progress, evaluate, narrow
+from manyminds.experts.recorded import open_set
+from manyminds.learn.examples import Examples
+from manyminds.learn.train import train
+from tests.evals.test_replay import made_up
+from tests.experts.test_recorded import DATA, answer, model, question, write_set
+
+THREE = {"a": 0.6, "b": 0.8, "c": 0.7}
+POLICIES = ("max", "cheap", "auto", "fast")
+
+
+@pytest.mark.parametrize("kind", ["exact", "option", "text"])
+def test_a_result_has_everything_and_no_nan(tmp_path: Path, kind: str) -> None:
+    result = evaluate(made_up(tmp_path, THREE, kind=kind), "toy")
+    again = json.loads(json.dumps(result, allow_nan=False))
+    assert again["set"] == "toy"
+    assert (again["n_calibration"], again["n_validation"], again["n_test"]) == (40, 20, 60)
+    assert (again["kind"], again["models"], again["seed"]) == (kind, 3, 0)
+    assert (again["category"], again["exclude"]) == (None, [])
+    assert again["best_single"]["model"] == "b"
+    oracle = again["baselines"]["oracle"]["accuracy"]
+    assert again["co_failure"] == pytest.approx(1 - oracle, abs=2e-6)
+    for policy in POLICIES:
+        found = again[policy]
+        assert found["gain"] == pytest.approx(found["accuracy"] - again["best_single"]["accuracy"], abs=1e-5)
+        assert found["gain_ci95"][0] <= found["gain"] <= found["gain_ci95"][1]
+        assert found["cost_ratio"] > 0
+        assert found["latency_ratio"] is None
+        assert found["accuracy"] <= oracle
+        assert 0 <= found["ece"] <= 1
+    assert (again["max"]["gain_over_first_parsed"] is None) == (kind == "text")
+    assert (again["baselines"]["majority"] is None) == (kind == "text")
+    assert set(again["seconds"]) == {"embed", "train", "replay", "route_p50_ms"}
+    assert 0 <= again["predictor"]["ece"] <= 1
+
+
+def test_the_picture_can_be_drawn_of_it(tmp_path: Path) -> None:
+    result = msgspec.convert(evaluate(made_up(tmp_path, THREE), "toy"), plots.Result)
+    assert sorted(entry.name for entry in result.singles) == ["a", "b", "c"]
+    network = [entry for entry in result.frontier if entry.kind == "network"]
+    assert sorted(entry.name for entry in network) == sorted(POLICIES)
+    costs = [entry.cost_usd_per_1k or 0.0 for entry in network]
+    assert costs == sorted(costs)
+
+
+def test_what_a_set_cannot_measure_is_null(tmp_path: Path) -> None:
+    result = evaluate(made_up(tmp_path, THREE, cost_usd=None), "toy")
+    assert result["best_single"]["cost_usd_per_1k"] is None
+    for policy in POLICIES:
+        assert result[policy]["cost_usd_per_1k"] is None
+        assert result[policy]["cost_ratio"] is None
+    assert all(entry["cost_usd_per_1k"] is None for entry in result["frontier"])
+
+
+def test_confidence_and_latency_are_taken_where_they_are(tmp_path: Path) -> None:
+    result = evaluate(made_up(tmp_path, THREE, confidence=0.5, latency_s=2.0), "toy")
+    assert result["fast"]["latency_ratio"] > 0
+
+
+def test_same_seed_same_result(tmp_path: Path) -> None:
+    recorded = made_up(tmp_path, THREE)
+    one, two = (evaluate(recorded, "toy", seed=3) for _ in range(2))
+    del one["seconds"], two["seconds"]
+    assert one == two
+
+
+def test_training_sees_no_question_of_test(tmp_path: Path) -> None:
+    recorded, seen = made_up(tmp_path, THREE), list[tuple[Examples, int, Mapping[str, Any]]]()
+
+    def watch(
+        examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None = None
+    ) -> Artefact:
+        seen.append((examples, seed, about))
+        return train(examples, seed, about, progress)
+
+    told: list[str] = []
+    evaluate(
+        recorded, "toy", seed=5, exclude=["a"], train=watch, progress=lambda what, share: told.append(what)
+    )
+    ((examples, seed, about),) = seen
+    known = [i for i, q in enumerate(recorded.questions()) if q.split == "calibration"]
+    known += [i for i, q in enumerate(recorded.questions()) if q.split == "validation"]
+    (b, c) = recorded.experts(exclude=["a"])
+    assert examples.experts == ("b", "c")
+    assert (
+        examples.correct.tolist() == np.stack([b.recording.correct, c.recording.correct], 1)[known].tolist()
+    )
+    assert seed == 5
+    assert (about["set"], about["seed"], about["exclude"], about["n_calibration"]) == ("toy", 5, ["a"], 40)
+    assert told[-1] == "replay test"
+
+
+def test_texts_are_embedded_once_and_in_order(tmp_path: Path) -> None:
+    texts: list[str] = []
+
+    def embed(given: Sequence[str], /) -> NDArray[np.float32]:
+        texts.extend(given)
+        codes = [sum(text.encode()) for text in given]
+        return np.array([[np.cos(code), np.sin(code)] for code in codes], np.float32)
+
+    seen: list[Examples] = []
+
+    def watch(
+        examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None = None
+    ) -> Artefact:
+        seen.append(examples)
+        return train(examples, seed, about, progress)
+
+    recorded = made_up(tmp_path, THREE)
+    evaluate(recorded, "toy", embed=embed, train=watch)
+    questions = recorded.questions()
+    assert sorted(texts) == sorted(question.prompt or "" for question in questions)
+    learnt = [
+        q.prompt or "" for split in ("calibration", "validation") for q in questions if q.split == split
+    ]
+    assert seen[0].vectors is not None
+    assert seen[0].vectors.tolist() == embed(learnt).tolist()
+
+
+# --- what is chosen --------------------------------------------------------------------------------
+
+
+def test_models_and_questions_without_answers_are_dropped(tmp_path: Path) -> None:
+    questions = [
+        question(f"{c}{i}", category=c, split=s) for c in "pq" for i, s in enumerate(["calibration", "test"])
+    ]
+    answers = [answer(f"p{i}", name) for i in range(2) for name in "ab"]
+    answers += [answer("q0", "a"), answer("q1", "a"), answer("q1", "late")]
+    models = [model(name) for name in ("a", "b", "late", "never")]
+    recorded = open_set(write_set(tmp_path, questions, answers, models))
+    chosen = narrow(recorded, "toy", None, [])
+    assert [expert.card.name for expert in chosen.experts] == ["a", "b"]
+    assert [q.question_id for q in chosen.of("test")] == ["p1", "q1"]
+    only = narrow(recorded, "toy", "p", [])
+    assert [q.question_id for q in only.of("calibration", "test")] == ["p0", "p1"]
+    with pytest.raises(DataError, match="only a is left"):
+        narrow(recorded, "toy", "q", [])
+
+
+def test_separate_tasks_are_told_apart(tmp_path: Path) -> None:
+    questions = [question(f"{c}{i}", category=c, split="calibration") for c in "pq" for i in range(2)]
+    answers = [answer(f"{c}{i}", f"{c}/{name}") for c in "pq" for i in range(2) for name in "ab"]
+    models = [model(f"{c}/{name}") for c in "pq" for name in "ab"]
+    recorded = open_set(write_set(tmp_path, questions, answers, models))
+    with pytest.raises(DataError, match="--category p, q"):
+        narrow(recorded, "toy", None, [])
+    assert [expert.card.name for expert in narrow(recorded, "toy", "q", []).experts] == ["q/a", "q/b"]
+    assert len(narrow(recorded, "toy", None, ["q/*"]).experts) == 2  # one task is left
+
+
+@pytest.mark.parametrize(
+    ("category", "exclude", "match"),
+    [
+        ("nope", (), "no category 'nope'. There are: c0, c1"),
+        (None, ("a", "gpt*"), "no model matches 'gpt\\*'. There are: a, b, c"),
+        (None, ("a", "b"), "only c is left"),
+        (None, ("*",), "no question of split calibration"),
+    ],
+)
+def test_a_bad_choice_is_explained(
+    tmp_path: Path, category: str | None, exclude: Sequence[str], match: str
+) -> None:
+    with pytest.raises(DataError, match=match):
+        evaluate(made_up(tmp_path, THREE), "toy", category=category, exclude=exclude)
+
+
+@pytest.mark.parametrize(("split", "match"), [("calibration", "split test"), ("test", "split calibration")])
+def test_a_set_without_a_split_is_explained(tmp_path: Path, split: str, match: str) -> None:
+    questions = [question(str(i), split=split) for i in range(4)]
+    answers = [answer(str(i), name) for i in range(4) for name in "ab"]
+    recorded = open_set(write_set(tmp_path, questions, answers, [model("a"), model("b")]))
+    with pytest.raises(DataError, match=match):
+        evaluate(recorded, "toy")
+
+
+def test_splits_that_compare_differently_are_an_error(tmp_path: Path) -> None:
+    splits = ["calibration"] * 60 + ["test"]
+    questions = [
+        question(str(i), split=s, choices=["x", "y"] if s != "test" else None) for i, s in enumerate(splits)
+    ]
+    answers = [answer(str(i), name, answer="A") for i in range(61) for name in "ab"]
+    recorded = open_set(write_set(tmp_path, questions, answers, [model("a"), model("b")]))
+    with pytest.raises(DataError, match="evaluate them apart"):
+        evaluate(recorded, "toy")
+
+
+@pytest.mark.skipif(not (DATA / "math_l5").is_dir(), reason="needs the recorded answers in ../shared/data")
+def test_real_models_on_competition_mathematics() -> None:
+    result = evaluate(open_set(DATA / "math_l5"), "math_l5")
+    assert (result["n_calibration"], result["n_validation"], result["n_test"]) == (276, 69, 376)
+    assert result["best_single"]["model"] == "o1-mini-2024-09-12"
+    assert result["best_single"]["accuracy"] == pytest.approx(0.8803, abs=5e-5)
+    assert result["baselines"]["first_parsed"]["accuracy"] == pytest.approx(0.8963, abs=5e-5)
+    assert result["baselines"]["majority_top_3"]["accuracy"] == pytest.approx(0.8989, abs=5e-5)
+    assert result["baselines"]["oracle"]["accuracy"] == pytest.approx(0.9734, abs=5e-5)
+    assert result["baselines"]["best_per_category"] is None

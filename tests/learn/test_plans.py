@@ -1,0 +1,167 @@
+"""Plans replayed on recorded outcomes: what they release, ask and pay, and which are found."""
+
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyminds.learn import ballots, base
+from manyminds.learn.examples import Examples
+from manyminds.learn.plans import PENALTIES, PRICES, Explorer, Stages, search, steady
+from tests.learn.worlds import Mind, hand_made, play, world
+
+MINDS = (
+    Mind("a", 0.81, 0.1, silent=0.1),
+    Mind("b", 0.73, 0.03),
+    Mind("c", 0.69, 0.02),
+    Mind("d", 0.57, 0.007, silent=0.3),
+)
+ACCURACY = {"a": 0.8, "b": 0.72, "c": 0.66, "d": 0.57}
+EXAMPLES = world(MINDS, 300, seed=5)
+
+
+@cache
+def explorer(examples: Examples = EXAMPLES, *, comparable: bool = True) -> Explorer:
+    """Over votes that weigh their log-odds."""
+    cost = np.nan_to_num(examples.cost_usd)
+    if not comparable:
+        return Explorer(examples, None, cost)
+    artefact = hand_made({name: ACCURACY[name] for name in examples.experts})
+    assert artefact.ballot is not None
+    x = base.features(artefact.base, examples)
+    return Explorer(examples, ballots.cast(artefact.ballot, artefact.skills, x, examples), cost)
+
+
+@st.composite
+def plans(draw: Any) -> tuple[Stages, float]:
+    order = draw(st.permutations(range(4)))[: draw(st.integers(1, 4))]
+    cuts = sorted(draw(st.sets(st.integers(1, 3))))
+    edges = [0, *(cut for cut in cuts if cut < len(order)), len(order)]
+    stages = tuple(tuple(sorted(order[i:j])) for i, j in pairwise(edges))
+    return stages, draw(st.sampled_from([0.4, 0.6, 0.85, 0.97]))
+
+
+@given(plans())
+def test_who_is_asked_is_paid_and_nobody_else(plan: tuple[Stages, float]) -> None:
+    found = explorer().replay(*plan)
+    cost = np.nan_to_num(EXAMPLES.cost_usd)
+    assert found.cost == pytest.approx((cost * found.asked).sum(axis=1))
+    members = [j for stage in plan[0] for j in stage]
+    assert not np.delete(found.asked, members, axis=1).any()
+    assert found.asked[:, list(plan[0][0])].all()
+    for stage in plan[0]:  # a stage is asked as one
+        assert (found.asked[:, list(stage)].all(axis=1) == found.asked[:, list(stage)].any(axis=1)).all()
+    assert (found.right <= (found.asked & EXAMPLES.correct).any(axis=1)).all()
+
+
+@given(plans())
+def test_a_higher_threshold_asks_more(plan: tuple[Stages, float]) -> None:
+    stages, _ = plan
+    asked = [explorer().replay(stages, threshold).asked for threshold in (0.3, 0.6, 0.9, 1.0)]
+    assert all((less <= more).all() for less, more in pairwise(asked))
+
+
+def worth(stages: Stages, threshold: float, price: float) -> float:
+    found = explorer().replay(stages, threshold)
+    return float(found.right.mean() - price * found.cost.mean())
+
+
+@given(plans(), st.floats(0.0, 3.0))
+def test_of_all_thresholds_the_best_is_found(plan: tuple[Stages, float], price: float) -> None:
+    stages, other = plan
+    value, best = explorer().value(stages, price)
+    assert worth(stages, best, price) >= worth(stages, other, price) - 0.005  # it tries a few, not all
+    assert worth(stages, best, price) >= value - 1e-9  # which may ask for more of those who ask many
+
+
+def test_one_alone_is_as_right_as_it_was() -> None:
+    for j in range(4):
+        found = explorer().replay(((j,),), 1.0)
+        assert (found.right == EXAMPLES.correct[:, j]).all()
+
+
+@pytest.mark.parametrize(
+    ("stages", "threshold"),
+    [
+        ([["a", "b", "c", "d"]], 1.0),
+        ([["b", "c"], ["a"]], 0.9),
+        ([["a"], ["b"], ["c", "d"]], 0.85),
+        ([["d"], ["a"]], 0.01),
+    ],
+)
+def test_a_replay_is_what_the_router_and_the_vote_do(stages: list[list[str]], threshold: float) -> None:
+    artefact = hand_made(ACCURACY, [(stages, threshold)], {"max": 4})
+    places: Stages = tuple(tuple("abcd".index(name) for name in stage) for stage in stages)
+    found, live = explorer().replay(places, threshold), play(artefact, EXAMPLES, "max")
+    assert live.accuracy == pytest.approx(found.right.mean())
+    assert live.cost_usd == pytest.approx(found.cost.mean())
+    assert live.calls == pytest.approx(found.asked.sum(axis=1).mean())
+
+
+def test_a_stand_in_is_asked_where_the_first_is_silent_and_only_there() -> None:
+    """With any threshold above 0 that a single voice passes."""
+    found = explorer().replay(((0,), (1,)), 1e-6)
+    silent = EXAMPLES.votes[:, 0] < 0
+    assert silent.any()
+    assert (found.asked[:, 1] == silent).all()
+    assert (found.right == np.where(silent, EXAMPLES.correct[:, 1], EXAMPLES.correct[:, 0])).all()
+
+
+def test_part_of_the_questions_is_part_of_the_outcome() -> None:
+    rows = np.array([3, 5, 250])
+    plan: tuple[Stages, float] = (((1, 2), (0,)), 0.9)
+    whole, part = explorer().replay(*plan), explorer().rows(rows).replay(*plan)
+    assert (part.right == whole.right[rows]).all()
+    assert (part.asked == whole.asked[rows]).all()
+    assert part.cost == pytest.approx(whole.cost[rows])
+
+
+# --- search ------------------------------------------------------------------------------------------
+
+
+def test_the_search_finds_at_every_price_what_is_worth_it() -> None:
+    over = explorer()
+    told: list[float] = []
+    found = search(over, 0, 0, told.append)
+    assert len(found) == len(PENALTIES) * len(PRICES)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    scale = float(over.cost[:, 0].mean())
+    asked = [(penalty, share) for penalty in PENALTIES for share in PRICES]
+    for (over.penalty, share), (stages, threshold) in zip(asked, found, strict=True):
+        price = share / scale
+        value, best = over.value(stages, price)
+        assert threshold == best
+        assert value >= over.value(((0,),), price)[0]
+        assert value >= over.value(((1, 2), (0,)), price)[0]  # the pair of cheap ones before it
+    last = found[len(PRICES) - 1]
+    assert over.replay(*found[0]).right.mean() > over.replay(*last).right.mean()
+    assert over.replay(*found[0]).cost.mean() > over.replay(*last).cost.mean()
+
+
+def test_the_search_is_the_same_again() -> None:
+    assert search(explorer(), 0, 3) == search(explorer(), 0, 3)
+
+
+def test_what_cannot_be_compared_is_not_combined() -> None:
+    assert set(search(explorer(comparable=False), 2, 0)) == {(((2,),), 1.0)}
+    assert steady(explorer(comparable=False), 2) == []
+
+
+def test_panels_that_nothing_was_searched_for_reach_from_two_to_all() -> None:
+    found = [stages for stages, _ in steady(explorer(), 0) if len(stages) == 1]
+    assert [len(stages[0]) for stages in found] == [2, 3, 4]
+    assert found[0] == ((0, 1),)
+
+
+@pytest.mark.parametrize("names", ["ab", "cd"])
+def test_two_experts_can_be_searched(names: str) -> None:
+    two = world([mind for mind in MINDS if mind.name in names], 50, seed=5)
+    over = explorer(two)
+    for stages, threshold in [*search(over, 0, 0), *steady(over, 0)]:
+        assert {j for stage in stages for j in stage} <= {0, 1}
+        assert over.replay(stages, threshold).asked.any()

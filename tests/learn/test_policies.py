@@ -1,0 +1,122 @@
+"""Which plan a policy takes, of plans whose outcomes are given."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from manyminds.learn import base
+from manyminds.learn.examples import Examples
+from manyminds.learn.plans import Replayed, Stages
+from manyminds.learn.policies import Choice, choose
+from tests.learn.worlds import Mind, world
+
+N = 400
+KEPT: list[tuple[Stages, float]] = [
+    (((0,),), 1.0),
+    (((1,),), 1.0),
+    (((2,),), 1.0),
+    (((0, 1, 2),), 1.0),
+    (((1, 2), (0,)), 0.9),
+]
+BEST, CHEAP, WEAK, ALL, CASCADE = range(5)
+MINDS = (
+    Mind("a", 0.8, 1.0, seconds=3.0),
+    Mind("b", 0.75, 0.1, seconds=2.0),
+    Mind("c", 0.5, 0.01, seconds=1.0),
+)
+
+
+def outcomes(
+    shares: Sequence[float], costs: Sequence[float], topics: Sequence[str] = ("",)
+) -> list[Replayed]:
+    """What each plan came to: right in a share of the questions, those of which it is right in common."""
+    asked = np.zeros((N, 3), np.bool_)
+    made = []
+    for (stages, _), share, cost in zip(KEPT, shares, costs, strict=True):
+        asked = np.zeros((N, 3), np.bool_)
+        asked[:, [j for stage in stages for j in stage]] = True
+        made.append(Replayed(np.arange(N) % 100 < round(100 * share), np.full(N, cost), asked))
+    return made
+
+
+def chosen(shares: Sequence[float], costs: Sequence[float], examples: Examples | None = None) -> Choice:
+    examples = examples or world(MINDS, N, seed=5)
+    folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
+    return choose(KEPT, outcomes(shares, costs), np.zeros((N, 0)), examples, 0, 1000.0, folds)
+
+
+COSTS = (1.0, 0.1, 0.01, 1.11, 0.5)
+
+
+def test_figures_are_what_came_of_each_plan() -> None:
+    found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), COSTS)
+    assert [f[0] for f in found.figures] == pytest.approx([0.8, 0.75, 0.5, 0.9, 0.85])
+    assert [f[1] for f in found.figures] == pytest.approx(COSTS)
+    assert [f[2] for f in found.figures] == pytest.approx([3.0, 2.0, 1.0, 3.0, 5.0])
+
+
+def test_every_policy_takes_what_it_is_for() -> None:
+    found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), COSTS)
+    assert found.plans == {"max": ALL, "cheap": CASCADE, "auto": CASCADE, "fast": CHEAP}
+    assert found.prices == {}
+
+
+def test_where_nothing_is_as_good_all_is_left_to_the_best() -> None:
+    found = chosen((0.8, 0.6, 0.5, 0.7, 0.65), COSTS)
+    assert found.plans == dict.fromkeys(("max", "cheap", "auto", "fast"), BEST)
+
+
+def test_cheap_and_auto_pay_no_more_than_the_best_costs() -> None:
+    found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), (1.0, 0.1, 0.01, 1.11, 1.2))
+    assert (found.plans["cheap"], found.plans["auto"]) == (BEST, BEST)
+
+
+def test_auto_spends_what_it_may_where_cheap_saves() -> None:
+    found = chosen((0.8, 0.81, 0.5, 0.9, 0.87), COSTS)
+    assert (found.plans["cheap"], found.plans["auto"]) == (CHEAP, CASCADE)
+
+
+def test_a_gain_that_may_be_luck_is_not_counted_on() -> None:
+    """As right on the whole, but on quite other questions: it may as well be much worse."""
+    judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.65), COSTS)
+    judged[CASCADE] = replace(judged[CASCADE], right=np.roll(judged[BEST].right, 50))
+    examples = world(MINDS, N, seed=5)
+    folds = np.array_split(np.arange(N), 5)
+    found = choose(KEPT, judged, np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    assert found.plans["cheap"] == BEST
+
+
+def test_fast_goes_by_seconds_then_tokens_then_accuracy() -> None:
+    examples = world(MINDS, N, seed=5)
+    unknown = np.full(examples.seconds.shape, np.nan)
+    counted = replace(examples, seconds=unknown, tokens=np.tile([9.0, 30.0, 1.0], (N, 1)))
+    shares = (0.8, 0.78, 0.5, 0.9, 0.85)
+    assert chosen(shares, COSTS).plans["fast"] == CHEAP
+    assert chosen(shares, COSTS, counted).plans["fast"] == BEST
+    assert chosen(shares, COSTS, replace(counted, tokens=unknown)).plans["fast"] == BEST
+
+
+def test_seconds_that_are_not_known_stay_unknown() -> None:
+    examples = world(MINDS, N, seed=5)
+    examples.seconds[:, 1] = np.nan
+    seconds = [f[2] for f in chosen((0.8, 0.75, 0.5, 0.9, 0.85), COSTS, examples).figures]
+    assert np.isnan(seconds).tolist() == [False, True, False, True, True]
+
+
+def test_without_costs_nothing_is_chosen_anew() -> None:
+    assert chosen((0.8, 0.75, 0.5, 0.9, 0.85), (0.0,) * 5).prices == {}
+
+
+def test_specialists_are_chosen_for_each_question() -> None:
+    """Each of two is right about its own topic alone: one plan for all is right half the time."""
+    examples = world(MINDS, N, seed=5, topics=("law", "tax"))
+    law = np.array([topic == "law" for topic in examples.topics])
+    judged = outcomes((0.5, 0.5, 0.1, 0.5, 0.5), (1.0, 1.0, 1.0, 3.0, 3.0))
+    for i, right in {BEST: law, CHEAP: ~law, WEAK: law & ~law, ALL: law, CASCADE: law}.items():
+        judged[i] = replace(judged[i], right=right)
+    made = base.make(examples)
+    folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
+    found = choose(KEPT, judged, base.features(made, examples), examples, 0, 3.0, folds)
+    assert found.prices["auto"] > 0.0
