@@ -70,9 +70,11 @@ def loaded(content: bytes, folder: Path) -> Artefact:
 # --- what is written comes back --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ballot", [True, False])
-def test_what_is_saved_is_loaded_bit_by_bit(ballot: bool, tmp_path: Path) -> None:
-    artefact = made() if ballot else replace(made(), ballot=None, plans=(), choice={})
+@pytest.mark.parametrize(
+    "lacks", [{}, {"wide": None}, {"ballot": None, "wide": None, "plans": (), "choice": {}}]
+)
+def test_what_is_saved_is_loaded_bit_by_bit(lacks: dict[str, Any], tmp_path: Path) -> None:
+    artefact = replace(made(), **lacks)
     save(artefact, tmp_path / "new" / "a")
     assert same(load(tmp_path / "new" / "a"), artefact)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
@@ -153,9 +155,9 @@ def test_a_directory_is_no_artefact(tmp_path: Path) -> None:
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     header, arrays = parts(written())
-    for version in (0, 2, "1", None, ["x" * 1000]):
+    for version in (0, 1, 3, "2", None, ["x" * 1000]):
         with pytest.raises(
-            ArtefactError, match=r"is of version .{1,20}, and this is version 1: make it anew"
+            ArtefactError, match=r"is of version .{1,20}, and this is version 2: make it anew"
         ):
             loaded(packed({**header, "version": version}, arrays), tmp_path)
 
@@ -253,6 +255,10 @@ CHANGES: dict[str, Change] = {
     "experts not sorted": lambda h, a: h["skills"]["experts"].reverse(),
     "expert twice": lambda h, a: h["skills"].update(experts=["ann", "ann", "bée"]),
     "too few sources": lambda h, a: h["skills"]["sources"].pop(),
+    "a wide ballot alone": lambda h, a: h.update(ballot=None),
+    "other labels for wide panels": lambda h, a: h["wide"]["labels"].reverse(),
+    "wide correlation below zero": lambda h, a: h["wide"].update(correlation=-0.1),
+    "wide weights of another shape": lambda h, a: a.update({"wide.weights": np.ones((1, 1))}),
     "too many labels": lambda h, a: h["ballot"]["labels"].append("Z"),
     "correlation is no number": lambda h, a: h["ballot"].update(correlation=float("nan")),
     "correlation is text": lambda h, a: h["ballot"].update(correlation="much"),
@@ -279,7 +285,7 @@ def test_what_does_not_fit_together_is_refused(change: str, tmp_path: Path) -> N
         loaded(packed(header, arrays), tmp_path)
 
 
-@pytest.mark.parametrize("header", [None, 1, [], "x", {}, {"version": 1}])
+@pytest.mark.parametrize("header", [None, 1, [], "x", {}, {"version": 2}])
 def test_a_header_of_another_shape_is_refused(header: object, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="is no artefact"):
         loaded(packed(header, parts(written())[1]), tmp_path)

@@ -120,19 +120,21 @@ def test_who_has_no_vote_does_not_change_how_strangers_are_weighed(weight: float
     assert Vote(LEARNT).posterior(asked(), wider, more) == Vote(LEARNT).posterior(asked(), route, answers)
 
 
-def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes() -> None:
+@pytest.mark.parametrize("breadth", [range(1, 20), range(20, 31)], ids=["few", "nearly all"])
+def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes(breadth: range) -> None:
     names = [f"e{i:02}" for i in range(30)]
     learnt = by_hand(names, "exact")
     assert learnt.ballot is not None
-    weigher = Weigher(learnt, replace(learnt.ballot, correlation=0.0))
+    assert learnt.wide is not None
+    narrow, wide = (replace(ballot, correlation=0.0) for ballot in (learnt.ballot, learnt.wide))
+    weigher = Weigher(replace(learnt, wide=wide), narrow)
     route = panel(*(Call(name, name, 0.6) for name in names))
     answers = [said(name, "yes", 7, 0.3) for name in names]
-    alone = {a.expert: weigher.voices(asked(), route, [a], ["yes"])[0][0].weight for a in answers}
-    random = Random(0)
+    random, seen = Random(0), dict[str, float]()
     for _ in range(50):
-        some = random.sample(answers, random.randint(2, 30))
+        some = random.sample(answers, random.choice(breadth))
         voices, _ = weigher.voices(asked(), route, some, ["yes"] * len(some))
-        assert [v.weight for v in voices] == [alone[v.expert] for v in voices]
+        assert [v.weight for v in voices] == [seen.setdefault(v.expert, v.weight) for v in voices]
 
 
 @given(panels(), queries)
@@ -149,8 +151,14 @@ def test_correlation_shrinks_certainty_and_changes_no_winner(
     made: tuple[Route, list[Answer]], query: Query, low: float, high: float
 ) -> None:
     assert LEARNT.ballot is not None
+    assert LEARNT.wide is not None
     one, two = (
-        replace(LEARNT, ballot=replace(LEARNT.ballot, correlation=rho)) for rho in sorted((low, high))
+        replace(
+            LEARNT,
+            ballot=replace(LEARNT.ballot, correlation=rho),
+            wide=replace(LEARNT.wide, correlation=rho),
+        )
+        for rho in sorted((low, high))
     )
     ranked = sorted(scores(*made, one, query))
     assume(any(a.text for a in made[1]) and (len(ranked) < 2 or ranked[-1] - ranked[-2] > 1e-6))
@@ -196,6 +204,21 @@ def test_a_vote_weighs_by_topic_length_confidence_and_label() -> None:
     route = panel(Call("cat", "cat", 0.6, weight=1.7))
     (score,) = scores(route, [said("cat", "no", 12, 0.55)], query=query)
     assert score == pytest.approx(1.7 * expected - _none(query), abs=1e-9)
+
+
+@given(st.integers(4, 9), st.integers(0, 3), st.integers(0, 3))
+def test_where_nearly_all_have_voted_votes_weigh_otherwise(known: int, silent: int, strangers: int) -> None:
+    """Two thirds of those learnt from, whoever else votes and however many were asked."""
+    names = [f"e{i}" for i in range(9)]
+    learnt = by_hand(names, "exact")
+    assert learnt.ballot is not None
+    assert learnt.wide is not None
+    voters = [*names[:known], *(f"stranger {i}" for i in range(strangers))]
+    shy = names[known : known + silent]
+    route = panel(*(Call(name, name, 0.6) for name in (*voters, *shy)))
+    answers = [said(name, "yes", 5) for name in voters] + [said(name, "") for name in shy]
+    one = replace(learnt, ballot=learnt.wide if known >= 6 else learnt.ballot, wide=None)
+    assert scores(route, answers, learnt) == scores(route, answers, one)
 
 
 def test_an_answer_without_a_count_is_as_long_as_its_text() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from manyminds.learn import ballots, base
 from manyminds.learn.examples import Examples
-from manyminds.learn.plans import PENALTIES, PRICES, Explorer, Stages, search, steady
+from manyminds.learn.plans import PENALTIES, PRICES, Explorer, Stages, search, steady, tiers
 from tests.learn.worlds import Mind, hand_made, play, world
 
 MINDS = (
@@ -156,6 +156,46 @@ def test_panels_that_nothing_was_searched_for_reach_from_two_to_all() -> None:
     found = [stages for stages, _ in steady(explorer(), 0) if len(stages) == 1]
     assert [len(stages[0]) for stages in found] == [2, 3, 4]
     assert found[0] == ((0, 1),)
+
+
+def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
+    minds = [Mind(name, 0.6 + 0.01 * i, 0.001 * (i + 1)) for i, name in enumerate("efgh")]
+    minds += [Mind("a", 0.9, 0.1), Mind("b", 0.85, 0.05), Mind("z", 0.8, 0.3)]
+    examples = world(minds, 300, seed=6)
+    names, cost = examples.experts, np.nan_to_num(examples.cost_usd)
+    artefact = hand_made({mind.name: mind.skill for mind in minds})
+    assert artefact.ballot is not None
+    scores = ballots.cast(artefact.ballot, artefact.skills, base.features(artefact.base, examples), examples)
+    found = tiers(Explorer(examples, scores, cost), names.index("a"))
+    assert found
+    for stages, threshold in found.values():
+        assert 0.0 < threshold < 1.0
+        assert len(stages) > 1
+        asked = [[names[j] for j in stage] for stage in stages]
+        assert set(asked[0]) <= set("efgh")
+        assert "z" not in {name for stage in asked for name in stage}
+        assert len({name for stage in asked for name in stage}) == sum(map(len, asked))
+    assert any(stages[-1] == (names.index("a"),) for stages, _ in found.values())
+    assert tiers(explorer(comparable=False), 0) == {}
+
+
+def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> None:
+    one = explorer()
+    artefact = hand_made(dict(zip("abcd", (0.3, 0.6, 0.7, 0.9), strict=True)))
+    assert artefact.ballot is not None
+    x = base.features(artefact.base, EXAMPLES)
+    other = ballots.cast(artefact.ballot, artefact.skills, x, EXAMPLES)
+    two = Explorer(EXAMPLES, other, one.cost)
+    both = Explorer(EXAMPLES, one._scores, one.cost, other)
+    voters = (EXAMPLES.votes >= 0).sum(axis=1)
+    assert len(set(voters)) > 1
+    chance, right, _ = both.panel(range(4))
+    for over, rows in ((one, voters < 3), (two, voters >= 3)):
+        assert (chance[rows] == over.panel(range(4))[0][rows]).all()
+        assert (right[rows] == over.panel(range(4))[1][rows]).all()
+    assert (both.panel([0, 1])[0] == one.panel([0, 1])[0]).all()
+    part = both.rows(np.arange(50))
+    assert (part.panel(range(4))[0] == chance[:50]).all()
 
 
 @pytest.mark.parametrize("names", ["ab", "cd"])

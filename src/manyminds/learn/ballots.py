@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "losses", "panels", "score"]
 
-_COPIES = 4  # of the questions with random panels, together as heavy as the full panels
+_COPIES = 4  # of the questions with random panels
 _MAX_LABELS = 32
 _ROUNDS = 80
 _NOWHERE = -1e9
@@ -68,6 +68,11 @@ class Scores:
     weights: "Floats"
     other: "Floats"
     correlation: "Floats"
+
+    def __getitem__(self, index: "tuple[Any, Any]") -> "Scores":
+        """The same of some questions and experts, as numpy indexes them."""
+        rows, columns = index
+        return Scores(self.weights[rows][:, columns], self.other[rows], self.correlation[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,18 +126,21 @@ def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "F
     return lost
 
 
-def panels(examples: Examples, rng: np.random.Generator) -> "NDArray[np.int32]":
-    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random."""
+def panels(examples: Examples, rng: np.random.Generator, least: float = 1.0) -> "NDArray[np.int32]":
+    """(n, m) votes of random panels: sizes from `least` up even on a logarithmic scale, members at random."""
     n, m = examples.votes.shape
-    size = np.exp(rng.uniform(0.0, np.log(m), (n, 1)))
+    size = np.exp(rng.uniform(np.log(least), np.log(m), (n, 1)))
     kept = rng.random((n, m)) < size / m
     return np.where(kept, examples.votes, -1).astype(np.int32)
 
 
-def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int) -> Ballot:
+def fit(
+    skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, random: float = 1.0
+) -> Ballot:
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
-    Deterministic by seed. Some seconds for 5,000 questions and 30 experts.
+    `random` is what all random panels of a question weigh together, against its full one. Deterministic by
+    seed. Some seconds for 5,000 questions and 30 experts.
     """
     from scipy.optimize import minimize
 
@@ -140,7 +148,7 @@ def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity,
     terms = _terms(skills, x, examples, labels)
     curve = _curve(skills, examples.classes, complexity.steep)
     rng = np.random.default_rng(seed)
-    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), 1.0 / _COPIES) for _ in range(_COPIES)]
+    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), random / _COPIES) for _ in range(_COPIES)]
     problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
     start = np.zeros(problem.size)
     start[0] = 0.5

@@ -4,12 +4,14 @@ A plan asks stage after stage until the posterior passes its threshold. Knows re
 that errors which experts share cost a plan what they cost in truth.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from manyminds.artefact import is_wide
 from manyminds.learn.ballots import Scores, score
 from manyminds.learn.examples import Examples
 
@@ -18,7 +20,18 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["HEARD", "PENALTIES", "PRICES", "Explorer", "Replayed", "Stages", "easier", "search", "steady"]
+__all__ = [
+    "HEARD",
+    "PENALTIES",
+    "PRICES",
+    "Explorer",
+    "Replayed",
+    "Stages",
+    "easier",
+    "search",
+    "steady",
+    "tiers",
+]
 
 Stages: TypeAlias = tuple[tuple[int, ...], ...]
 """Positions of experts, stage by stage; sorted within a stage."""
@@ -60,6 +73,9 @@ _ROWS = 3000  # questions that the search looks at; what it finds is judged on a
 _STARTS = 3  # plans that the climb begins from, at each price
 _SIZES = (2, 3, 5, 8, 12, 20, 32)  # of panels asked at once
 _KEPT = 512  # panels remembered
+_TIER_COSTS = (0.05, 0.1, 0.2, 0.4)  # of the best single expert's, at most, of a cheap tier's members
+_TIER_FIRST, _TIER_NEXT, _TIER_LAST = (2, 3, 4), (0, 1, 2), (0, 1, 2, 3)  # members
+_TIER_THRESHOLDS = (0.6, 0.8, 0.9, 0.95)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,19 +94,20 @@ class Explorer:
         examples: n questions, m experts.
         scores: of those questions; None where answers cannot be compared.
         cost: (n, m) of each answer, 0 where nothing was asked.
+        wide: scores where nearly everybody has voted; None where that makes no difference.
     """
 
-    def __init__(self, examples: Examples, scores: Scores | None, cost: "Floats") -> None:
-        self._examples, self._scores, self._cost = examples, scores, cost
+    def __init__(
+        self, examples: Examples, scores: Scores | None, cost: "Floats", wide: Scores | None = None
+    ) -> None:
+        self._examples, self._scores, self._cost, self._wide = examples, scores, cost, wide
         self.penalty = 0.0
         self._known: dict[tuple[int, ...], tuple[Floats, NDArray[np.bool_], Floats]] = {}
 
     def rows(self, index: "NDArray[np.intp]") -> "Explorer":
         """The same on some of the questions."""
-        scores = self._scores
-        if scores is not None:
-            scores = Scores(scores.weights[index], scores.other[index], scores.correlation[index])
-        return Explorer(self._examples.rows(index), scores, self._cost[index])
+        scores, wide = (None if s is None else s[index, :] for s in (self._scores, self._wide))
+        return Explorer(self._examples.rows(index), scores, self._cost[index], wide)
 
     @property
     def cost(self) -> "Floats":
@@ -114,9 +131,11 @@ class Explorer:
         if self._scores is None:
             chance, right = np.ones(len(rows)), correct[:, 0]
         else:
-            whole = self._scores
-            scores = Scores(whole.weights[:, columns], whole.other, whole.correlation)
-            chance, voter = score(self._examples.votes[:, columns], scores)
+            votes = self._examples.votes[:, columns]
+            chance, voter = score(votes, self._scores[:, columns])
+            broad = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), self._cost.shape[1]))
+            if self._wide is not None and len(broad):
+                chance[broad], voter[broad] = score(votes[broad], self._wide[broad, columns])
             likeliest = int(self._examples.correct[:, columns].mean(axis=0).argmax())
             right = correct[rows, np.where(voter >= 0, voter, likeliest)]
         if len(self._known) >= _KEPT:
@@ -216,6 +235,32 @@ def steady(explorer: Explorer, best: int) -> list[tuple[Stages, float]]:
     sizes = sorted({min(size, m) for size in (*_SIZES, m)})
     plans: list[tuple[Stages, float]] = [((tuple(sorted(order[:size])),), 1.0) for size in sizes]
     return plans + [(((best,), (j,)), HEARD) for j in order[:3] if j != best]
+
+
+def tiers(explorer: Explorer, best: int) -> dict[Hashable, tuple[Stages, float]]:
+    """Plans that follow from a few numbers, by those numbers: the most accurate experts of those below a
+    cost, then the next of them, then the most accurate that cost no more than the best single expert.
+
+    So few choices can be trusted on few questions, where a search finds what happened to do well.
+    """
+    m = explorer.cost.shape[1]
+    if not explorer.comparable:
+        return {}
+    right = [float(explorer.panel([j])[1].mean()) for j in range(m)]
+    cost = explorer.cost.mean(axis=0)
+    order = sorted(range(m), key=lambda j: (-right[j], cost[j], j))
+    useful = [j for j in order if right[j] > _USEFUL * right[best] and cost[j] <= cost[best]]
+    plans: dict[Hashable, tuple[Stages, float]] = {}
+    for limit, a, b, c in product(_TIER_COSTS, _TIER_FIRST, _TIER_NEXT, _TIER_LAST):
+        cheap = [j for j in useful if cost[j] <= limit * cost[best]][: a + b]
+        last = [j for j in useful if j not in cheap][:c]
+        if len(cheap) < a + b or len(last) < c or b + c == 0:
+            continue
+        parts = (cheap[:a], cheap[a:], last)
+        stages = tuple(tuple(sorted(part)) for part in parts if part)
+        for threshold in _TIER_THRESHOLDS:
+            plans["tiers", limit, a, b, c, threshold] = stages, threshold
+    return plans
 
 
 def _shortlist(right: "Floats", cost: "Floats", best: int) -> list[int]:

@@ -5,15 +5,17 @@ Deterministic by seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from manyminds.artefact import Artefact, Base, Plan
 from manyminds.errors import DataError
-from manyminds.learn import ballots, base, plans, skills
+from manyminds.learn import ballots, base, skills, trials
 from manyminds.learn.ballots import COMPLEXITIES, Complexity, Scores
 from manyminds.learn.examples import Examples
+from manyminds.learn.plans import Explorer, Stages
 from manyminds.learn.policies import Choice, choose
 
 if TYPE_CHECKING:
@@ -27,8 +29,17 @@ Progress = Callable[[str, float], None]
 """Told what is being done, and the share of the whole that is done."""
 
 _FOLDS = 5
-_STEPS = (0, 1, 2)  # thresholds lower, at which each plan is judged too
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
+_RARE = 0.1  # what random panels weigh in the ballot of wide ones: enough to know of them
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A way to weigh votes, as arguments of `ballots.fit`, and the weights out of sample."""
+
+    complexity: Complexity
+    random: float
+    scores: Scores
 
 
 def train(
@@ -50,13 +61,19 @@ def train(
     shrinkage = skills.choose_shrinkage(x, examples, folds)
     own = skills.fit(made, x, examples, shrinkage)
     topics = len(made.topics)
-    ballot, scores, complexity = None, None, None
+    narrow, wide = None, None
     if examples.kind != "text":
-        complexity, scores = _choose_complexity(made, x, examples, folds, seed, tell)
-        ballot = ballots.fit(own, x[:, :topics], examples, complexity, seed)
-    explorer = plans.Explorer(examples, scores, _costs(examples))
+        narrow, wide = _choose_ballots(made, x, examples, folds, seed, tell)
+    ballot, broad = (
+        None
+        if part is None
+        else ballots.fit(own, x[:, :topics], examples, part.complexity, seed, part.random)
+        for part in (narrow, wide)
+    )
+    scores, broad_scores = (None if part is None else part.scores for part in (narrow, wide))
+    explorer = Explorer(examples, scores, _costs(examples), broad_scores)
     best = int(np.argmax(examples.correct.mean(axis=0)))
-    kept, judged = _find_plans(explorer, best, folds, seed, tell)
+    kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.6 + 0.35 * share))
     choice = choose(kept, judged, x, examples, best, shrinkage, folds)
     tell("policies", 1.0)
     facts = {
@@ -64,7 +81,8 @@ def train(
         "questions": len(examples),
         "experts": len(examples.experts),
         "shrinkage": shrinkage,
-        "complexity": None if complexity is None else COMPLEXITIES.index(complexity),
+        "complexity": narrow and COMPLEXITIES.index(narrow.complexity),
+        "complexity_wide": wide and COMPLEXITIES.index(wide.complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
     return Artefact(
@@ -73,6 +91,7 @@ def train(
         base=made,
         skills=own,
         ballot=ballot,
+        wide=broad,
         plans=_plans(examples, kept, choice),
         best_single=examples.experts[best],
         prices=choice.prices,
@@ -95,39 +114,66 @@ def _folds(n: int, seed: int) -> "list[NDArray[np.intp]]":
     return [np.sort(part) for part in np.array_split(np.random.default_rng(seed).permutation(n), _FOLDS)]
 
 
-def _choose_complexity(
+def _choose_ballots(
     made: Base,
     x: "Floats",
     examples: Examples,
     folds: "Sequence[NDArray[np.intp]]",
     seed: int,
     tell: Progress,
-) -> tuple[Complexity, Scores]:
-    """The complexity that does best out of sample, on full and random panels, and what votes then weigh.
+) -> "tuple[_Chosen, _Chosen | None]":
+    """How votes are weighed on any panel, and on wide ones where another ballot does better on those.
+
+    One ballot cannot be best for both: what a vote is worth beside nearly all others says little about
+    what it is worth beside one.
+    """
+    rng = np.random.default_rng(seed + 1)
+    some = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
+    least = 2.0 * len(examples.experts) / 3.0
+    most = [examples.votes, *(ballots.panels(examples, rng, least) for _ in range(_PANELS))]
+    narrow = _choose(
+        made, x, examples, folds, seed, 1.0, some, lambda share: tell("votes", 0.1 + 0.3 * share)
+    )
+    wide = _choose(
+        made, x, examples, folds, seed, _RARE, most, lambda share: tell("votes", 0.4 + 0.2 * share)
+    )
+    better = sum(_worth(examples, v, wide.scores) - _worth(examples, v, narrow.scores) for v in most) > 0.0
+    return narrow, wide if better else None
+
+
+def _choose(
+    made: Base,
+    x: "Floats",
+    examples: Examples,
+    folds: "Sequence[NDArray[np.intp]]",
+    seed: int,
+    random: float,
+    judged: "Sequence[NDArray[np.int32]]",
+    tell: Callable[[float], None],
+) -> "_Chosen":
+    """The complexity that does best out of sample on the panels given, and what votes then weigh.
 
     Only the experts' terms are held out: the base has no share in who is right.
     """
     n, m = examples.votes.shape
     topics = len(made.topics)
-    rng = np.random.default_rng(seed + 1)
-    random_panels = [ballots.panels(examples, rng) for _ in range(_PANELS)]
-    best: tuple[float, Complexity, Scores] | None = None
+    best: tuple[float, _Chosen] | None = None
     for i, complexity in enumerate(COMPLEXITIES):
         scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros(n))
         for held in folds:
             kept = np.setdiff1d(np.arange(n), held)
             fitted = examples.rows(kept)
             own = skills.fit(made, x[kept], fitted, skills.SHRINKAGES[-1])
-            ballot = ballots.fit(own, x[kept, :topics], fitted, complexity, seed)
+            ballot = ballots.fit(own, x[kept, :topics], fitted, complexity, seed, random)
             part = ballots.cast(ballot, own, x[held, :topics], examples.rows(held))
             scores.weights[held], scores.other[held] = part.weights, part.other
             scores.correlation[held] = part.correlation
-        worth = sum(_worth(examples, votes, scores) for votes in (examples.votes, *random_panels))
+        worth = sum(_worth(examples, votes, scores) for votes in judged)
         if best is None or worth > best[0]:
-            best = worth, complexity, scores
-        tell("votes", 0.1 + 0.45 * (i + 1) / len(COMPLEXITIES))
+            best = worth, _Chosen(complexity, random, scores)
+        tell((i + 1) / len(COMPLEXITIES))
     assert best is not None
-    return best[1], best[2]
+    return best[1]
 
 
 def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> float:
@@ -149,49 +195,7 @@ def _costs(examples: Examples) -> "Floats":
     return filled
 
 
-def _find_plans(
-    explorer: plans.Explorer, best: int, folds: "Sequence[NDArray[np.intp]]", seed: int, tell: Progress
-) -> "tuple[list[tuple[plans.Stages, float]], list[plans.Replayed]]":
-    """All plans worth keeping, and what each did on questions that it was not chosen by.
-
-    A plan that was searched for is judged by the search itself: at the same price of accuracy, on each
-    fold in turn, with the plan that the other folds led to. Else many plans tried would look too good.
-    """
-    n, m = explorer.cost.shape
-    begun, width = 0.55, 0.4 / (len(folds) + 1)
-    tell("plans", begun)
-    found = _with_easier(
-        plans.search(explorer, best, seed, lambda share: tell("plans", begun + width * share))
-    )
-    right = np.zeros((len(found), n), np.bool_)
-    cost = np.zeros((len(found), n))
-    asked = np.zeros((len(found), n, m), np.bool_)
-    for k, held in enumerate(folds, 1):
-        rest = explorer.rows(np.setdiff1d(np.arange(n), held))
-        single = int(np.argmax([rest.panel([j])[1].mean() for j in range(m)]))
-        apart = explorer.rows(held)
-        for i, plan in enumerate(_with_easier(plans.search(rest, single, seed))):
-            did = apart.replay(*plan)
-            right[i, held], cost[i, held], asked[i, held] = did.right, did.cost, did.asked
-        tell("plans", begun + width * (k + 1))
-    kept: list[tuple[plans.Stages, float]] = [(((j,),), 1.0) for j in range(m)]
-    kept = list(dict.fromkeys([*kept, *plans.steady(explorer, best)]))
-    judged = [explorer.replay(*plan) for plan in kept]
-    for i, plan in enumerate(found):
-        if plan not in kept:
-            spent = explorer.replay(*plan).cost  # of this very plan; those of the folds may be cheaper
-            kept.append(plan)
-            judged.append(plans.Replayed(right[i], max(spent, cost[i], key=np.mean), asked[i]))
-    return kept, judged
-
-
-def _with_easier(found: "list[tuple[plans.Stages, float]]") -> "list[tuple[plans.Stages, float]]":
-    return [plans.easier(plan, steps) for steps in _STEPS for plan in found]
-
-
-def _plans(
-    examples: Examples, kept: "Sequence[tuple[plans.Stages, float]]", choice: Choice
-) -> tuple[Plan, ...]:
+def _plans(examples: Examples, kept: "Sequence[tuple[Stages, float]]", choice: Choice) -> tuple[Plan, ...]:
     made = []
     for (stages, threshold), figures in zip(kept, choice.figures, strict=True):
         names = tuple(tuple(examples.experts[j] for j in stage) for stage in stages)
