@@ -126,7 +126,7 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
     x = base.features(made, examples)
     own = skills.fit(made, x, examples, 30.0)
     ballot = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed)
-    wide = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed, 0.1)
+    wide = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed, wide=True)
     nothing = np.zeros(made.width + 1)
     plan = Plan((examples.experts,), 1.0, 0.75, 0.001, float("nan"), nothing, nothing)
     return Artefact(

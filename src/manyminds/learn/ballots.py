@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "losses", "panels", "score"]
 
 _COPIES = 4  # of the questions with random panels
+_NARROW, _WIDE = 1.0, 0.3  # what those weigh together, against the full panels
 _MAX_LABELS = 32
 _ROUNDS = 80
 _NOWHERE = -1e9
@@ -126,21 +127,24 @@ def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "F
     return lost
 
 
-def panels(examples: Examples, rng: np.random.Generator, least: float = 1.0) -> "NDArray[np.int32]":
-    """(n, m) votes of random panels: sizes from `least` up even on a logarithmic scale, members at random."""
+def panels(examples: Examples, rng: np.random.Generator, wide: bool = False) -> "NDArray[np.int32]":
+    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random.
+
+    `wide` ones have about two thirds of all experts or more.
+    """
     n, m = examples.votes.shape
-    size = np.exp(rng.uniform(np.log(least), np.log(m), (n, 1)))
+    size = np.exp(rng.uniform(np.log(2.0 * m / 3.0) if wide else 0.0, np.log(m), (n, 1)))
     kept = rng.random((n, m)) < size / m
     return np.where(kept, examples.votes, -1).astype(np.int32)
 
 
 def fit(
-    skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, random: float = 1.0
+    skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, wide: bool = False
 ) -> Ballot:
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
-    `random` is what all random panels of a question weigh together, against its full one. Deterministic by
-    seed. Some seconds for 5,000 questions and 30 experts.
+    `wide`: for panels on which nearly everybody votes, and learnt from such. Deterministic by seed. Some
+    seconds for 5,000 questions and 30 experts.
     """
     from scipy.optimize import minimize
 
@@ -148,7 +152,8 @@ def fit(
     terms = _terms(skills, x, examples, labels)
     curve = _curve(skills, examples.classes, complexity.steep)
     rng = np.random.default_rng(seed)
-    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), random / _COPIES) for _ in range(_COPIES)]
+    share = (_WIDE if wide else _NARROW) / _COPIES
+    copies = [(examples.votes, 1.0)] + [(panels(examples, rng, wide), share) for _ in range(_COPIES)]
     problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
     start = np.zeros(problem.size)
     start[0] = 0.5

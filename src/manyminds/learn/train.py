@@ -30,7 +30,6 @@ Progress = Callable[[str, float], None]
 
 _FOLDS = 5
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
-_RARE = 0.1  # what random panels weigh in the ballot of wide ones: enough to know of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class _Chosen:
     """A way to weigh votes, as arguments of `ballots.fit`, and the weights out of sample."""
 
     complexity: Complexity
-    random: float
+    wide: bool
     scores: Scores
 
 
@@ -65,9 +64,7 @@ def train(
     if examples.kind != "text":
         narrow, wide = _choose_ballots(made, x, examples, folds, seed, tell)
     ballot, broad = (
-        None
-        if part is None
-        else ballots.fit(own, x[:, :topics], examples, part.complexity, seed, part.random)
+        None if part is None else ballots.fit(own, x[:, :topics], examples, part.complexity, seed, part.wide)
         for part in (narrow, wide)
     )
     scores, broad_scores = (None if part is None else part.scores for part in (narrow, wide))
@@ -129,14 +126,11 @@ def _choose_ballots(
     """
     rng = np.random.default_rng(seed + 1)
     some = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
-    least = 2.0 * len(examples.experts) / 3.0
-    most = [examples.votes, *(ballots.panels(examples, rng, least) for _ in range(_PANELS))]
+    most = [examples.votes, *(ballots.panels(examples, rng, wide=True) for _ in range(_PANELS))]
     narrow = _choose(
-        made, x, examples, folds, seed, 1.0, some, lambda share: tell("votes", 0.1 + 0.3 * share)
+        made, x, examples, folds, seed, False, some, lambda share: tell("votes", 0.1 + 0.3 * share)
     )
-    wide = _choose(
-        made, x, examples, folds, seed, _RARE, most, lambda share: tell("votes", 0.4 + 0.2 * share)
-    )
+    wide = _choose(made, x, examples, folds, seed, True, most, lambda share: tell("votes", 0.4 + 0.2 * share))
     better = sum(_worth(examples, v, wide.scores) - _worth(examples, v, narrow.scores) for v in most) > 0.0
     return narrow, wide if better else None
 
@@ -147,7 +141,7 @@ def _choose(
     examples: Examples,
     folds: "Sequence[NDArray[np.intp]]",
     seed: int,
-    random: float,
+    wide: bool,
     judged: "Sequence[NDArray[np.int32]]",
     tell: Callable[[float], None],
 ) -> "_Chosen":
@@ -164,13 +158,13 @@ def _choose(
             kept = np.setdiff1d(np.arange(n), held)
             fitted = examples.rows(kept)
             own = skills.fit(made, x[kept], fitted, skills.SHRINKAGES[-1])
-            ballot = ballots.fit(own, x[kept, :topics], fitted, complexity, seed, random)
+            ballot = ballots.fit(own, x[kept, :topics], fitted, complexity, seed, wide)
             part = ballots.cast(ballot, own, x[held, :topics], examples.rows(held))
             scores.weights[held], scores.other[held] = part.weights, part.other
             scores.correlation[held] = part.correlation
         worth = sum(_worth(examples, votes, scores) for votes in judged)
         if best is None or worth > best[0]:
-            best = worth, _Chosen(complexity, random, scores)
+            best = worth, _Chosen(complexity, wide, scores)
         tell((i + 1) / len(COMPLEXITIES))
     assert best is not None
     return best[1]
