@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Artefact", "Ballot", "Base", "Plan", "Skills", "is_wide", "load", "save"]
+__all__ = ["Artefact", "Ballot", "Base", "Plan", "Skills", "load", "save"]
 
 _VERSION: Final = 2
 _MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
@@ -117,8 +117,10 @@ class Ballot:
         confidence: (m,) per unit of calibrated log-odds of its confidence.
         labels: (l,) candidates that occur in many questions; label: (m, l) extra weight of a vote for it.
         other: (t + 1,) score of "none of these" over the topic features, constant first.
-        correlation: of the experts' errors: k votes are divided by 1 + correlation (k - 1).
-        prior: (2,) scale and constant by which an expert without a row is weighed by its log-odds.
+        dilution: (m,) by how much a vote makes those beside it weigh less: since experts err together, each
+            vote is divided by 1 + the sum of the others' dilutions.
+        prior: (3,) scale and constant by which an expert without a row is weighed by its log-odds, and its
+            dilution.
         classes: number of answers among which errors spread, as in that log-odds.
     """
 
@@ -129,7 +131,7 @@ class Ballot:
     label: "Floats"
     other: "Floats"
     prior: "Floats"
-    correlation: float
+    dilution: "Floats"
     classes: float
 
 
@@ -168,7 +170,6 @@ class Artefact:
         about: how it was made: set, seed, numbers of questions; text and numbers for people.
         kinds: the kinds of task that its plans are for.
         ballot: None where the outcomes had no answers to compare.
-        wide: what votes weigh instead where nearly all experts have voted; None where that is no better.
         plans: the operating points of the network, single experts among them, cheapest first.
         best_single: the expert with the highest accuracy, of those learnt from.
         prices: of one unit of accuracy in US dollars by policy, where a policy chooses a plan for each
@@ -181,19 +182,10 @@ class Artefact:
     base: Base
     skills: Skills
     ballot: Ballot | None
-    wide: Ballot | None
     plans: tuple[Plan, ...]
     best_single: str
     prices: Mapping[str, float]
     choice: Mapping[str, int]
-
-
-def is_wide(voters: Any, experts: int) -> Any:
-    """Whether so many voters, of those learnt from, are nearly all: two thirds of them or more.
-
-    `voters` is a number or an array of them, and so is the answer.
-    """
-    return 3 * voters >= 2 * experts
 
 
 def save(artefact: Artefact, path: Path) -> None:
@@ -202,7 +194,7 @@ def save(artefact: Artefact, path: Path) -> None:
     header: dict[str, Any] = {"version": _VERSION, "about": dict(artefact.about), "kinds": artefact.kinds}
     header |= {"best_single": artefact.best_single, "prices": dict(artefact.prices)}
     header["choice"] = dict(artefact.choice)
-    for part in ("base", "skills", "ballot", "wide"):
+    for part in ("base", "skills", "ballot"):
         value = getattr(artefact, part)
         header[part] = None if value is None else {}
         for own in fields(value) if value is not None else ():
@@ -282,7 +274,6 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
         base=part(Base, "base"),
         skills=part(Skills, "skills"),
         ballot=None if header["ballot"] is None else part(Ballot, "ballot"),
-        wide=None if header["wide"] is None else part(Ballot, "wide"),
         plans=tuple(plans),
         best_single=header["best_single"],
         prices={str(k): float(v) for k, v in header["prices"].items()},
@@ -292,10 +283,7 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
 
 def _check(artefact: Artefact) -> None:
     """Raises: ValueError where shapes do not fit together, or a number that must be finite is not."""
-    base, skills = artefact.base, artefact.skills
-    ballots = [
-        (name, ballot) for name in ("ballot", "wide") if (ballot := getattr(artefact, name)) is not None
-    ]
+    base, skills, ballot = artefact.base, artefact.skills, artefact.ballot
     d, t, p, m = len(base.mean), len(base.topics), base.width + 1, len(skills.experts)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         "mean": (base.mean, (d,)),
@@ -308,15 +296,16 @@ def _check(artefact: Artefact) -> None:
         "skills.cost_usd": (skills.cost_usd, (m, p)),
         "skills.ln_tokens": (skills.ln_tokens, (m, 2)),
     }
-    for part, ballot in ballots:
+    if ballot is not None:
         shapes |= {
-            f"{part}.weights": (ballot.weights, (m, t + 1)),
-            f"{part}.length": (ballot.length, (m,)),
-            f"{part}.confidence": (ballot.confidence, (m,)),
-            f"{part}.label": (ballot.label, (m, len(ballot.labels))),
-            f"{part}.other": (ballot.other, (t + 1,)),
-            f"{part}.prior": (ballot.prior, (2,)),
-            f"{part}.correlation and classes": (np.array([ballot.correlation, ballot.classes]), (2,)),
+            "ballot.weights": (ballot.weights, (m, t + 1)),
+            "ballot.length": (ballot.length, (m,)),
+            "ballot.confidence": (ballot.confidence, (m,)),
+            "ballot.label": (ballot.label, (m, len(ballot.labels))),
+            "ballot.other": (ballot.other, (t + 1,)),
+            "ballot.prior": (ballot.prior, (3,)),
+            "ballot.dilution": (ballot.dilution, (m,)),
+            "ballot.classes": (np.array(ballot.classes), ()),
         }
     for i, plan in enumerate(artefact.plans):
         shapes |= {
@@ -339,11 +328,8 @@ def _check(artefact: Artefact) -> None:
         raise ValueError("the experts are not sorted, or not each with its source")
     if not (skills.ln_tokens[:, 1] > 0.0).all():
         raise ValueError("skills.ln_tokens has a deviation that is not above 0")
-    for part, ballot in ballots:
-        if not (ballot.correlation >= 0.0 and ballot.classes > 1.0):
-            raise ValueError(f"{part}.correlation is below 0, or {part}.classes not above 1")
-    if len({ballot.labels for _, ballot in ballots}) > 1 or [part for part, _ in ballots] == ["wide"]:
-        raise ValueError("the ballot of wide panels does not fit the other")
+    if ballot is not None and not (min(*ballot.dilution, ballot.prior[2]) >= 0.0 and ballot.classes > 1.0):
+        raise ValueError("ballot.dilution is below 0, or ballot.classes not above 1")
     if artefact.best_single not in skills.experts:
         raise ValueError("the best single expert is none of those learnt from")
     if not all(0.0 < price < np.inf for price in artefact.prices.values()):

@@ -120,21 +120,19 @@ def test_who_has_no_vote_does_not_change_how_strangers_are_weighed(weight: float
     assert Vote(LEARNT).posterior(asked(), wider, more) == Vote(LEARNT).posterior(asked(), route, answers)
 
 
-@pytest.mark.parametrize("breadth", [range(1, 20), range(20, 31)], ids=["few", "nearly all"])
-def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes(breadth: range) -> None:
+def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes() -> None:
     names = [f"e{i:02}" for i in range(30)]
     learnt = by_hand(names, "exact")
     assert learnt.ballot is not None
-    assert learnt.wide is not None
-    narrow, wide = (replace(ballot, correlation=0.0) for ballot in (learnt.ballot, learnt.wide))
-    weigher = Weigher(replace(learnt, wide=wide), narrow)
+    weigher = Weigher(learnt, replace(learnt.ballot, dilution=np.zeros(30)))
     route = panel(*(Call(name, name, 0.6) for name in names))
     answers = [said(name, "yes", 7, 0.3) for name in names]
-    random, seen = Random(0), dict[str, float]()
+    alone = {a.expert: weigher.voices(asked(), route, [a], ["yes"])[0][0].weight for a in answers}
+    random = Random(0)
     for _ in range(50):
-        some = random.sample(answers, random.choice(breadth))
+        some = random.sample(answers, random.randint(2, 30))
         voices, _ = weigher.voices(asked(), route, some, ["yes"] * len(some))
-        assert [v.weight for v in voices] == [seen.setdefault(v.expert, v.weight) for v in voices]
+        assert [v.weight for v in voices] == [alone[v.expert] for v in voices]
 
 
 @given(panels(), queries)
@@ -147,16 +145,13 @@ def test_candidates_and_none_of_these_share_all_probability(
 
 
 @given(panels(), queries, st.floats(0.0, 5.0), st.floats(0.0, 5.0))
-def test_correlation_shrinks_certainty_and_changes_no_winner(
+def test_dilution_of_all_alike_shrinks_certainty_and_changes_no_winner(
     made: tuple[Route, list[Answer]], query: Query, low: float, high: float
 ) -> None:
     assert LEARNT.ballot is not None
-    assert LEARNT.wide is not None
     one, two = (
         replace(
-            LEARNT,
-            ballot=replace(LEARNT.ballot, correlation=rho),
-            wide=replace(LEARNT.wide, correlation=rho),
+            LEARNT, ballot=replace(LEARNT.ballot, dilution=np.full(5, rho), prior=np.array([0.7, 0.1, rho]))
         )
         for rho in sorted((low, high))
     )
@@ -178,7 +173,8 @@ def test_a_stranger_is_weighed_by_its_log_odds_on_the_scale_of_the_known(p: floa
     names = [f"stranger {i}" for i in range(strangers)]
     route = panel(Call("ann", "ann", 0.6), *(Call(name, name, p) for name in names))
     answers = [said("ann", "yes", 5), *(said(name, "never", 700, 0.9) for name in names)]
-    shrink = 1 + 0.3 * strangers
+    assert LEARNT.ballot is not None
+    shrink = 1 + LEARNT.ballot.dilution[0] + 0.3 * (strangers - 1)
     stranger, other = scores(route, answers)[0], scores(panel(), [], LEARNT)
     assert other == []
     weight = (0.7 * math.log(3 * p / (1 - p)) + 0.1) / shrink
@@ -206,25 +202,29 @@ def test_a_vote_weighs_by_topic_length_confidence_and_label() -> None:
     assert score == pytest.approx(1.7 * expected - _none(query), abs=1e-9)
 
 
-@given(st.integers(4, 9), st.integers(0, 3), st.integers(0, 3))
-def test_where_nearly_all_have_voted_votes_weigh_otherwise(known: int, silent: int, strangers: int) -> None:
-    """Two thirds of those learnt from, whoever else votes and however many were asked."""
-    names = [f"e{i}" for i in range(9)]
-    learnt = by_hand(names, "exact")
-    assert learnt.ballot is not None
-    assert learnt.wide is not None
-    voters = [*names[:known], *(f"stranger {i}" for i in range(strangers))]
-    shy = names[known : known + silent]
-    route = panel(*(Call(name, name, 0.6) for name in (*voters, *shy)))
-    answers = [said(name, "yes", 5) for name in voters] + [said(name, "") for name in shy]
-    one = replace(learnt, ballot=learnt.wide if known >= 6 else learnt.ballot, wide=None)
-    assert scores(route, answers, learnt) == scores(route, answers, one)
+def test_an_answer_whose_tokens_were_not_counted_is_of_ordinary_length() -> None:
+    route, mean = panel(Call("ann", "ann", 0.6)), LEARNT.skills.ln_tokens[0, 0]
+    usual, longer = (
+        replace(LEARNT, skills=replace(LEARNT.skills, ln_tokens=LEARNT.skills.ln_tokens.copy())) for _ in "ab"
+    )
+    usual.skills.ln_tokens[0, 0] = math.log(10)
+    assert scores(route, [said("ann", "never" * 8)], usual) == scores(route, [said("ann", "z", 10)], usual)
+    longer.skills.ln_tokens[0, 0] = mean
+    assert scores(route, [said("ann", "z", 11)], longer) != scores(route, [said("ann", "z")], longer)
 
 
-def test_an_answer_without_a_count_is_as_long_as_its_text() -> None:
-    route, text = panel(Call("ann", "ann", 0.6)), "never" * 8
-    assert scores(route, [said("ann", text)]) == scores(route, [said("ann", text, 10)])
-    assert scores(route, [said("ann", text)]) != scores(route, [said("ann", text, 11)])
+@given(st.permutations(range(4)), queries)
+def test_one_that_is_missing_dilutes_nobody(order: list[int], query: Query) -> None:
+    """Each vote is divided by 1 + the dilutions of the others that have voted, each counted once."""
+    assert LEARNT.ballot is not None
+    weigher = Weigher(LEARNT, LEARNT.ballot)
+    route = panel(*(Call(name, name, 0.6) for name in KNOWN))
+    names = [KNOWN[i] for i in order]
+    alone = {n: weigher.voices(query, route, [said(n, "z")], ["z"])[0][0].weight for n in names}
+    answers = [said(name, "z") for name in (*names, names[0])]
+    for voice in weigher.voices(query, route, answers, ["z"] * 5)[0]:
+        beside = sum(LEARNT.ballot.dilution[KNOWN.index(name)] for name in names if name != voice.expert)
+        assert voice.weight == pytest.approx(alone[voice.expert] / (1.0 + beside))
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_the_kind_is_what_makes_answers_comparable(tmp_path: Path) -> None:
         asked, answers = [question("1", choices=choices)], [answer("1", answer=said)]
         opened = open_set(write_set(tmp_path / name, asked, answers))
         examples = gathered(opened)
-        assert kind_of(opened.experts(), opened.questions()) == examples.kind == kind
+        assert kind_of(opened.experts(), opened.questions(), opened) == examples.kind == kind
         assert examples.classes == classes
         assert examples.votes.tolist() == [[ABSTAINED if said is None else 0]]
 

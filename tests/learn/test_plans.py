@@ -149,11 +149,11 @@ def test_the_search_is_the_same_again() -> None:
 
 def test_what_cannot_be_compared_is_not_combined() -> None:
     assert set(search(explorer(comparable=False), 2, 0)) == {(((2,),), 1.0)}
-    assert steady(explorer(comparable=False), 2) == []
+    assert steady(explorer(comparable=False), 2) == {}
 
 
 def test_panels_that_nothing_was_searched_for_reach_from_two_to_all() -> None:
-    found = [stages for stages, _ in steady(explorer(), 0) if len(stages) == 1]
+    found = [stages for stages, _ in steady(explorer(), 0).values() if len(stages) == 1]
     assert [len(stages[0]) for stages in found] == [2, 3, 4]
     assert found[0] == ((0, 1),)
 
@@ -179,29 +179,10 @@ def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
     assert tiers(explorer(comparable=False), 0) == {}
 
 
-def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> None:
-    one = explorer()
-    artefact = hand_made(dict(zip("abcd", (0.3, 0.6, 0.7, 0.9), strict=True)))
-    assert artefact.ballot is not None
-    x = base.features(artefact.base, EXAMPLES)
-    other = ballots.cast(artefact.ballot, artefact.skills, x, EXAMPLES)
-    two = Explorer(EXAMPLES, other, one.cost)
-    both = Explorer(EXAMPLES, one._scores, one.cost, other)
-    voters = (EXAMPLES.votes >= 0).sum(axis=1)
-    assert len(set(voters)) > 1
-    chance, right, _ = both.panel(range(4))
-    for over, rows in ((one, voters < 3), (two, voters >= 3)):
-        assert (chance[rows] == over.panel(range(4))[0][rows]).all()
-        assert (right[rows] == over.panel(range(4))[1][rows]).all()
-    assert (both.panel([0, 1])[0] == one.panel([0, 1])[0]).all()
-    part = both.rows(np.arange(50))
-    assert (part.panel(range(4))[0] == chance[:50]).all()
-
-
 @pytest.mark.parametrize("names", ["ab", "cd"])
 def test_two_experts_can_be_searched(names: str) -> None:
     two = world([mind for mind in MINDS if mind.name in names], 50, seed=5)
     over = explorer(two)
-    for stages, threshold in [*search(over, 0, 0), *steady(over, 0)]:
+    for stages, threshold in [*search(over, 0, 0), *steady(over, 0).values()]:
         assert {j for stage in stages for j in stage} <= {0, 1}
         assert over.replay(stages, threshold).asked.any()

@@ -216,7 +216,6 @@ def hand_made(
         base=base,
         skills=_skills(names, accuracy, np.column_stack([odds, extra]), costs),
         ballot=_ballot(odds, len(about)),
-        wide=None,
         plans=tuple(made),
         best_single=max(names, key=lambda name: accuracy[name]),
         choice=choice or {},
@@ -254,7 +253,7 @@ def _ballot(odds: NDArray[Any], topics: int) -> Ballot:
         labels=(),
         label=np.zeros((m, 0)),
         other=np.concatenate([[-2.0], np.zeros(topics)]),
-        prior=np.array([1.0, 0.0]),
-        correlation=0.0,
+        prior=np.array([1.0, 0.0, 0.0]),
+        dilution=np.zeros(m),
         classes=4.0,
     )

@@ -9,23 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Ballot, is_wide
+from manyminds.artefact import Artefact, Ballot
 from manyminds.combine.ballot import Voice, has_say, score
 from manyminds.types import Answer, Call, Query, Route
 
 __all__ = ["Weigher"]
 
 _SPREAD = 3.0  # standard deviations of an answer's length that count
-_CHARS_PER_TOKEN = 4.0  # where an expert does not count its tokens
 _MAX_SCORE = 1e6  # keeps any multiplier of a caller finite
 
 
 class Weigher:
-    """Reads the ballots of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
+    """Reads the ballot of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
 
     def __init__(self, artefact: Artefact, ballot: Ballot) -> None:
-        self._base, self._skills = artefact.base, artefact.skills
-        self._ballot, self._wide = ballot, artefact.wide or ballot
+        self._base, self._skills, self._ballot = artefact.base, artefact.skills, ballot
         self._kinds = artefact.kinds
         self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
         self._label = {name: i for i, name in enumerate(ballot.labels)}
@@ -54,24 +52,29 @@ class Weigher:
             if candidate and has_say(route, answer) and (call := route.call_of(answer.expert)) is not None
         ]
         places = [self._place.get(answer.expert, -1) for answer, _, _ in cast]
-        ballot = self._wide if is_wide(len({*places} - {-1}), len(self._place)) else self._ballot
         # Not `@`, whose last bits depend on which rows are beside a row.
-        constants = (ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
+        constants = (self._ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
         voices = []
         for (answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
-            known = place >= 0
-            own = self._weight(ballot, place, constant, answer, candidate) if known else _guess(ballot, call)
+            own = self._weight(place, constant, answer, candidate) if place >= 0 else self._guess(call)
             weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
             voices.append(Voice(answer.expert, candidate, weight))
-        others = max(len({voice.expert for voice in voices}) - 1, 0)
-        shrink = 1.0 / (1.0 + ballot.correlation * others)
-        voices = [replace(voice, weight=voice.weight * shrink) for voice in voices]
-        return voices, float(ballot.other @ x)
+        return self._diluted(voices), float(self._ballot.other @ x)
 
-    def _weight(self, ballot: Ballot, place: int, constant: float, answer: Answer, candidate: str) -> float:
-        skills = self._skills
+    def _diluted(self, voices: Sequence[Voice]) -> list[Voice]:
+        """Every vote divided by 1 + the dilutions of the other experts that have voted."""
+        dilution = {voice.expert: self._dilution(voice.expert) for voice in voices}
+        whole = math.fsum(dilution.values())  # exact, so that order does not matter
+        return [replace(v, weight=v.weight / (1.0 + max(whole - dilution[v.expert], 0.0))) for v in voices]
+
+    def _dilution(self, expert: str) -> float:
+        place = self._place.get(expert)
+        return float(self._ballot.prior[2] if place is None else self._ballot.dilution[place])
+
+    def _weight(self, place: int, constant: float, answer: Answer, candidate: str) -> float:
+        ballot, skills = self._ballot, self._skills
         weight = constant
-        tokens = answer.usage.completion_tokens or len(answer.text) / _CHARS_PER_TOKEN
+        tokens = answer.usage.completion_tokens
         if tokens > 0:
             mean, deviation = skills.ln_tokens[place]
             length = min(max((math.log(tokens) - mean) / deviation, -_SPREAD), _SPREAD)
@@ -84,8 +87,7 @@ class Weigher:
             weight += float(ballot.label[place, label])
         return weight
 
-
-def _guess(ballot: Ballot, call: Call) -> float:
-    scale, constant = ballot.prior
-    odds = score(Call(call.expert, call.source, call.probability), max(round(ballot.classes), 2))
-    return float(scale) * odds + float(constant)
+    def _guess(self, call: Call) -> float:
+        scale, constant, _ = self._ballot.prior
+        odds = score(Call(call.expert, call.source, call.probability), max(round(self._ballot.classes), 2))
+        return float(scale) * odds + float(constant)

@@ -44,6 +44,7 @@ Progress = Callable[[str, float], None]
 _POLICIES = ("max", "cheap", "auto", "fast")
 _DIMENSION = 384  # of the index where questions have no vectors: nothing is placed in it
 _SHOWN = 20  # names that an error lists
+_KNOWN = 0.95  # share of questions whose cost must be recorded for a mean to be told
 _TEXTS = 32  # embedded by a thread before it tells
 
 
@@ -321,17 +322,20 @@ def _ratios(one: Replayed, single: Control, single_s: "Floats") -> dict[str, Any
 
 
 def _ratio(ours: "Floats", theirs: "Floats") -> float | None:
-    """None where fewer than half of the questions have both, or `theirs` is nothing."""
+    """None where `theirs` is nothing, or more than one question in twenty lacks one of them.
+
+    Whether a cost is known may depend on who was asked, and so on how hard the question was.
+    """
     both = np.isfinite(ours) & np.isfinite(theirs)
-    if 2 * both.sum() < len(both) or not theirs[both].sum() > 0:
+    if both.mean() < _KNOWN or not theirs[both].sum() > 0:
         return None
     return _rounded(float(ours[both].sum() / theirs[both].sum()))
 
 
 def _point(correct: "Bools", cost_usd: "Floats | None") -> dict[str, Any]:
-    """Cost is the mean over the questions where it is recorded; None where it is for fewer than half."""
+    """Cost is the mean over the questions where it is recorded; None where it is for too few."""
     known = np.zeros(0) if cost_usd is None else cost_usd[np.isfinite(cost_usd)]
-    unknown = cost_usd is None or 2 * len(known) < len(cost_usd) or not len(known)
+    unknown = cost_usd is None or not len(known) or len(known) < _KNOWN * len(cost_usd)
     return {
         "accuracy": _rounded(float(correct.mean())),
         "cost_usd_per_1k": None if unknown else _rounded(1e3 * float(known.mean())),

@@ -1,10 +1,11 @@
 """How much each vote weighs: a conditional logit over the answers given, with "none of these".
 
-    S(c) = sum of W_ij over the experts j that answered c to question i, over 1 + rho (k - 1)
+    S(c) = sum of W_ij / (1 + sum of rho_k) over the experts j that answered c to question i
     W_ij = prior_j + d_j + x_i.u_j + z_ij.a_j + l_j[c],   S(none) = o_i,   P = softmax
 
-k is the number of experts that answered: votes whose errors have correlation rho are worth k / (1 + rho
-(k - 1)) independent ones, so that a pair that agrees may be sure and seventy that agree are not too sure.
+The sum of the dilutions rho_k goes over the other experts k that answered i: since experts err together,
+k votes are worth fewer than k independent ones, and next to one that knows better the others count little,
+until it is missing. So a pair that agrees may be sure and seventy that agree are not too sure.
 
 The prior is a curve of the expert's log-odds, fitted with a handful of numbers; everything of one expert
 beyond it is shrunk to nothing, by how much cross-validation says. Trained with expert-dropout: copies of
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "losses", "panels", "score"]
 
-_COPIES = 4  # of the questions with random panels
-_NARROW, _WIDE = 1.0, 0.3  # what those weigh together, against the full panels
+_COPIES = 4  # of the questions with random panels, together as heavy as the full panels
 _MAX_LABELS = 32
-_ROUNDS = 80
+_ROUNDS = 120
+_OWN_DILUTION = 0.3  # precision of a normal prior: of how far the logarithm may be from what all share
 _NOWHERE = -1e9
 
 
@@ -63,17 +64,17 @@ COMPLEXITIES = (
 class Scores:
     """What votes weigh on n questions: `weights` (n, m) of each expert's vote, `other` (n,) of none.
 
-    `correlation` is rho, (n,) since questions may have been weighed by different ballots.
+    `dilution` (n, m) of those beside it: by question, since they may have been weighed by different ballots.
     """
 
     weights: "Floats"
     other: "Floats"
-    correlation: "Floats"
+    dilution: "Floats"
 
     def __getitem__(self, index: "tuple[Any, Any]") -> "Scores":
         """The same of some questions and experts, as numpy indexes them."""
         rows, columns = index
-        return Scores(self.weights[rows][:, columns], self.other[rows], self.correlation[rows])
+        return Scores(self.weights[rows][:, columns], self.other[rows], self.dilution[rows][:, columns])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +96,7 @@ def cast(ballot: Ballot, skills: Skills, x: "Floats", examples: Examples) -> Sco
         extra = ballot.label[np.arange(len(skills.experts)), np.maximum(terms.label, 0)]
         weights = weights + np.where(terms.label >= 0, extra, 0.0)
     other = ballot.other[0] + x @ ballot.other[1:]
-    return Scores(weights, other, np.full(len(other), ballot.correlation))
+    return Scores(weights, other, np.broadcast_to(ballot.dilution, weights.shape))
 
 
 def score(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[np.intp]]":
@@ -103,21 +104,22 @@ def score(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[
 
     `votes` (n, m): of experts that were not asked, or abstained, a negative number.
     """
-    table, present = _table(votes, scores)
+    weights = _diluted(votes, scores)
+    table, present = _table(votes, weights)
     best = np.where(present, table, _NOWHERE).argmax(axis=1)
     top = np.maximum(np.where(present, table, _NOWHERE).max(axis=1), scores.other)
     odds = np.where(present, np.exp(np.minimum(table - top[:, None], 0.0)), 0.0)
     total = odds.sum(axis=1) + np.exp(scores.other - top)
     heard = present.any(axis=1)
     chance = np.where(heard, odds[np.arange(len(votes)), best] / total, 0.0)
-    weight = np.where(votes == best[:, None], scores.weights, -np.inf)
+    weight = np.where(votes == best[:, None], weights, -np.inf)
     voter = np.where(heard, weight.argmax(axis=1), -1)
     return chance, voter
 
 
 def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
     """(n,): -ln of the probability given to the candidates that were right, or to none where none was."""
-    table, present = _table(votes, scores)
+    table, present = _table(votes, _diluted(votes, scores))
     right = _right(examples, votes, table.shape[1])
     logits = np.concatenate([np.where(present, table, _NOWHERE), scores.other[:, None]], axis=1)
     logits = logits - logits.max(axis=1, keepdims=True)
@@ -127,24 +129,18 @@ def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "F
     return lost
 
 
-def panels(examples: Examples, rng: np.random.Generator, wide: bool = False) -> "NDArray[np.int32]":
-    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random.
-
-    `wide` ones have about two thirds of all experts or more.
-    """
+def panels(examples: Examples, rng: np.random.Generator) -> "NDArray[np.int32]":
+    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random."""
     n, m = examples.votes.shape
-    size = np.exp(rng.uniform(np.log(2.0 * m / 3.0) if wide else 0.0, np.log(m), (n, 1)))
+    size = np.exp(rng.uniform(0.0, np.log(m), (n, 1)))
     kept = rng.random((n, m)) < size / m
     return np.where(kept, examples.votes, -1).astype(np.int32)
 
 
-def fit(
-    skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, wide: bool = False
-) -> Ballot:
+def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int) -> Ballot:
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
-    `wide`: for panels on which nearly everybody votes, and learnt from such. Deterministic by seed. Some
-    seconds for 5,000 questions and 30 experts.
+    Deterministic by seed. Some seconds for 5,000 questions and 30 experts.
     """
     from scipy.optimize import minimize
 
@@ -152,15 +148,15 @@ def fit(
     terms = _terms(skills, x, examples, labels)
     curve = _curve(skills, examples.classes, complexity.steep)
     rng = np.random.default_rng(seed)
-    share = (_WIDE if wide else _NARROW) / _COPIES
-    copies = [(examples.votes, 1.0)] + [(panels(examples, rng, wide), share) for _ in range(_COPIES)]
+    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), 1.0 / _COPIES) for _ in range(_COPIES)]
     problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
     start = np.zeros(problem.size)
     start[0] = 0.5
-    start[-1] = np.log(0.1)
+    start[problem.size - 1 - len(skills.experts)] = np.log(0.1)  # what all dilutions have in common
     found = minimize(problem, start, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS})
     part = problem.split(found.x)
     constant = curve @ part["curve"] + part["own"]
+    dilution = np.exp(part["dilution"][0] + part["dilution"][1:])
     odds = curve[:, 0]
     slope = np.stack([odds, np.ones_like(odds)], axis=1)
     prior = (
@@ -177,8 +173,8 @@ def fit(
         labels=labels,
         label=part["label"],
         other=part["other"],
-        correlation=float(np.exp(part["correlation"][0])),
-        prior=np.array([max(prior[0], 0.0), prior[1]]),
+        dilution=dilution,
+        prior=np.array([max(prior[0], 0.0), prior[1], np.median(dilution)]),
         classes=examples.classes,
     )
 
@@ -207,7 +203,7 @@ class _Problem:
             "confidence": (1 + m,),
             "label": (m, labels),
             "other": (1 + t,),
-            "correlation": (1,),
+            "dilution": (1 + m,),
         }
         shared = np.full(1 + m, complexity.answer)
         shared[0] = 1.0
@@ -221,7 +217,7 @@ class _Problem:
             "confidence": shared,
             "label": np.full((m, labels), complexity.answer),
             "other": other,
-            "correlation": np.zeros(1),
+            "dilution": np.concatenate([[0.0], np.full(m, _OWN_DILUTION)]),
         }
         self.size = sum(int(np.prod(shape)) for shape in self._shapes.values())
         self._copies = []
@@ -231,8 +227,7 @@ class _Problem:
             present = np.zeros((self._n, self._width), np.bool_)
             present[rows, votes[rows, experts]] = True
             right = _right(examples, votes, self._width)
-            others = np.maximum((votes >= 0).sum(axis=1) - 1, 0)
-            self._copies.append((share, rows, experts, places, present, right, others))
+            self._copies.append((share, rows, experts, places, present, right))
 
     def split(self, flat: "Floats") -> "dict[str, Floats]":
         parts, at = {}, 0
@@ -252,11 +247,11 @@ class _Problem:
             weights = weights + np.where(terms.label >= 0, part["label"][experts, terms.label], 0.0)
         other = part["other"][0] + terms.x @ part["other"][1:]
         value, slope, slope_other = 0.0, np.zeros_like(weights), np.zeros(self._n)
-        correlation, by_correlation = float(np.exp(part["correlation"][0])), 0.0
+        dilution = np.exp(part["dilution"][0] + part["dilution"][1:])
+        by_dilution = np.zeros_like(dilution)
         for copy in self._copies:
-            lost, pulled = self._add(copy, weights, other, correlation, slope, slope_other)
-            value += lost
-            by_correlation += pulled
+            value += self._add(copy, weights, other, dilution, slope, slope_other, by_dilution)
+        by_dilution *= dilution
         column = slope.sum(axis=0)
         by_length = (slope * terms.length).sum(axis=0)
         by_confidence = (slope * terms.confidence).sum(axis=0)
@@ -274,7 +269,7 @@ class _Problem:
             "confidence": np.concatenate([[by_confidence.sum()], by_confidence]),
             "label": by_label,
             "other": np.concatenate([[slope_other.sum()], terms.x.T @ slope_other]),
-            "correlation": np.array([by_correlation]),
+            "dilution": np.concatenate([[by_dilution.sum()], by_dilution]),
         }
         pulls = []
         for name, own in part.items():
@@ -284,20 +279,21 @@ class _Problem:
 
     def _add(
         self,
-        copy: "tuple[float, Any, Any, Any, Any, Any, Any]",
+        copy: "tuple[float, Any, Any, Any, Any, Any]",
         weights: "Floats",
         other: "Floats",
-        correlation: float,
+        dilution: "Floats",
         slope: "Floats",
         slope_other: "Floats",
-    ) -> tuple[float, float]:
-        """The loss of one copy of the questions, and its slope by ln(rho); adds the other slopes in place."""
-        share, rows, experts, places, present, right, others = copy
-        width = self._width
-        shrink = 1.0 / (1.0 + correlation * others)
-        table = np.bincount(places, weights[rows, experts], self._n * (width + 1))
-        table = table.reshape(self._n, width + 1) * shrink[:, None]
-        scores = table[:, :width].copy()
+        by_dilution: "Floats",
+    ) -> float:
+        """The loss of one copy of the questions; adds its slopes in place."""
+        share, rows, experts, places, present, right = copy
+        n, width = self._n, self._width
+        beside = np.bincount(rows, dilution[experts], n)[rows] - dilution[experts]
+        shrink = 1.0 / (1.0 + beside)
+        heavy = weights[rows, experts] * shrink
+        table = np.bincount(places, heavy, n * (width + 1)).reshape(n, width + 1)
         table[:, :width][~present] = _NOWHERE
         table[:, width] = other
         table -= table.max(axis=1, keepdims=True)
@@ -306,21 +302,30 @@ class _Problem:
         good = (chance * right).sum(axis=1) + 1e-300
         pull = share * (chance - chance * right / good[:, None])
         slope_other += pull[:, width]
-        slope[rows, experts] += (pull * shrink[:, None]).ravel()[places]
-        by_shrink = (pull[:, :width] * scores).sum(axis=1)
-        by_correlation = float(-(by_shrink * correlation * others * shrink).sum())
-        return float(-share * np.log(good).sum()), by_correlation
+        pulled = pull.ravel()[places]
+        slope[rows, experts] += pulled * shrink
+        pulled *= heavy * shrink
+        others = np.bincount(rows, pulled, n)[rows] - pulled
+        by_dilution -= np.bincount(experts, others, len(dilution))
+        return float(-share * np.log(good).sum())
 
 
-def _table(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[np.bool_]]":
+def _diluted(votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
+    """(n, m): every vote's weight divided by 1 + the dilutions of those beside it."""
+    dilution = np.where(votes >= 0, scores.dilution, 0.0)
+    beside = dilution.sum(axis=1, keepdims=True) - dilution
+    diluted: Floats = scores.weights / (1.0 + np.maximum(beside, 0.0))
+    return diluted
+
+
+def _table(votes: "NDArray[np.int32]", weights: "Floats") -> "tuple[Floats, NDArray[np.bool_]]":
     """(n, c) scores of the candidates, and which of them anybody named."""
     n, width = len(votes), max(int(votes.max(initial=-1)) + 1, 1)
     rows, experts = np.nonzero(votes >= 0)
     places = rows * width + votes[rows, experts]
-    sums: Floats = np.bincount(places, scores.weights[rows, experts], n * width).astype(np.float64)
+    sums: Floats = np.bincount(places, weights[rows, experts], n * width).astype(np.float64)
     present = np.bincount(places, minlength=n * width).reshape(n, width) > 0
-    others = np.maximum((votes >= 0).sum(axis=1) - 1, 0)
-    return sums.reshape(n, width) / (1.0 + scores.correlation * others)[:, None], present
+    return sums.reshape(n, width), present
 
 
 def _right(examples: Examples, votes: "NDArray[np.int32]", width: int) -> "NDArray[np.bool_]":

@@ -82,9 +82,11 @@ class Examples:
         )
 
 
-def kind_of(experts: Sequence[Recorded], questions: Sequence[Question]) -> Kind:
+def kind_of(experts: Sequence[Recorded], questions: Sequence[Question], recorded: RecordedSet) -> Kind:
     """How answers to these questions compare: by option, as they are, or not at all."""
-    if not any((expert.recording.codes >= 0).any() for expert in experts):
+    wanted = {question.question_id for question in questions}
+    rows = np.array([question.question_id in wanted for question in recorded.questions()])
+    if not any((made.codes[rows[made.rows]] >= 0).any() for made in (e.recording for e in experts)):
         return "text"
     return "option" if questions and all(question.choices for question in questions) else "exact"
 
@@ -99,7 +101,7 @@ def gather(
 
     Questions without text have no vector: that of nothing, where others have one.
     """
-    kind = kind_of(experts, questions)
+    kind = kind_of(experts, questions, recorded)
     place = {question.question_id: i for i, question in enumerate(recorded.questions())}
     position = np.array([place[question.question_id] for question in questions], dtype=np.int64)
     queries = [question.query(kind) for question in questions]

@@ -4,14 +4,13 @@ A plan asks stage after stage until the posterior passes its threshold. Knows re
 that errors which experts share cost a plan what they cost in truth.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from manyminds.artefact import is_wide
 from manyminds.learn.ballots import Scores, score
 from manyminds.learn.examples import Examples
 
@@ -24,8 +23,10 @@ __all__ = [
     "HEARD",
     "PENALTIES",
     "PRICES",
+    "STEADY",
     "Explorer",
     "Replayed",
+    "Rule",
     "Stages",
     "easier",
     "search",
@@ -35,6 +36,12 @@ __all__ = [
 
 Stages: TypeAlias = tuple[tuple[int, ...], ...]
 """Positions of experts, stage by stage; sorted within a stage."""
+
+Rule: TypeAlias = tuple[str | float, ...]
+"""What a plan follows from: a name and some numbers."""
+
+STEADY = "steady"
+"""The name of rules by which nothing is searched for."""
 
 PRICES = (0.003, 0.01, 0.016, 0.024, 0.035, 0.05, 0.07, 0.1, 0.15, 0.25)
 """Accuracy that the best single expert's cost is worth: from paying for accuracy to saving."""
@@ -72,7 +79,7 @@ _CHEAP = 0.4  # of its cost, below which an expert may well be asked first
 _ROWS = 3000  # questions that the search looks at; what it finds is judged on all
 _STARTS = 3  # plans that the climb begins from, at each price
 _SIZES = (2, 3, 5, 8, 12, 20, 32)  # of panels asked at once
-_KEPT = 512  # panels remembered
+_KEPT = 2048  # panels remembered
 _TIER_COSTS = (0.05, 0.1, 0.2, 0.4)  # of the best single expert's, at most, of a cheap tier's members
 _TIER_FIRST, _TIER_NEXT, _TIER_LAST = (2, 3, 4), (0, 1, 2), (0, 1, 2, 3)  # members
 _TIER_THRESHOLDS = (0.6, 0.8, 0.9, 0.95)
@@ -94,20 +101,18 @@ class Explorer:
         examples: n questions, m experts.
         scores: of those questions; None where answers cannot be compared.
         cost: (n, m) of each answer, 0 where nothing was asked.
-        wide: scores where nearly everybody has voted; None where that makes no difference.
     """
 
-    def __init__(
-        self, examples: Examples, scores: Scores | None, cost: "Floats", wide: Scores | None = None
-    ) -> None:
-        self._examples, self._scores, self._cost, self._wide = examples, scores, cost, wide
+    def __init__(self, examples: Examples, scores: Scores | None, cost: "Floats") -> None:
+        self._examples, self._scores, self._cost = examples, scores, cost
         self.penalty = 0.0
         self._known: dict[tuple[int, ...], tuple[Floats, NDArray[np.bool_], Floats]] = {}
+        self._valued: dict[tuple[Stages, float, float], tuple[float, float]] = {}
 
     def rows(self, index: "NDArray[np.intp]") -> "Explorer":
         """The same on some of the questions."""
-        scores, wide = (None if s is None else s[index, :] for s in (self._scores, self._wide))
-        return Explorer(self._examples.rows(index), scores, self._cost[index], wide)
+        scores = None if self._scores is None else self._scores[index, :]
+        return Explorer(self._examples.rows(index), scores, self._cost[index])
 
     @property
     def cost(self) -> "Floats":
@@ -131,11 +136,7 @@ class Explorer:
         if self._scores is None:
             chance, right = np.ones(len(rows)), correct[:, 0]
         else:
-            votes = self._examples.votes[:, columns]
-            chance, voter = score(votes, self._scores[:, columns])
-            broad = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), self._cost.shape[1]))
-            if self._wide is not None and len(broad):
-                chance[broad], voter[broad] = score(votes[broad], self._wide[broad, columns])
+            chance, voter = score(self._examples.votes[:, columns], self._scores[:, columns])
             likeliest = int(self._examples.correct[:, columns].mean(axis=0).argmax())
             right = correct[rows, np.where(voter >= 0, voter, likeliest)]
         if len(self._known) >= _KEPT:
@@ -163,6 +164,12 @@ class Explorer:
 
         Every expert costs some questions besides: so many it must be right on more to be worth its place.
         """
+        key = stages, price, self.penalty
+        if key not in self._valued:
+            self._valued[key] = self._value(stages, price)
+        return self._valued[key]
+
+    def _value(self, stages: Stages, price: float) -> tuple[float, float]:
         simplicity = self.penalty * sum(map(len, stages)) / len(self.cost)
         if len(stages) == 1:
             _, right, cost = self.panel(stages[0])
@@ -173,13 +180,12 @@ class Explorer:
             members += stage
             chance, right, cost = self.panel(members)
             steps.append((chance, right - price * cost))
-        best = (-np.inf, 1.0)
-        for threshold in _THRESHOLDS:
-            worth = steps[-1][1]
-            for chance, value in reversed(steps[:-1]):
-                worth = np.where(chance >= threshold, value, worth)
-            best = max(best, (float(worth.mean()) - simplicity, threshold))
-        return best
+        worth = steps[-1][1]
+        for chance, value in reversed(steps[:-1]):
+            worth = np.where(chance >= np.array(_THRESHOLDS)[:, None], value, worth)
+        by_threshold = worth.mean(axis=1).tolist()
+        value, threshold = max(zip(by_threshold, _THRESHOLDS, strict=True))
+        return value - simplicity, threshold
 
 
 def search(
@@ -223,25 +229,29 @@ def easier(plan: tuple[Stages, float], steps: int) -> tuple[Stages, float]:
     return stages, _THRESHOLDS[max(_THRESHOLDS.index(threshold) - steps, 0)]
 
 
-def steady(explorer: Explorer, best: int) -> list[tuple[Stages, float]]:
+def steady(explorer: Explorer, best: int) -> dict[Rule, tuple[Stages, float]]:
     """Plans that nothing was searched for: the most accurate few asked at once, up to everybody, and a
-    stand-in where the best abstains.
+    stand-in where the best abstains. By what they are.
     """
     m = explorer.cost.shape[1]
     if not explorer.comparable:
-        return []
+        return {}
     right = [float(explorer.panel([j])[1].mean()) for j in range(m)]
     order = sorted(range(m), key=lambda j: (-right[j], j))
     sizes = sorted({min(size, m) for size in (*_SIZES, m)})
-    plans: list[tuple[Stages, float]] = [((tuple(sorted(order[:size])),), 1.0) for size in sizes]
-    return plans + [(((best,), (j,)), HEARD) for j in order[:3] if j != best]
+    plans: dict[Rule, tuple[Stages, float]] = {
+        (STEADY, "top", size): ((tuple(sorted(order[:size])),), 1.0) for size in sizes
+    }
+    others = [j for j in order if j != best][:2]
+    return plans | {(STEADY, "stand-in", i): (((best,), (j,)), HEARD) for i, j in enumerate(others)}
 
 
-def tiers(explorer: Explorer, best: int) -> dict[Hashable, tuple[Stages, float]]:
+def tiers(explorer: Explorer, best: int) -> dict[Rule, tuple[Stages, float]]:
     """Plans that follow from a few numbers, by those numbers: the most accurate experts of those below a
     cost, then the next of them, then the most accurate that cost no more than the best single expert.
 
-    So few choices can be trusted on few questions, where a search finds what happened to do well.
+    Four numbers and a threshold can be trusted on few questions, where a search finds what happened to do
+    well.
     """
     m = explorer.cost.shape[1]
     if not explorer.comparable:
@@ -250,7 +260,7 @@ def tiers(explorer: Explorer, best: int) -> dict[Hashable, tuple[Stages, float]]
     cost = explorer.cost.mean(axis=0)
     order = sorted(range(m), key=lambda j: (-right[j], cost[j], j))
     useful = [j for j in order if right[j] > _USEFUL * right[best] and cost[j] <= cost[best]]
-    plans: dict[Hashable, tuple[Stages, float]] = {}
+    plans: dict[Rule, tuple[Stages, float]] = {}
     for limit, a, b, c in product(_TIER_COSTS, _TIER_FIRST, _TIER_NEXT, _TIER_LAST):
         cheap = [j for j in useful if cost[j] <= limit * cost[best]][: a + b]
         last = [j for j in useful if j not in cheap][:c]

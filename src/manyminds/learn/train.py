@@ -5,7 +5,6 @@ Deterministic by seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,15 +31,6 @@ _FOLDS = 5
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """A way to weigh votes, as arguments of `ballots.fit`, and the weights out of sample."""
-
-    complexity: Complexity
-    wide: bool
-    scores: Scores
-
-
 def train(
     examples: Examples,
     seed: int = 0,
@@ -59,18 +49,13 @@ def train(
     x = base.features(made, examples)
     shrinkage = skills.choose_shrinkage(x, examples, folds)
     own = skills.fit(made, x, examples, shrinkage)
-    topics = len(made.topics)
-    narrow, wide = None, None
+    ballot, scores, complexity = None, None, None
     if examples.kind != "text":
-        narrow, wide = _choose_ballots(made, x, examples, folds, seed, tell)
-    ballot, broad = (
-        None if part is None else ballots.fit(own, x[:, :topics], examples, part.complexity, seed, part.wide)
-        for part in (narrow, wide)
-    )
-    scores, broad_scores = (None if part is None else part.scores for part in (narrow, wide))
-    explorer = Explorer(examples, scores, _costs(examples), broad_scores)
+        complexity, scores = _choose_complexity(made, x, examples, folds, seed, tell)
+        ballot = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed)
+    explorer = Explorer(examples, scores, _costs(examples))
     best = int(np.argmax(examples.correct.mean(axis=0)))
-    kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.6 + 0.35 * share))
+    kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.55 + 0.4 * share))
     choice = choose(kept, judged, x, examples, best, shrinkage, folds)
     tell("policies", 1.0)
     facts = {
@@ -78,8 +63,7 @@ def train(
         "questions": len(examples),
         "experts": len(examples.experts),
         "shrinkage": shrinkage,
-        "complexity": narrow and COMPLEXITIES.index(narrow.complexity),
-        "complexity_wide": wide and COMPLEXITIES.index(wide.complexity),
+        "complexity": None if complexity is None else COMPLEXITIES.index(complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
     return Artefact(
@@ -88,7 +72,6 @@ def train(
         base=made,
         skills=own,
         ballot=ballot,
-        wide=broad,
         plans=_plans(examples, kept, choice),
         best_single=examples.experts[best],
         prices=choice.prices,
@@ -111,63 +94,51 @@ def _folds(n: int, seed: int) -> "list[NDArray[np.intp]]":
     return [np.sort(part) for part in np.array_split(np.random.default_rng(seed).permutation(n), _FOLDS)]
 
 
-def _choose_ballots(
+class _Part:
+    """One fold: the questions held out, and the others with what their outcomes say of the experts."""
+
+    def __init__(self, made: Base, x: "Floats", examples: Examples, held: "NDArray[np.intp]") -> None:
+        rest = np.setdiff1d(np.arange(len(examples)), held)
+        topics = x[:, : len(made.topics)]
+        self.held, self._apart, self._apart_x = held, examples.rows(held), topics[held]
+        self._rest, self._rest_x = examples.rows(rest), topics[rest]
+        self._own = skills.fit(made, x[rest], self._rest, skills.SHRINKAGES[-1])
+
+    def scores(self, complexity: Complexity, seed: int) -> Scores:
+        """Of the questions held out."""
+        ballot = ballots.fit(self._own, self._rest_x, self._rest, complexity, seed)
+        return ballots.cast(ballot, self._own, self._apart_x, self._apart)
+
+
+def _choose_complexity(
     made: Base,
     x: "Floats",
     examples: Examples,
     folds: "Sequence[NDArray[np.intp]]",
     seed: int,
     tell: Progress,
-) -> "tuple[_Chosen, _Chosen | None]":
-    """How votes are weighed on any panel, and on wide ones where another ballot does better on those.
-
-    One ballot cannot be best for both: what a vote is worth beside nearly all others says little about
-    what it is worth beside one.
-    """
-    rng = np.random.default_rng(seed + 1)
-    some = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
-    most = [examples.votes, *(ballots.panels(examples, rng, wide=True) for _ in range(_PANELS))]
-    narrow = _choose(
-        made, x, examples, folds, seed, False, some, lambda share: tell("votes", 0.1 + 0.3 * share)
-    )
-    wide = _choose(made, x, examples, folds, seed, True, most, lambda share: tell("votes", 0.4 + 0.2 * share))
-    better = sum(_worth(examples, v, wide.scores) - _worth(examples, v, narrow.scores) for v in most) > 0.0
-    return narrow, wide if better else None
-
-
-def _choose(
-    made: Base,
-    x: "Floats",
-    examples: Examples,
-    folds: "Sequence[NDArray[np.intp]]",
-    seed: int,
-    wide: bool,
-    judged: "Sequence[NDArray[np.int32]]",
-    tell: Callable[[float], None],
-) -> "_Chosen":
-    """The complexity that does best out of sample on the panels given, and what votes then weigh.
+) -> tuple[Complexity, Scores]:
+    """The complexity that does best out of sample, on full and random panels, and what votes then weigh.
 
     Only the experts' terms are held out: the base has no share in who is right.
     """
+    rng = np.random.default_rng(seed + 1)
+    judged = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
+    parts = [_Part(made, x, examples, held) for held in folds]
     n, m = examples.votes.shape
-    topics = len(made.topics)
-    best: tuple[float, _Chosen] | None = None
+    best: tuple[float, Complexity, Scores] | None = None
     for i, complexity in enumerate(COMPLEXITIES):
-        scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros(n))
-        for held in folds:
-            kept = np.setdiff1d(np.arange(n), held)
-            fitted = examples.rows(kept)
-            own = skills.fit(made, x[kept], fitted, skills.SHRINKAGES[-1])
-            ballot = ballots.fit(own, x[kept, :topics], fitted, complexity, seed, wide)
-            part = ballots.cast(ballot, own, x[held, :topics], examples.rows(held))
-            scores.weights[held], scores.other[held] = part.weights, part.other
-            scores.correlation[held] = part.correlation
+        scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros((n, m)))
+        for part in parts:
+            found = part.scores(complexity, seed)
+            scores.weights[part.held], scores.other[part.held] = found.weights, found.other
+            scores.dilution[part.held] = found.dilution
         worth = sum(_worth(examples, votes, scores) for votes in judged)
         if best is None or worth > best[0]:
-            best = worth, _Chosen(complexity, wide, scores)
-        tell((i + 1) / len(COMPLEXITIES))
+            best = worth, complexity, scores
+        tell("votes", 0.1 + 0.45 * (i + 1) / len(COMPLEXITIES))
     assert best is not None
-    return best[1]
+    return best[1], best[2]
 
 
 def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> float:
@@ -178,13 +149,17 @@ def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> fl
 
 
 def _costs(examples: Examples) -> "Floats":
-    """(n, m) US dollars; an expert's mean where one is missing, and one per call where none is known."""
+    """(n, m) US dollars; an expert's mean where one is missing, and one per call where none is known.
+
+    Who has no price beside others that have one counts as the dearest of them: it must not look free.
+    """
     cost = examples.cost_usd
     known = np.isfinite(cost)
     if not known.any():
         return examples.asked.astype(np.float64)
     counts = known.sum(axis=0)
-    mean = np.where(counts > 0, np.nan_to_num(cost).sum(axis=0) / np.maximum(counts, 1), 0.0)
+    mean = np.nan_to_num(cost).sum(axis=0) / np.maximum(counts, 1)
+    mean[counts == 0] = mean.max()
     filled: Floats = np.where(examples.asked, np.where(known, cost, mean), 0.0)
     return filled
 

@@ -4,12 +4,12 @@ Many plans tried look too good on the questions that they were tried on. So it i
 judged, but the rule that led to it: on each fold in turn, with what it makes of the others.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from manyminds.learn.plans import Explorer, Replayed, Stages, easier, search, steady, tiers
+from manyminds.learn.plans import STEADY, Explorer, Replayed, Rule, Stages, easier, search, steady, tiers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["judge"]
 
 _Plan: TypeAlias = tuple[Stages, float]
-_Found: TypeAlias = Mapping[Hashable, _Plan]
-"""What each rule leads to, by the rule."""
+_Outcome: TypeAlias = "tuple[NDArray[np.bool_], Floats]"
+"""Right and cost, (n,) each."""
 
 _STEPS = (0, 1, 2)  # thresholds lower, at which each plan that was searched for is judged too
 _DOUBTS = (0.0, 2.0, 4.0)  # standard errors, at each of which the efficient plans are kept
@@ -37,49 +37,51 @@ def judge(
 
     `best` is the best single expert. Every expert alone is among them.
     """
-    kept: list[_Plan] = [(((j,),), 1.0) for j in range(explorer.cost.shape[1])]
-    kept = list(dict.fromkeys([*kept, *steady(explorer, best)]))
-    judged = [explorer.replay(*plan) for plan in kept]
+    n, m = explorer.cost.shape
     steps = len(folds) + 1
-    found = _searched(explorer, best, seed, lambda share: progress(share / steps)) | tiers(explorer, best)
-    tried = {rule: _blank(explorer) for rule in found}
+    found = _led_to(explorer, best, seed, lambda share: progress(share / steps))
+    tried = {rule: (np.zeros(n, np.bool_), np.zeros(n)) for rule in found}
     for i, held in enumerate(folds, 1):
-        rest, apart = explorer.rows(np.setdiff1d(np.arange(len(explorer.cost)), held)), explorer.rows(held)
-        single = int(np.argmax([rest.panel([j])[1].mean() for j in range(rest.cost.shape[1])]))
-        led = _searched(rest, single, seed) | tiers(rest, single)
-        for rule in list(tried):
-            if rule not in led:  # nothing to say of a rule that does not always lead somewhere
-                del tried[rule]
-                continue
-            did, whole = apart.replay(*led[rule]), tried[rule]
-            whole.right[held], whole.cost[held], whole.asked[held] = did.right, did.cost, did.asked
+        rest, apart = explorer.rows(np.setdiff1d(np.arange(n), held)), explorer.rows(held)
+        single = int(np.argmax([rest.panel([j])[1].mean() for j in range(m)]))
+        led = _led_to(rest, single, seed)
+        tried = {
+            rule: outcome for rule, outcome in tried.items() if rule in led
+        }  # of others nothing is known
+        for rule, (right, cost) in tried.items():
+            did = apart.replay(*led[rule])
+            right[held], cost[held] = did.right, did.cost
         progress((i + 1) / steps)
-    for rule in _efficient(tried, judged[best].right):
+    kept: list[_Plan] = [(((j,),), 1.0) for j in range(m)]
+    judged = [explorer.replay(*plan) for plan in kept]
+    for rule in _worth_keeping(tried, judged[best].right):
         if found[rule] not in kept:
-            spent = explorer.replay(*found[rule]).cost  # of this very plan; those of the folds may be cheaper
-            did = tried[rule]
+            own = explorer.replay(*found[rule])  # of this very plan: those of the folds may be cheaper
+            right, cost = tried[rule]
             kept.append(found[rule])
-            judged.append(Replayed(did.right, max(spent, did.cost, key=np.mean), did.asked))
+            judged.append(Replayed(right, max(own.cost, cost, key=np.mean), own.asked))
     return kept, judged
 
 
-def _searched(
+def _led_to(
     explorer: Explorer, best: int, seed: int, progress: Callable[[float], None] | None = None
-) -> dict[Hashable, _Plan]:
+) -> dict[Rule, _Plan]:
+    """What each rule leads to, by the rule."""
     found = search(explorer, best, seed, progress)
-    return {("search", i, steps): easier(plan, steps) for steps in _STEPS for i, plan in enumerate(found)}
+    searched: dict[Rule, _Plan] = {
+        ("search", i, down): easier(plan, down) for down in _STEPS for i, plan in enumerate(found)
+    }
+    return {**steady(explorer, best), **tiers(explorer, best), **searched}
 
 
-def _blank(explorer: Explorer) -> Replayed:
-    n, m = explorer.cost.shape
-    return Replayed(np.zeros(n, np.bool_), np.zeros(n), np.zeros((n, m), np.bool_))
-
-
-def _efficient(tried: Mapping[Hashable, Replayed], single: "NDArray[np.bool_]") -> list[Hashable]:
-    """The rules than which none cheaper is better, whether luck is doubted or not; in the order given."""
-    rules, kept = list(tried), set()
-    cost = [float(tried[rule].cost.mean()) for rule in rules]
-    gains = [tried[rule].right.astype(np.float64) - single for rule in rules]
+def _worth_keeping(tried: Mapping[Rule, _Outcome], single: "NDArray[np.bool_]") -> list[Rule]:
+    """Those that nothing was searched for, and those than which none cheaper is better, whether luck is
+    doubted or not; in the order given.
+    """
+    rules = list(tried)
+    kept = {rule for rule in rules if rule[0] == STEADY}
+    cost = [float(spent.mean()) for _, spent in tried.values()]
+    gains = [right.astype(np.float64) - single for right, _ in tried.values()]
     for doubt in _DOUBTS:
         top = -np.inf
         low = [float(g.mean() - doubt * g.std() / np.sqrt(len(g))) for g in gains]
