@@ -329,6 +329,26 @@ def test_enough_is_told_what_is_in() -> None:
     assert [a.status for a in answers] == ["ok", "ok", "ok", "cancelled", "cancelled"]
 
 
+def test_a_stage_is_judged_as_a_whole() -> None:
+    first = [expert(str(i), "yes", first_token_s=float(i)) for i in range(3)]
+    late = expert("late", "no", first_token_s=5.0)
+    panel = (*calls(*first), *calls(late, stage=1))
+    told: list[list[str]] = []
+
+    def enough(answers: Sequence[Answer], sure: int) -> bool:
+        told.append([a.expert for a in answers])
+        return len(answers) >= sure
+
+    answers = run(ended(fan(panel, *first, late, enough=lambda a: enough(a, 1))))
+    assert told == [["0", "1", "2"]]
+    assert [(a.expert, a.status) for a in answers] == [("0", "ok"), ("1", "ok"), ("2", "ok")]
+    assert late.asked == 0
+    told.clear()
+    answers = run(ended(fan(panel, *first, late, enough=lambda a: enough(a, 9))))
+    assert told == [["0", "1", "2"], ["0", "1", "2", "late"]]
+    assert [a.status for a in answers] == ["ok"] * 4
+
+
 def test_failures_alone_are_never_enough() -> None:
     refusing, fine = expert("refusing", refuse=True), expert("fine", first_token_s=1.0)
     answers = run(ended(fan(calls(refusing, fine), refusing, fine, enough=lambda _: True)))

@@ -47,7 +47,9 @@ class Fanout:
         route: whom to ask, in which stages.
         experts: by name; one that is missing fails its call, nothing else.
         patience: the limits, counted from `__aenter__`.
-        enough: told every time an answer is in; true stops the rest.
+        enough: told what is in, and true stops the rest: after every answer where all are asked at once,
+            after every stage where there are several. Whoever is asked in stages was chosen by what whole
+            stages say; the first to answer alone is not what was chosen.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Fanout:
         self._enough = enough
         self._quorum = route.quorum
         self._waiting = _stages(route.calls)
+        self._staged = len(self._waiting) > 1
         self._reserve = list(route.reserve)
         self._arrivals: list[_Arrival] = []
         self._closed = False
@@ -139,6 +142,8 @@ class Fanout:
         answers = [a for a in self.answers if a.status == "ok"]
         if self._quorum is not None and len(answers) >= self._quorum:
             return True
+        if self._staged and any(a.answer is None for a in self._arrivals):
+            return False
         return bool(answers) and self._enough is not None and await self._enough(answers)
 
     async def _advance(self) -> bool:

@@ -257,7 +257,7 @@ class Route:
     policy: str
     strategy: Strategy
     calls: tuple[Call, ...]
-    threshold: float = 1.0  # enough posterior mass to stop asking
+    threshold: float = 1.0  # enough posterior mass to stop asking: of a stage, where there are several
     quorum: int | None = None
     fuser: str | None = None
     reserve: tuple[Call, ...] = ()  # asked one after another, only while nobody has answered

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from manyminds.learn import ballots, base
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import PENALTIES, PRICES, Explorer, Stages, search, steady, tiers
-from tests.learn.worlds import Mind, hand_made, play, world
+from tests.clock import run
+from tests.learn.worlds import Mind, hand_made, play, play_live, world
 
 MINDS = (
     Mind("a", 0.81, 0.1, silent=0.1),
@@ -97,6 +98,23 @@ def test_a_replay_is_what_the_router_and_the_vote_do(stages: list[list[str]], th
     artefact = hand_made(ACCURACY, [(stages, threshold)], {"max": 4})
     places: Stages = tuple(tuple("abcd".index(name) for name in stage) for stage in stages)
     found, live = explorer().replay(places, threshold), play(artefact, EXAMPLES, "max")
+    assert live.accuracy == pytest.approx(found.right.mean())
+    assert live.cost_usd == pytest.approx(found.cost.mean())
+    assert live.calls == pytest.approx(found.asked.sum(axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("stages", "threshold"),
+    [([["a", "b", "c"]], 1.0), ([["b", "c"], ["a"]], 0.6), ([["b", "c", "d"], ["a"]], 1e-6)],
+)
+def test_a_replay_is_what_the_fanout_does_when_answers_come_one_by_one(
+    stages: list[list[str]], threshold: float
+) -> None:
+    artefact = hand_made(ACCURACY, [(stages, threshold)], {"max": 4})
+    places: Stages = tuple(tuple("abcd".index(name) for name in stage) for stage in stages)
+    rows = np.arange(80)
+    found = explorer().rows(rows).replay(places, threshold)
+    live = run(play_live(artefact, EXAMPLES.rows(rows), "max", seed=3))
     assert live.accuracy == pytest.approx(found.right.mean())
     assert live.cost_usd == pytest.approx(found.cost.mean())
     assert live.calls == pytest.approx(found.asked.sum(axis=1).mean())

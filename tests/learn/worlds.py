@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from numpy.typing import NDArray
 
 from manyminds.artefact import Artefact, Ballot, Base, Plan, Skills
 from manyminds.combine.vote import Vote
+from manyminds.experts.scripted import Script, Scripted
+from manyminds.fanout import Fanout, Patience
 from manyminds.index import Index
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
 from manyminds.router import SkillRouter
 from manyminds.types import Answer, Call, Card, Kind, Limits, Message, Query, Route, Status, Task, Usage
 
-__all__ = ["Mind", "Played", "ask", "hand_made", "play", "singles", "world"]
+__all__ = ["Mind", "Played", "ask", "hand_made", "play", "play_live", "singles", "world"]
 
 OPTIONS = ("iron", "wood", "glass", "wool")
 
@@ -144,6 +147,33 @@ def play(artefact: Artefact, examples: Examples, policy: str) -> Played:
         right += bool(examples.correct[i, place[chosen.expert]])
         cost += sum(float(np.nan_to_num(examples.cost_usd[i, place[a.expert]])) for a in asked)
         calls += len(asked)
+    return Played(right / len(examples), cost / len(examples), calls / len(examples))
+
+
+async def play_live(artefact: Artefact, examples: Examples, policy: str, seed: int) -> Played:
+    """The same through the gateway's fan-out, with experts that each take their time."""
+    random = Random(seed)
+    cards = [Card(name, "recorded", name, context_tokens=10**6) for name in examples.experts]
+    router, vote = SkillRouter(Index(8), None, artefact), Vote(artefact)
+    place = {name: j for j, name in enumerate(examples.experts)}
+    right, cost, calls = 0, 0.0, 0
+    for i, topic in enumerate(examples.topics):
+        query = ask(topic, examples.kind, policy=policy)
+        way = router.route(query, cards, query.limits)
+
+        async def enough(answers: Sequence[Answer], query: Query = query, way: Route = way) -> bool:
+            return way.threshold < 1 and vote.posterior(query, way, answers).best >= way.threshold
+
+        experts = {}
+        for card in cards:
+            code = int(examples.votes[i, place[card.name]])
+            text = examples.candidates[i][code] if code >= 0 else ""
+            experts[card.name] = Scripted(card, Script(text, first_token_s=random.uniform(0.01, 5.0)))
+        async with Fanout(query, way, experts, Patience(), enough) as fanout:
+            answers = [answer async for answer in fanout.finished()]
+        right += bool(examples.correct[i, place[vote.choose(query, way, answers).expert]])
+        cost += sum(float(np.nan_to_num(examples.cost_usd[i, place[a.expert]])) for a in answers)
+        calls += len(answers)
     return Played(right / len(examples), cost / len(examples), calls / len(examples))
 
 
