@@ -395,7 +395,8 @@ def test_only_the_end_of_a_long_text_is_read(piece: str) -> None:
 
 
 @pytest.mark.skipif(
-    not DATA.exists(), reason="the recorded answers are not beside this checkout (../shared/data)"
+    not DATA.exists(),
+    reason="needs the recorded sets in ../shared/data, which are not part of the repository",
 )
 @pytest.mark.parametrize(("name", "share"), [("gsm8k", 0.98), ("mmlu_pro", 0.99)])
 def test_recorded_questions_are_understood(name: str, share: float) -> None:

@@ -81,7 +81,7 @@ def test_what_is_here_needs_neither_network_nor_consent(tmp_path: Path) -> None:
         "commits": [],
         "licence": "",
         "pin": dataset.pin,
-        "format": 1,
+        "format": 2,
     }
     (folder / "source.json").write_bytes(msgspec.json.encode(record | {"files": files}))
     assert is_here(dataset, folder)

@@ -1,14 +1,18 @@
 """What each converter makes of files of its upstream's shape, and what the package pins."""
 
+import contextlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from manyminds.errors import DataError
@@ -17,10 +21,10 @@ from manyminds.evals.datasets.formula import formula, number
 from manyminds.evals.datasets.schema import AnswerRow, ModelRow, Tables, split_of, write
 from manyminds.evals.datasets.sources import known_models
 from manyminds.experts.recorded import open_set
+from tests.data import recorded
 from tests.evals.upstream import BOARD, archive, board, spread
 
 MODEL = ModelRow("m", "maker", 7.0, 7.0, True, "2024", 0.2, 0.4, "memory")
-FINISHED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def by_model(tables: Tables) -> dict[tuple[str, str], AnswerRow]:
@@ -166,6 +170,9 @@ def test_zeroeval_reads_the_field_and_prices_the_text(tmp_path: Path) -> None:
         ('"answer": 7}', "7"),
         ('"answer": "7"} and again {"answer": "8"}', "7"),
         (r"The final answer is $\boxed{12}$", "12"),
+        (r"First \boxed{1} and finally \boxed{2}.", "2"),
+        (r"\boxed{\text{about {3}}} in {all}", "3"),
+        (r"First \boxed{1} and then \boxed{", "1"),
         ('"answer": "impossible"', None),
         ("I do not know.", None),
         ("", None),
@@ -198,7 +205,18 @@ def test_zeroeval_refuses_one_number_for_two_questions(tmp_path: Path) -> None:
         ("81√3 + 2", "142.296"),
         (r"2\pi", "6.28319"),
         ("10{,}000", "10000"),
-        ("1,000,000", "1e+06"),
+        ("1,000,000", "1000000"),
+        (r"First \boxed{1} and finally \boxed{\sqrt{\frac{1}{\sqrt{16}}}}", "0.5"),
+        ("2^64 - 1", "18446744073709551615"),
+        ("sqrt(2)*sqrt(2)", "2"),
+        ("10^-7", "1e-07"),
+        (".5*2.50", "1.25"),
+        ("007.50", "7.5"),
+        ("x = .5.", "0.5"),
+        ("...so", "so"),
+        ("1.2.3", "1.2.3"),
+        ("-123456.789", "-123456.79"),
+        ("(10^299)*(10^299)", "(10**299)*(10**299)"),
         ("-10879, 10879", "-10879,10879"),
         ("b = -89", "-89"),
         ("-221_3", "-221_3"),
@@ -223,21 +241,60 @@ def test_formulas_have_one_form(text: str, canonical: str | None) -> None:
     st.sampled_from(["{}/{}", r"\frac{{{}}}{{{}}}", "({})/({})"]),
 )
 def test_fractions_come_to_their_value(top: int, bottom: int, form: str) -> None:
-    assert formula(form.format(top, bottom)) == f"{top / bottom:g}"
+    read = formula(form.format(top, bottom))
+    assert read is not None
+    assert math.isclose(float(read), top / bottom, rel_tol=5e-6)
+    assert "." not in read or top % bottom
 
 
-@given(st.text(max_size=400))
-def test_any_text_has_at_most_one_form(text: str) -> None:
-    assert formula(text) == formula(text)
-    found = number(text)
-    assert found is None or number(found) == found
+WHOLE = st.integers(-(10**40), 10**40) | st.integers(-2000, 2000) | st.sampled_from([2**20, 2**53 + 1])
+
+
+@given(
+    WHOLE,
+    st.sampled_from(["{}", "{:,}", "$ {} $", r"\boxed{{{}}}", "x = {}", "({})", "{}.00", "sqrt(4)*{}/2"]),
+)
+def test_integers_are_exact(whole: int, form: str) -> None:
+    assume(abs(whole) < 10**11 or "sqrt" not in form)  # beyond twelve digits a root is not exact
+    assert formula(form.format(whole)) == str(whole)
+
+
+@given(WHOLE, WHOLE, WHOLE)
+def test_sums_and_products_of_integers_are_exact(a: int, b: int, c: int) -> None:
+    assert formula(f"({a}) * ({b}) + ({c})") == str(a * b + c)
+
+
+@given(st.integers(10**6, 10**20), st.integers(0, 300))
+def test_decimals_that_differ_stay_apart(cents: int, more: int) -> None:
+    one, other = (Decimal(number) / 100 for number in (cents, cents + more))
+    assert (formula(str(one)) == formula(str(other))) == (more == 0)
+
+
+@given(st.text(max_size=400) | st.text("0123456789.+-*/^()\\{}sqrtpi fcboxed", max_size=40))
+def test_what_is_read_is_canonical(text: str) -> None:
+    form, found = formula(text), number(text)
+    assert form is None or (form and not re.search(r"[\s$\\{}]", form))
+    assert found is None or (number(found) == found and math.isfinite(float(found)))
 
 
 @given(st.decimals(-(10**9), 10**9, places=2))
-def test_numbers_are_read_however_they_are_written(value: Any) -> None:
+def test_numbers_are_read_however_they_are_written(value: Decimal) -> None:
     read = number(f"It costs ${value:,} in all.")
     assert read is not None
-    assert math.isclose(float(read), float(value), abs_tol=1e-4)
+    assert Decimal(read) == value
+
+
+@given(st.integers(-(10**40), 10**40), st.integers(1, 99))
+def test_numbers_are_exact_up_to_four_places(top: int, bottom: int) -> None:
+    assert number(str(top)) == str(top)
+    read = number(f"{top}/{bottom}")
+    assert read is not None
+    assert abs(Fraction(read) - Fraction(top, bottom)) <= Fraction(1, 20_000)
+
+
+def test_numbers_too_long_to_compare_are_not_read() -> None:
+    assert number("9" * 5000) is None
+    assert formula("9" * 5000) == "9" * 5000
 
 
 # --- mmlu_pro --------------------------------------------------------------------------------------
@@ -268,21 +325,82 @@ def test_mmlu_reads_archives_and_plain_files(tmp_path: Path) -> None:
     assert (answers["mmlupro-70", "other"].answer, answers["mmlupro-70", "other"].correct) == ("C", False)
 
 
+def letter_of(folder: Path, said: str, options: int = 10) -> str | None:
+    """What the converter reads; the options are the words that the texts below are made of."""
+    content = json.dumps([entry(said, options=WORDS[:options])]).encode()
+    (answer,) = mmlu_pro.convert(spread(folder, {"m.json": content}), {"m.json": MODEL}).answers
+    assert answer.extracted == (answer.answer is not None)
+    assert answer.correct == (answer.answer == "B")
+    return answer.answer
+
+
+WORDS = ["A", "I", "think", "so", "Because", "Definitely", "cat", "H", "7", "All of these", "J", "Be", "Can"]
+
+
 @pytest.mark.parametrize(
     ("said", "letter"),
     [
         ("B or C? The answer is A.", "A"),
         ("A is wrong.\nAnswer: C", "C"),
-        ("Not A but B", "B"),
-        ("The answer is (J).", None),
+        ("The answer is: C. I am sure", "C"),
+        ("The answer is Definitely (C).", "C"),
+        ("Answer: All of these, so (D)", "D"),
+        ("The answer is (J).", "J"),
+        ("Final answer: **I**", "I"),
+        (r"Therefore $\boxed{\text{E}}$. I am sure.", "E"),
+        ("We have eleven.\n\n(G)", "G"),
+        ("Of them only\nF", "F"),
+        ("(a) It is 3. (b) It is 4. The answer is (H).", "H"),
+        ("The answer is (B).\n\nWait. The answer is (C).", "C"),
+        ("The answer is (B).\n\nQuestion:\nWho?\nOptions:\nA. x\nB. y\nAnswer: The answer is (A).", "B"),
         ("I cannot say", None),
+        ("I think so. A cat", None),
+        ("answer is Because B", None),
+        ("The answer is A cat", None),
+        ("The answer is Charlemagne", None),
+        ("The answer is (A) or (C).", None),
+        ("It is 7, so 3 + 4", None),
+        ("(a) The first part is 3", None),
+        ("a) 3\n\nb) 4", None),
+        ("The energy is E = 7 J, the height H = 2", None),
+        ("The answer is (K).", None),
         ("", None),
     ],
 )
 def test_mmlu_guesses_nothing(tmp_path: Path, said: str, letter: str | None) -> None:
-    paths = spread(tmp_path, {"m.json": json.dumps([entry(said)]).encode()})
-    (answer,) = mmlu_pro.convert(paths, {"m.json": MODEL}).answers
-    assert (answer.answer, answer.extracted) == (letter, letter is not None)
+    assert letter_of(tmp_path, said) == letter
+
+
+@pytest.mark.parametrize(("options", "letter"), [(3, None), (9, None), (10, "J")])
+def test_mmlu_knows_no_letter_beyond_the_options(tmp_path: Path, options: int, letter: str | None) -> None:
+    assert letter_of(tmp_path, "The answer is (J).", options) == letter
+
+
+PROSE = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+LETTERS = st.sampled_from("ABCDEFGHIJ")
+STATED = st.sampled_from(
+    [
+        "The answer is ({}).",
+        "Answer: {}.",
+        "**Answer: {}**",
+        r"\boxed{{{}}}",
+        "The correct choice is **{}**.",
+        "Final answer: ({})",
+    ]
+)
+
+
+@given(st.lists(st.tuples(PROSE, LETTERS, STATED), min_size=1, max_size=4), PROSE)
+def test_mmlu_takes_the_last_letter_that_is_stated(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[tuple[str, str, str]], after: str
+) -> None:
+    said = "\n".join(f"{prose} so.\n{stated.format(letter)}" for prose, letter, stated in parts)
+    assert letter_of(tmp_path_factory.mktemp("mmlu"), f"{said}\nSo {after}") == parts[-1][1]
+
+
+@given(st.lists(PROSE.map("So {}".format), max_size=5).map("\n".join))
+def test_mmlu_takes_no_word_for_a_letter(tmp_path_factory: pytest.TempPathFactory, said: str) -> None:
+    assert letter_of(tmp_path_factory.mktemp("mmlu"), said) is None
 
 
 @pytest.mark.parametrize("change", [{"question": "Who?"}, {"options": ["a", "b"]}, {"answer": "C"}])
@@ -299,6 +417,33 @@ def test_mmlu_drops_questions_that_changed(tmp_path: Path, change: Mapping[str, 
 def test_an_archive_of_another_shape_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"m\.zip"):
         mmlu_pro.convert(spread(tmp_path, {"m.zip": content}), {"m.zip": MODEL})
+
+
+PACKED = archive(
+    **{"a.json": json.dumps([{"question": n, "options": ["a"] * n} for n in range(60)]).encode()}
+)
+
+
+@given(st.dictionaries(st.integers(0, len(PACKED) - 1), st.integers(0, 255), min_size=1, max_size=4))
+@example(dict.fromkeys(range(36, 40), 255))  # deflated bytes
+@example({len(PACKED) - 3: 2})  # an offset
+@example({PACKED.index(b"PK\x01\x02") + 10: 14})  # how it is packed: by LZMA
+def test_a_damaged_archive_is_refused_or_holds_what_it_held(
+    tmp_path_factory: pytest.TempPathFactory, damage: Mapping[int, int]
+) -> None:
+    content = bytes(damage.get(at, byte) for at, byte in enumerate(PACKED))
+    path = tmp_path_factory.mktemp("zip") / "m.zip"
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert json.loads(reading.only_json(path, "m.zip"))[59]["question"] == 59
+
+
+def test_a_corrupt_deflate_stream_is_named(tmp_path: Path) -> None:
+    content = bytearray(PACKED)
+    content[36:40] = b"\xff\xff\xff\xff"  # behind the header of 30 bytes and the name
+    (path,) = spread(tmp_path, {"m.zip": bytes(content)}).values()
+    with pytest.raises(DataError, match=r"m\.zip is no archive"):
+        reading.only_json(path, "m.zip")
 
 
 def test_an_archive_that_swells_is_refused(tmp_path: Path) -> None:
@@ -323,9 +468,23 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
     assert [question.choices for question in built.questions()] == [("a", "b", "c")] * 9
 
 
-@given(st.text(max_size=40))
-def test_every_key_has_one_split(key: str) -> None:
-    assert split_of(key) in ("calibration", "validation", "test")
+@pytest.mark.parametrize("name", ["gsm8k", "math_l5", "mmlu_pro", "swebench_mini"])
+def test_splits_are_those_of_the_recorded_sets(name: str) -> None:
+    questions = open_set(recorded(name)).questions()
+    assert {q.question_id for q in questions if q.split != split_of(q.question_id)} == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "split"),
+    [
+        ("mmlupro-70", "calibration"),
+        ("gsm8k-26", "validation"),
+        ("gsm8k-24", "validation"),
+        ("gsm8k-28", "test"),
+    ],
+)
+def test_a_key_is_never_moved_to_another_split(key: str, split: str) -> None:
+    assert split_of(key) == split
 
 
 def test_splits_have_their_shares() -> None:
@@ -354,9 +513,7 @@ def test_an_unknown_set_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", [dataset.name for dataset in load()])
 def test_pins_count_what_the_finished_sets_have(name: str) -> None:
-    if not (FINISHED / name).is_dir():
-        pytest.skip(f"the finished set {name} is not beside this checkout")
-    finished, dataset = open_set(FINISHED / name), find(name)
+    finished, dataset = open_set(recorded(name)), find(name)
     assert (dataset.questions, dataset.models) == (len(finished.questions()), len(finished.models))
     models = {file.model for file in dataset.files} - {""}
     assert not models or models == set(finished.models)

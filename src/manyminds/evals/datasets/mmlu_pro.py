@@ -1,7 +1,7 @@
 """MMLU-Pro, five examples first: an option's letter, read from what each model wrote.
 
-Upstream has an archive a model, older models a file a subject. It fills letters it could not read with
-random ones; here they stay unread.
+Upstream has an archive a model, older models a file a subject. Letters are read as a panel's are, by
+`manyminds.canonical`; one that is not stated stays unread.
 """
 
 import re
@@ -11,20 +11,20 @@ from typing import Final
 
 import msgspec
 
+from manyminds.canonical import answer_of
 from manyminds.evals.datasets.reading import decode, only_json
 from manyminds.evals.datasets.schema import AnswerRow, ModelRow, QuestionRow, Tables, split_of
+from manyminds.types import Task
 
 __all__ = ["convert"]
 
 _EXAMPLES_TOKENS: Final = 1200
 """About what the five examples of a prompt take, for the estimate of what an answer cost."""
 
-_PATTERNS: Final = (
-    re.compile(r"answer is \(?([A-J])\)?"),
-    re.compile(r"[aA]nswer: *([A-J])"),
-    re.compile(r"\b([A-J])\b(?!.*\b[A-J]\b)", re.DOTALL),
-)
-"""How a letter is stated, the surest first; the last takes any letter that stands alone."""
+_NEXT: Final = "\nQuestion:"
+"""How a model that does not stop begins with a question of its own, in the form of the five examples."""
+_PART: Final = re.compile(r"(?m)^[^\w\n]*[a-z]\)")
+"""Marks a part of a calculation: the letters of options are capitals here."""
 
 
 class _Entry(msgspec.Struct):
@@ -96,8 +96,9 @@ def _answer(entry: _Entry, question: QuestionRow, model: ModelRow) -> AnswerRow:
 
 
 def _letter(text: str, options: int) -> str | None:
-    """The first pattern that is found decides; None where it names no option."""
-    for pattern in _PATTERNS:
-        if found := pattern.search(text):
-            return found[1] if ord(found[1]) - ord("A") < options else None
-    return None
+    """The letter of one of so many options; None where none is stated.
+
+    The options' texts stay out: numbers and terms of a calculation would pass for a choice.
+    """
+    said = text.partition(_NEXT)[0]
+    return answer_of(Task("option", ("",) * options), _PART.sub("", said))

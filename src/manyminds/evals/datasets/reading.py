@@ -1,6 +1,8 @@
 """Downloaded files as typed values, or a DataError that names the file. Nothing of them is ever run."""
 
+import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,6 +15,16 @@ __all__ = ["decode", "lines", "only_json"]
 _T = TypeVar("_T")
 _MAX_BYTES: Final = 64_000_000
 """No file of a set is half as large, unpacked."""
+_UNREADABLE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,  # a damaged offset: what is read is in memory
+)
+"""What zipfile raises at damaged archives."""
 
 
 def decode(content: Path | bytes, where: str, kind: type[_T]) -> _T:
@@ -32,9 +44,13 @@ def lines(file: Path, where: str) -> list[str]:
 
 
 def only_json(file: Path, where: str) -> bytes:
-    """The one JSON file in an archive, read in memory: nothing is unpacked to disk. Raises: DataError."""
+    """The one JSON file in an archive, read in memory: nothing is unpacked to disk.
+
+    Raises: DataError; OSError, where the archive itself cannot be read.
+    """
+    content = io.BytesIO(_bytes(file, where))
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(content) as archive:
             members = [
                 member
                 for member in archive.infolist()
@@ -42,9 +58,11 @@ def only_json(file: Path, where: str) -> bytes:
             ]
             if len(members) != 1:
                 raise DataError(f"{where} holds {len(members)} JSON files, not one.")
+            if members[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(f"{where} is packed neither plainly nor by deflate.")
             with archive.open(members[0]) as member:
                 return _capped(member.read(_MAX_BYTES + 1), where)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{where} is no archive that can be read: {error}") from error
 
 

@@ -25,7 +25,7 @@ __all__ = ["Fetched", "fetch", "is_here"]
 
 _BASE_URL: Final = "https://raw.githubusercontent.com"
 _STREAMS: Final = 4  # downloads at once
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Counts up when a converter, or models.toml, comes to say something else of the same files."""
 _RECORD: Final = "source.json"
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from manyminds.errors import DataError
-from manyminds.evals.datasets.formula import formula, number
+from manyminds.evals.datasets.formula import formula, last_box, number
 from manyminds.evals.datasets.reading import decode
 from manyminds.evals.datasets.schema import AnswerRow, ModelRow, QuestionRow, Tables, split_of
 
@@ -21,7 +21,6 @@ _INSTRUCTION_TOKENS: Final = 150
 """About what ZeroEval's prompt adds to the question, for the estimate of what an answer cost."""
 
 _FIELD: Final = re.compile(r'"answer"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([^",}\n]+))')
-_BOX: Final = re.compile(r"\\boxed\{(.*)\}")
 
 
 class _Turn(msgspec.Struct):
@@ -72,5 +71,4 @@ def _stated(text: str) -> str | None:
     """What the first field `answer` holds, else the last box; models often add more JSON after the first."""
     if field := _FIELD.search(text):
         return field[1] or field[2]
-    boxes: list[str] = _BOX.findall(text)
-    return boxes[-1] if boxes else None
+    return last_box(text)
