@@ -36,7 +36,9 @@ def made(seed: int = 0) -> Artefact:
         Plan((("ann", "bée"), ("dan",)), 0.93, 0.8, 0.1, 2.5, rng.normal(size=width), rng.normal(size=width)),
     )
     about = {"set": "Ünïcode", "seed": seed, "gain": 0.1}
-    return replace(artefact, about=about, plans=plans, prices={"auto": 0.3}, choice={"cheap": 0, "max": 1})
+    return replace(
+        artefact, about=about, plans=plans, prices={"auto": 0.3}, ranking={"cheap": (0, 1), "max": (1,)}
+    )
 
 
 @cache
@@ -72,7 +74,7 @@ def loaded(content: bytes, folder: Path) -> Artefact:
 
 @pytest.mark.parametrize("ballot", [True, False])
 def test_what_is_saved_is_loaded_bit_by_bit(ballot: bool, tmp_path: Path) -> None:
-    artefact = made() if ballot else replace(made(), ballot=None, plans=(), choice={})
+    artefact = made() if ballot else replace(made(), ballot=None, plans=(), ranking={})
     save(artefact, tmp_path / "new" / "a")
     assert same(load(tmp_path / "new" / "a"), artefact)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
@@ -101,7 +103,9 @@ def test_what_was_learnt_comes_back(known: bool, tmp_path: Path) -> None:
 
 def test_the_same_artefact_gives_the_same_bytes(tmp_path: Path) -> None:
     save(made(), tmp_path / "one")
-    shuffled = replace(made(), choice={"max": 1, "cheap": 0}, about=dict(reversed([*made().about.items()])))
+    shuffled = replace(
+        made(), ranking={"max": (1,), "cheap": (0, 1)}, about=dict(reversed([*made().about.items()]))
+    )
     save(shuffled, tmp_path / "two")
     save(made(1), tmp_path / "three")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == written()
@@ -241,11 +245,23 @@ CHANGES: dict[str, Change] = {
     "no part": lambda h, a: h.pop("base"),
     "part is null": lambda h, a: h.update(skills=None),
     "part is text": lambda h, a: h.update(ballot="x"),
-    "choice is a list": lambda h, a: h.update(choice=[0]),
+    "about is null": lambda h, a: h.update(about=None),
+    "about is a list": lambda h, a: h.update(about=[]),
+    "a topic is a list": lambda h, a: h["base"]["topics"].__setitem__(0, ["law"]),
+    "a source is a number": lambda h, a: h["skills"]["sources"].__setitem__(0, 7),
+    "confidence at no point": lambda h, a: a.update({"skills.confidence": a["skills.confidence"][:, :, :0]}),
+    "confidence that falls": lambda h, a: a.update({"skills.confidence": a["skills.confidence"][:, :, ::-1]}),
+    "confidence with a gap": lambda h, a: a["skills.confidence"].__setitem__((0, 1, 2), np.nan),
+    "seconds below zero": lambda h, a: a.update(
+        {"skills.seconds": np.full_like(a["skills.seconds"], -np.inf)}
+    ),
+    "ranking is a list": lambda h, a: h.update(ranking=[0]),
+    "ranking is one plan": lambda h, a: h.update(ranking={"auto": 0}),
+    "ranking is empty": lambda h, a: h.update(ranking={"auto": []}),
     "price is text": lambda h, a: h.update(prices={"auto": "much"}),
-    "choice is endless": lambda h, a: h.update(choice={"auto": float("inf")}),
-    "choice of no plan": lambda h, a: h.update(choice={"max": 2}),
-    "negative choice": lambda h, a: h.update(choice={"max": -1}),
+    "ranking is endless": lambda h, a: h.update(ranking={"auto": [float("inf")]}),
+    "ranking of no plan": lambda h, a: h.update(ranking={"max": [0, 2]}),
+    "negative rank": lambda h, a: h.update(ranking={"max": [-1]}),
     "plan of a stranger": lambda h, a: h["plans"].append([[["zoe"]], 1.0]),
     "plan asks a stranger": lambda h, a: h["plans"].__setitem__(0, [[["zoe"]], 1.0]),
     "plan of nobody": lambda h, a: h["plans"].__setitem__(0, [[], 1.0]),

@@ -174,7 +174,7 @@ class Artefact:
         best_single: the expert with the highest accuracy, of those learnt from.
         prices: of one unit of accuracy in US dollars by policy, where a policy chooses a plan for each
             question anew; a policy that is missing takes one plan for all.
-        choice: the plan of each policy for all questions, as position in `plans`.
+        ranking: positions in `plans` by policy, best for it first: the next is for where one cannot be asked.
     """
 
     about: Mapping[str, Any]
@@ -185,7 +185,7 @@ class Artefact:
     plans: tuple[Plan, ...]
     best_single: str
     prices: Mapping[str, float]
-    choice: Mapping[str, int]
+    ranking: Mapping[str, tuple[int, ...]]
 
 
 def save(artefact: Artefact, path: Path) -> None:
@@ -193,7 +193,7 @@ def save(artefact: Artefact, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     header: dict[str, Any] = {"version": _VERSION, "about": dict(artefact.about), "kinds": artefact.kinds}
     header |= {"best_single": artefact.best_single, "prices": dict(artefact.prices)}
-    header["choice"] = dict(artefact.choice)
+    header["ranking"] = dict(artefact.ranking)
     for part in ("base", "skills", "ballot"):
         value = getattr(artefact, part)
         header[part] = None if value is None else {}
@@ -277,7 +277,7 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
         plans=tuple(plans),
         best_single=header["best_single"],
         prices={str(k): float(v) for k, v in header["prices"].items()},
-        choice={str(k): int(v) for k, v in header["choice"].items()},
+        ranking={str(k): tuple(int(i) for i in v) for k, v in header["ranking"].items()},
     )
 
 
@@ -322,8 +322,16 @@ def _check(artefact: Artefact) -> None:
             raise ValueError(f"{name} has shape {array.shape}, not {shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
-    if skills.seconds.shape != (m,) or skills.confidence.shape[:2] != (m, 2) or skills.confidence.ndim != 3:
-        raise ValueError("skills.seconds or skills.confidence has a wrong shape")
+    if skills.seconds.shape != (m,) or (skills.seconds < 0.0).any():
+        raise ValueError("skills.seconds has a wrong shape, or one below 0")
+    if skills.confidence.ndim != 3 or skills.confidence.shape[:2] != (m, 2) or not skills.confidence.size:
+        raise ValueError("skills.confidence has a wrong shape")
+    for curve in skills.confidence:
+        if not np.isnan(curve).all() and not (np.isfinite(curve).all() and (np.diff(curve[0]) >= 0.0).all()):
+            raise ValueError("skills.confidence holds a curve that does not rise, or has gaps")
+    texts = (*skills.experts, *skills.sources, *base.topics, *(b.labels if (b := artefact.ballot) else ()))
+    if not isinstance(artefact.about, dict) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("about is no table, or a name is no text")
     if list(skills.experts) != sorted(set(skills.experts)) or len(skills.sources) != m:
         raise ValueError("the experts are not sorted, or not each with its source")
     if not (skills.ln_tokens[:, 1] > 0.0).all():
@@ -334,5 +342,7 @@ def _check(artefact: Artefact) -> None:
         raise ValueError("the best single expert is none of those learnt from")
     if not all(0.0 < price < np.inf for price in artefact.prices.values()):
         raise ValueError("a price is not a positive number")
-    if not all(0 <= i < len(artefact.plans) for i in artefact.choice.values()):
-        raise ValueError("a policy chooses a plan that is not there")
+    if not all(
+        set(order) <= set(range(len(artefact.plans))) and order for order in artefact.ranking.values()
+    ):
+        raise ValueError("a policy ranks a plan that is not there, or none")

@@ -137,7 +137,7 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
         plans=(plan,),
         best_single=examples.experts[0],
         prices={"cheap": 0.1},
-        choice={"max": 0},
+        ranking={"max": (0,)},
     )
 
 

@@ -32,7 +32,6 @@ def outcomes(
     shares: Sequence[float], costs: Sequence[float], topics: Sequence[str] = ("",)
 ) -> list[Replayed]:
     """What each plan came to: right in a share of the questions, those of which it is right in common."""
-    asked = np.zeros((N, 3), np.bool_)
     made = []
     for (stages, _), share, cost in zip(KEPT, shares, costs, strict=True):
         asked = np.zeros((N, 3), np.bool_)
@@ -50,6 +49,10 @@ def chosen(shares: Sequence[float], costs: Sequence[float], examples: Examples |
 COSTS = (1.0, 0.1, 0.01, 1.11, 0.5)
 
 
+def first(found: Choice) -> dict[str, int]:
+    return {policy: order[0] for policy, order in found.ranking.items()}
+
+
 def test_figures_are_what_came_of_each_plan() -> None:
     found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), COSTS)
     assert [f[0] for f in found.figures] == pytest.approx([0.8, 0.75, 0.5, 0.9, 0.85])
@@ -59,23 +62,32 @@ def test_figures_are_what_came_of_each_plan() -> None:
 
 def test_every_policy_takes_what_it_is_for() -> None:
     found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), COSTS)
-    assert found.plans == {"max": ALL, "cheap": CASCADE, "auto": CASCADE, "fast": CHEAP}
+    assert first(found) == {"max": ALL, "cheap": CASCADE, "auto": CASCADE, "fast": CHEAP}
     assert found.prices == {}
+
+
+def test_what_is_next_is_next_best_by_the_policys_own_rule() -> None:
+    """Where nothing else keeps to the rule, by accuracy; every plan has its place; fast asks one."""
+    found = chosen((0.8, 0.78, 0.5, 0.9, 0.85), COSTS)
+    assert found.ranking["max"][:2] == (ALL, CASCADE)
+    assert found.ranking["cheap"] == (CASCADE, BEST, ALL, CHEAP, WEAK)
+    assert found.ranking["auto"] == (CASCADE, BEST, ALL, CHEAP, WEAK)
+    assert found.ranking["fast"] == (CHEAP, BEST, WEAK, ALL, CASCADE)
 
 
 def test_where_nothing_is_as_good_all_is_left_to_the_best() -> None:
     found = chosen((0.8, 0.6, 0.5, 0.7, 0.65), COSTS)
-    assert found.plans == dict.fromkeys(("max", "cheap", "auto", "fast"), BEST)
+    assert first(found) == dict.fromkeys(("max", "cheap", "auto", "fast"), BEST)
 
 
 def test_cheap_and_auto_pay_no_more_than_the_best_costs() -> None:
     found = chosen((0.8, 0.75, 0.5, 0.9, 0.85), (1.0, 0.1, 0.01, 1.11, 1.2))
-    assert (found.plans["cheap"], found.plans["auto"]) == (BEST, BEST)
+    assert (first(found)["cheap"], first(found)["auto"]) == (BEST, BEST)
 
 
 def test_auto_spends_what_it_may_where_cheap_saves() -> None:
     found = chosen((0.8, 0.81, 0.5, 0.9, 0.87), COSTS)
-    assert (found.plans["cheap"], found.plans["auto"]) == (CHEAP, CASCADE)
+    assert (first(found)["cheap"], first(found)["auto"]) == (CHEAP, CASCADE)
 
 
 def test_a_gain_that_may_be_luck_is_not_counted_on() -> None:
@@ -85,7 +97,7 @@ def test_a_gain_that_may_be_luck_is_not_counted_on() -> None:
     examples = world(MINDS, N, seed=5)
     folds = np.array_split(np.arange(N), 5)
     found = choose(KEPT, judged, np.zeros((N, 0)), examples, 0, 1000.0, folds)
-    assert found.plans["cheap"] == BEST
+    assert first(found)["cheap"] == BEST
 
 
 def test_fast_goes_by_seconds_then_tokens_then_accuracy() -> None:
@@ -93,9 +105,9 @@ def test_fast_goes_by_seconds_then_tokens_then_accuracy() -> None:
     unknown = np.full(examples.seconds.shape, np.nan)
     counted = replace(examples, seconds=unknown, tokens=np.tile([9.0, 30.0, 1.0], (N, 1)))
     shares = (0.8, 0.78, 0.5, 0.9, 0.85)
-    assert chosen(shares, COSTS).plans["fast"] == CHEAP
-    assert chosen(shares, COSTS, counted).plans["fast"] == BEST
-    assert chosen(shares, COSTS, replace(counted, tokens=unknown)).plans["fast"] == BEST
+    assert chosen(shares, COSTS).ranking["fast"][0] == CHEAP
+    assert chosen(shares, COSTS, counted).ranking["fast"][0] == BEST
+    assert chosen(shares, COSTS, replace(counted, tokens=unknown)).ranking["fast"][0] == BEST
 
 
 def test_seconds_that_are_not_known_stay_unknown() -> None:

@@ -104,9 +104,9 @@ def test_fast_is_nearly_as_accurate(name: str) -> None:
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_policy_has_a_plan_and_its_figures_hold(name: str) -> None:
     artefact = learnt(name)
-    assert set(artefact.choice) == set(POLICIES)
+    assert set(artefact.ranking) == set(POLICIES)
     for policy in set(POLICIES) - set(artefact.prices):
-        plan = artefact.plans[artefact.choice[policy]]
+        plan = artefact.plans[artefact.ranking[policy][0]]
         assert plan.accuracy == pytest.approx(played(name, policy).accuracy, abs=0.06)
 
 
@@ -262,5 +262,5 @@ def test_one_expert_is_no_network(minds: tuple[Mind, ...]) -> None:
 @pytest.mark.parametrize("skill", [0.0, 1.0])
 def test_who_is_all_right_or_all_wrong_can_be_learnt_from(skill: float) -> None:
     artefact = train(World((Mind("a", skill), Mind("b", skill))).examples(20, seed=3))
-    assert set(artefact.choice) == set(POLICIES)
+    assert set(artefact.ranking) == set(POLICIES)
     assert np.isfinite(artefact.skills.weights).all()

@@ -212,7 +212,7 @@ def hand_made(
     Args:
         accuracy: of each expert; also the plan of it alone, which come first, by name.
         plans: further plans, stages and threshold.
-        choice: position of each policy's plan; single experts come first.
+        choice: position of each policy's plan; single experts come first. The others follow by accuracy.
         cost_usd: of a question, by expert; a plan costs what all of its experts do.
         worth: accuracy of a plan by its position; that of its best expert where none is given.
         topics: log-odds by which an expert is better on a topic, and worse on the other, by topic.
@@ -240,6 +240,7 @@ def hand_made(
         np.zeros((1, len(about))),
         np.zeros((0, 0)),
     )
+    others = set(range(len(made)))
     given = {"about": {"priced": cost_usd is not None}, "kinds": ("option",), "prices": {}}
     return Artefact(
         **{**given, **fields},
@@ -248,8 +249,15 @@ def hand_made(
         ballot=_ballot(odds, len(about)),
         plans=tuple(made),
         best_single=max(names, key=lambda name: accuracy[name]),
-        choice=choice or {},
+        ranking={
+            policy: (first, *sorted(others - {first}, key=lambda i: _rank(made[i], policy == "fast")))
+            for policy, first in (choice or {}).items()
+        },
     )
+
+
+def _rank(plan: Plan, fast: bool) -> tuple[bool, float, float]:
+    return fast and len(plan.experts) > 1, -plan.accuracy, plan.cost_usd
 
 
 def _logit(p: float) -> float:

@@ -61,7 +61,7 @@ def _figures(artefact: "Artefact") -> dict[str, object]:
             "threshold": plan.threshold,
             "accuracy": plan.accuracy,
             "cost_usd_per_1k": 1e3 * plan.cost_usd,
-            "policies": sorted(policy for policy, i in artefact.choice.items() if i == at),
+            "policies": sorted(policy for policy, order in artefact.ranking.items() if order[0] == at),
         }
         for at, plan in enumerate(artefact.plans)
     ]
@@ -82,7 +82,7 @@ def _show(artefact: "Artefact") -> None:
     table.add_column("$ per 1,000", justify="right")
     table.add_column("stages")
     for at, plan in enumerate(artefact.plans):
-        policies = ", ".join(sorted(policy for policy, i in artefact.choice.items() if i == at))
+        policies = ", ".join(sorted(policy for policy, order in artefact.ranking.items() if order[0] == at))
         stages = "; then ".join(", ".join(stage) for stage in plan.stages)
         table.add_row(policies, f"{100 * plan.accuracy:.2f}%", f"{1e3 * plan.cost_usd:.4g}", stages)
     Console(markup=False, highlight=False).print(table)

@@ -38,10 +38,13 @@ _PRICES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 6.0, 12.0, 50.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """`figures` of every plan: accuracy, cost, seconds, and its weights for accuracy and cost."""
+    """`figures` of every plan: accuracy, cost, seconds, and its weights for accuracy and cost.
+
+    `ranking`: positions of plans by policy, best for it first.
+    """
 
     figures: "list[tuple[float, float, float, Floats, Floats]]"
-    plans: Mapping[str, int]
+    ranking: Mapping[str, tuple[int, ...]]
     prices: Mapping[str, float]
     about: Mapping[str, Any]
 
@@ -84,16 +87,18 @@ def choose(
     single = next(i for i, (stages, _) in enumerate(kept) if stages == ((best,),))
     points = [_point(right[:, i], cost[:, i], right[:, single]) for i in range(len(kept))]
     steady = [i for i, (stages, threshold) in enumerate(kept) if len(stages) == 1 or threshold == HEARD]
+    by_gain = sorted(range(len(points)), key=lambda i: (-points[i].gain, points[i].cost, i))
     limit = points[single].cost * (1.0 + 1e-9)
-    plans = {
+    holding = [i for i in by_gain if points[i].holds]
+    alone = [i for i in by_gain if len(kept[i][0]) == len(kept[i][0][0]) == 1]
+    first = {
         "max": _widest(kept, points, steady),
-        "cheap": min((i for i, p in enumerate(points) if p.holds), key=lambda i: (points[i].cost, i)),
-        "auto": max(
-            (i for i, p in enumerate(points) if p.holds and p.cost <= limit),
-            key=lambda i: (points[i].gain, -points[i].cost, -i),
-        ),
-        "fast": _fastest(kept, examples, points, single),
+        "cheap": sorted(holding, key=lambda i: (points[i].cost, i)),
+        "auto": [i for i in holding if points[i].cost <= limit],
+        "fast": [*_fastest(kept, examples, points, single), *alone],
     }
+    ranking = {policy: tuple(dict.fromkeys((*order, *by_gain))) for policy, order in first.items()}
+    plans = {policy: order[0] for policy, order in ranking.items()}
     chance, spend = _foreseen(right, cost, x, shrinkage, folds)
     prices = _prices(points, plans, right, cost, chance, spend, single) if x.shape[1] else {}
     figures = [
@@ -107,18 +112,20 @@ def choose(
         for i, (stages, _) in enumerate(kept)
     ]
     about = {f"{policy}_gain": points[i].gain for policy, i in plans.items()}
-    return Choice(figures, plans, prices, about)
+    return Choice(figures, ranking, prices, about)
 
 
-def _widest(kept: "Sequence[tuple[Stages, float]]", points: Sequence[_Point], steady: Sequence[int]) -> int:
-    """The widest panel that loses nothing, and no more than chance against the best of all panels.
+def _widest(
+    kept: "Sequence[tuple[Stages, float]]", points: Sequence[_Point], steady: Sequence[int]
+) -> list[int]:
+    """The widest panels that lose nothing, and no more than chance against the best of all panels.
 
     Of many panels the best on past questions owes its lead to luck, and the widest has most to lose it to.
     """
     top = max(steady, key=lambda i: (points[i].gain, -i))
     bar = max(points[top].gain - points[top].error, 0.0)
     level = [i for i in steady if points[i].gain >= bar]
-    return max(level, key=lambda i: (sum(map(len, kept[i][0])), points[i].gain, -i))
+    return sorted(level, key=lambda i: (-sum(map(len, kept[i][0])), -points[i].gain, i))
 
 
 def _point(right: "NDArray[np.bool_]", cost: "Floats", single: "NDArray[np.bool_]") -> _Point:
@@ -189,7 +196,7 @@ def _fastest(
     examples: Examples,
     points: Sequence[_Point],
     single: int,
-) -> int:
+) -> list[int]:
     """By mean seconds; where they are not recorded, by mean tokens written; where neither is, the best."""
     experts = {stages[0][0]: i for i, (stages, _) in enumerate(kept) if len(stages) == len(stages[0]) == 1}
     good = {j: i for j, i in experts.items() if points[i].gain >= -_SLACK}
@@ -197,8 +204,8 @@ def _fastest(
         known = {j: _mean(measure[:, j]) for j in good}
         timed = [j for j in good if np.isfinite(known[j])]
         if timed:
-            return good[min(timed, key=lambda j: (known[j], j))]
-    return single
+            return [good[j] for j in sorted(timed, key=lambda j: (known[j], j))]
+    return [single]
 
 
 def _seconds(stages: Stages, asked: "NDArray[np.bool_]", examples: Examples) -> float:

@@ -75,7 +75,7 @@ def train(
         plans=_plans(examples, kept, choice),
         best_single=examples.experts[best],
         prices=choice.prices,
-        choice=choice.plans,
+        ranking=choice.ranking,
     )
 
 

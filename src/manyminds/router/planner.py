@@ -4,7 +4,7 @@ Knows an artefact and predictions; no text and no transport. Pure.
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,29 +63,38 @@ class Planner:
         """Whether something was learnt of each of these experts."""
         return all(name in self._place for name in names)
 
-    def plan(self, policy: str, query: Query, available: Collection[str], panel: int | None) -> Plan | None:
-        """The plan of a policy whose experts can be asked, at most `panel` of them; None where none fits.
+    def plan(
+        self,
+        policy: str,
+        query: Query,
+        costs: Mapping[str, float],
+        panel: int | None,
+        budget_usd: float | None = None,
+    ) -> Plan | None:
+        """The plan of a policy that can be asked: of experts with a cost, at most `panel`, within the budget.
 
         The policy's own plan where it can be had; a panel asked at once may lack up to half its members.
-        Else the rule by which the policy chose, over the plans that are left.
+        Else the next in the policy's ranking. None where none can be had. `costs` in US dollars per answer.
         """
         artefact = self._artefact
-        if query.task.kind not in artefact.kinds or policy not in artefact.choice:
+        if query.task.kind not in artefact.kinds or policy not in artefact.ranking:
             return None
-        names = set(available)
-        most = panel or len(names)
-        chosen = artefact.plans[artefact.choice[policy]]
-        anew = policy in artefact.prices
-        if not anew and len(chosen.experts) <= most and names.issuperset(chosen.experts):
-            return chosen
-        plans = [p for p in artefact.plans if len(p.experts) <= most and names.issuperset(p.experts)]
-        if anew and plans:
-            return self._anew(artefact.prices[policy], query, plans)
-        left = tuple(name for name in chosen.experts if name in names)
-        small = panel is None or len(left) <= panel
-        if len(chosen.stages) == 1 and small and len(left) >= max(2.0, _QUORUM * len(chosen.experts)):
-            return replace(chosen, stages=(left,))
-        return _by_rule(policy, plans)
+
+        def can_be_had(plan: Plan) -> bool:
+            if (panel is not None and len(plan.experts) > panel) or not costs.keys() >= set(plan.experts):
+                return False
+            return budget_usd is None or math.fsum(costs[name] for name in plan.experts) <= budget_usd
+
+        ranked = [artefact.plans[i] for i in artefact.ranking[policy]]
+        left = [plan for plan in ranked if can_be_had(plan)]
+        if policy in artefact.prices and left:
+            return self._anew(artefact.prices[policy], query, left)
+        whole = ranked[0]
+        part = replace(whole, stages=(tuple(name for name in whole.experts if name in costs),))
+        enough = len(part.experts) >= max(2.0, _QUORUM * len(whole.experts))
+        if left[:1] != [whole] and len(whole.stages) == 1 and enough and can_be_had(part):
+            return part
+        return left[0] if left else None
 
     def expect(self, plan: Plan, query: Query) -> tuple[float, float] | None:
         """Its chance of being right on this question, and its cost in US dollars.
@@ -111,20 +120,3 @@ class Planner:
 def _chance(weights: "Floats", x: "Floats") -> "Floats":
     chance: Floats = 1.0 / (1.0 + np.exp(-np.clip(weights @ x, -_CLIP, _CLIP)))
     return chance
-
-
-def _by_rule(policy: str, plans: Sequence[Plan]) -> Plan | None:
-    """See `learn.policies`. Ties end with the earlier plan: single experts come first, by name."""
-    singles = [plan for plan in plans if len(plan.experts) == 1]
-    if not singles:
-        return None
-    best = max(singles, key=lambda plan: plan.accuracy)
-    match policy:
-        case "cheap":
-            return min((p for p in plans if p.accuracy >= best.accuracy), key=lambda plan: plan.cost_usd)
-        case "auto":
-            return max((p for p in plans if p.cost_usd <= best.cost_usd), key=lambda plan: plan.accuracy)
-        case "fast":
-            timed = [plan for plan in singles if np.isfinite(plan.seconds)]
-            return min(timed, key=lambda plan: plan.seconds) if timed else best
-    return max(plans, key=lambda plan: plan.accuracy)

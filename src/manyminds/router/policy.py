@@ -204,13 +204,11 @@ def _planned(
     if "tools" in query.demands or query.sampling.n > 1 or limits.strategy not in (None, strategy):
         return None
     known = {p.card.name: p for p in ranked}
-    plan = planner.plan(policy, query, known, limits.panel)
+    costs = {name: p.cost_usd for name, p in known.items()}
+    plan = planner.plan(policy, query, costs, limits.panel, limits.budget_usd)
     if plan is None:
         return None
     stages = tuple(tuple(sorted((known[n] for n in stage), key=_by_value)) for stage in plan.stages)
-    whole = math.fsum(p.cost_usd for stage in stages for p in stage)
-    if limits.budget_usd is not None and whole > limits.budget_usd:
-        return None
     panel, expected = _Panel(stages, plan.threshold), planner.expect(plan, query)
     route = _route(policy, strategy, panel, None, ranked[0], query, limits, load, expected)
     return replace(route, reserve=_reserve(route, ranked, query, limits))
