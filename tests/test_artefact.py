@@ -72,9 +72,11 @@ def loaded(content: bytes, folder: Path) -> Artefact:
 # --- what is written comes back --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ballot", [True, False])
-def test_what_is_saved_is_loaded_bit_by_bit(ballot: bool, tmp_path: Path) -> None:
-    artefact = made() if ballot else replace(made(), ballot=None, plans=(), ranking={})
+@pytest.mark.parametrize(
+    "lacks", [{}, {"wide": None}, {"ballot": None, "wide": None, "plans": (), "ranking": {}}]
+)
+def test_what_is_saved_is_loaded_bit_by_bit(lacks: dict[str, Any], tmp_path: Path) -> None:
+    artefact = replace(made(), **lacks)
     save(artefact, tmp_path / "new" / "a")
     assert same(load(tmp_path / "new" / "a"), artefact)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
@@ -146,7 +148,7 @@ def test_a_save_that_cannot_take_the_place_leaves_nothing_behind(tmp_path: Path)
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="make one with `manyminds train`"):
+    with pytest.raises(ArtefactError, match="make one with `manyminds train DIR`"):
         load(tmp_path / "a")
 
 
@@ -255,6 +257,10 @@ CHANGES: dict[str, Change] = {
     "seconds below zero": lambda h, a: a.update(
         {"skills.seconds": np.full_like(a["skills.seconds"], -np.inf)}
     ),
+    "a wide ballot alone": lambda h, a: h.update(ballot=None),
+    "other labels for wide panels": lambda h, a: h["wide"]["labels"].reverse(),
+    "wide dilution below zero": lambda h, a: a.update({"wide.dilution": a["wide.dilution"] - 9.0}),
+    "wide weights of another shape": lambda h, a: a.update({"wide.weights": np.ones((1, 1))}),
     "ranking is a list": lambda h, a: h.update(ranking=[0]),
     "ranking is one plan": lambda h, a: h.update(ranking={"auto": 0}),
     "ranking is empty": lambda h, a: h.update(ranking={"auto": []}),

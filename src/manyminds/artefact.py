@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Artefact", "Ballot", "Base", "Plan", "Skills", "load", "save"]
+__all__ = ["WIDE", "Artefact", "Ballot", "Base", "Plan", "Skills", "is_artefact", "is_wide", "load", "save"]
+
+WIDE: Final = 0.8
+"""Share of the experts learnt from: where so many have voted, nearly all have."""
 
 _VERSION: Final = 2
 _MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
@@ -170,6 +173,7 @@ class Artefact:
         about: how it was made: set, seed, numbers of questions; text and numbers for people.
         kinds: the kinds of task that its plans are for.
         ballot: None where the outcomes had no answers to compare.
+        wide: what votes weigh instead where nearly all have voted; None where that is no better.
         plans: the operating points of the network, single experts among them, cheapest first.
         best_single: the expert with the highest accuracy, of those learnt from.
         prices: of one unit of accuracy in US dollars by policy, where a policy chooses a plan for each
@@ -182,10 +186,16 @@ class Artefact:
     base: Base
     skills: Skills
     ballot: Ballot | None
+    wide: Ballot | None
     plans: tuple[Plan, ...]
     best_single: str
     prices: Mapping[str, float]
     ranking: Mapping[str, tuple[int, ...]]
+
+
+def is_wide(voters: Any, experts: int) -> Any:
+    """Whether so many voters are nearly all. `voters` is a number or an array, and so is the answer."""
+    return voters >= WIDE * experts
 
 
 def save(artefact: Artefact, path: Path) -> None:
@@ -194,7 +204,7 @@ def save(artefact: Artefact, path: Path) -> None:
     header: dict[str, Any] = {"version": _VERSION, "about": dict(artefact.about), "kinds": artefact.kinds}
     header |= {"best_single": artefact.best_single, "prices": dict(artefact.prices)}
     header["ranking"] = dict(artefact.ranking)
-    for part in ("base", "skills", "ballot"):
+    for part in ("base", "skills", "ballot", "wide"):
         value = getattr(artefact, part)
         header[part] = None if value is None else {}
         for own in fields(value) if value is not None else ():
@@ -240,16 +250,25 @@ def load(path: Path) -> Artefact:
             _check(artefact)
             return artefact
     except FileNotFoundError as error:
-        raise ArtefactError(f"There is no artefact {path}: make one with `manyminds train`.") from error
+        raise ArtefactError(f"There is no artefact {path}: make one with `manyminds train DIR`.") from error
     except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ArtefactError(
-            f"{path} is no artefact ({reason:.200}): make it anew with `manyminds train`."
+            f"{path} is no artefact ({reason:.200}): make it anew with `manyminds train DIR`, or remove it."
         ) from error
     raise ArtefactError(
         f"{path} is of version {version!r:.20}, and this is version {_VERSION}:"
-        " make it anew with `manyminds train`."
+        " make it anew with `manyminds train DIR`."
     )
+
+
+def is_artefact(path: Path) -> bool:
+    """Whether the file is one, of any version and however damaged inside: a zip file with a header."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            return "header.npy" in packed.namelist()
+    except _DAMAGE:
+        return False
 
 
 def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Artefact:
@@ -274,6 +293,7 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
         base=part(Base, "base"),
         skills=part(Skills, "skills"),
         ballot=None if header["ballot"] is None else part(Ballot, "ballot"),
+        wide=None if header["wide"] is None else part(Ballot, "wide"),
         plans=tuple(plans),
         best_single=header["best_single"],
         prices={str(k): float(v) for k, v in header["prices"].items()},
@@ -283,7 +303,9 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
 
 def _check(artefact: Artefact) -> None:
     """Raises: ValueError where shapes do not fit together, or a number that must be finite is not."""
-    base, skills, ballot = artefact.base, artefact.skills, artefact.ballot
+    base, skills = artefact.base, artefact.skills
+    named = (("ballot", artefact.ballot), ("wide", artefact.wide))
+    ballots = [(name, ballot) for name, ballot in named if ballot is not None]
     d, t, p, m = len(base.mean), len(base.topics), base.width + 1, len(skills.experts)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         "mean": (base.mean, (d,)),
@@ -296,16 +318,16 @@ def _check(artefact: Artefact) -> None:
         "skills.cost_usd": (skills.cost_usd, (m, p)),
         "skills.ln_tokens": (skills.ln_tokens, (m, 2)),
     }
-    if ballot is not None:
+    for part, ballot in ballots:
         shapes |= {
-            "ballot.weights": (ballot.weights, (m, t + 1)),
-            "ballot.length": (ballot.length, (m,)),
-            "ballot.confidence": (ballot.confidence, (m,)),
-            "ballot.label": (ballot.label, (m, len(ballot.labels))),
-            "ballot.other": (ballot.other, (t + 1,)),
-            "ballot.prior": (ballot.prior, (3,)),
-            "ballot.dilution": (ballot.dilution, (m,)),
-            "ballot.classes": (np.array(ballot.classes), ()),
+            f"{part}.weights": (ballot.weights, (m, t + 1)),
+            f"{part}.length": (ballot.length, (m,)),
+            f"{part}.confidence": (ballot.confidence, (m,)),
+            f"{part}.label": (ballot.label, (m, len(ballot.labels))),
+            f"{part}.other": (ballot.other, (t + 1,)),
+            f"{part}.prior": (ballot.prior, (3,)),
+            f"{part}.dilution": (ballot.dilution, (m,)),
+            f"{part}.classes": (np.array(ballot.classes), ()),
         }
     for i, plan in enumerate(artefact.plans):
         shapes |= {
@@ -336,8 +358,11 @@ def _check(artefact: Artefact) -> None:
         raise ValueError("the experts are not sorted, or not each with its source")
     if not (skills.ln_tokens[:, 1] > 0.0).all():
         raise ValueError("skills.ln_tokens has a deviation that is not above 0")
-    if ballot is not None and not (min(*ballot.dilution, ballot.prior[2]) >= 0.0 and ballot.classes > 1.0):
-        raise ValueError("ballot.dilution is below 0, or ballot.classes not above 1")
+    for part, ballot in ballots:
+        if not (min(*ballot.dilution, ballot.prior[2]) >= 0.0 and ballot.classes > 1.0):
+            raise ValueError(f"{part}.dilution is below 0, or {part}.classes not above 1")
+    if len({ballot.labels for _, ballot in ballots}) > 1 or [part for part, _ in ballots] == ["wide"]:
+        raise ValueError("the ballot of wide panels does not fit the other")
     if artefact.best_single not in skills.experts:
         raise ValueError("the best single expert is none of those learnt from")
     if not all(0.0 < price < np.inf for price in artefact.prices.values()):

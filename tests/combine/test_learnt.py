@@ -120,19 +120,21 @@ def test_who_has_no_vote_does_not_change_how_strangers_are_weighed(weight: float
     assert Vote(LEARNT).posterior(asked(), wider, more) == Vote(LEARNT).posterior(asked(), route, answers)
 
 
-def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes() -> None:
+@pytest.mark.parametrize("breadth", [range(1, 24), range(24, 31)], ids=["few", "nearly all"])
+def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes(breadth: range) -> None:
     names = [f"e{i:02}" for i in range(30)]
     learnt = by_hand(names, "exact")
     assert learnt.ballot is not None
-    weigher = Weigher(learnt, replace(learnt.ballot, dilution=np.zeros(30)))
+    assert learnt.wide is not None
+    narrow, wide = (replace(ballot, dilution=np.zeros(30)) for ballot in (learnt.ballot, learnt.wide))
+    weigher = Weigher(replace(learnt, wide=wide), narrow)
     route = panel(*(Call(name, name, 0.6) for name in names))
     answers = [said(name, "yes", 7, 0.3) for name in names]
-    alone = {a.expert: weigher.voices(asked(), route, [a], ["yes"])[0][0].weight for a in answers}
-    random = Random(0)
+    random, seen = Random(0), dict[str, float]()
     for _ in range(50):
-        some = random.sample(answers, random.randint(2, 30))
+        some = random.sample(answers, random.choice(breadth))
         voices, _ = weigher.voices(asked(), route, some, ["yes"] * len(some))
-        assert [v.weight for v in voices] == [alone[v.expert] for v in voices]
+        assert [v.weight for v in voices] == [seen.setdefault(v.expert, v.weight) for v in voices]
 
 
 @given(panels(), queries)
@@ -151,7 +153,9 @@ def test_dilution_of_all_alike_shrinks_certainty_and_changes_no_winner(
     assert LEARNT.ballot is not None
     one, two = (
         replace(
-            LEARNT, ballot=replace(LEARNT.ballot, dilution=np.full(5, rho), prior=np.array([0.7, 0.1, rho]))
+            LEARNT,
+            ballot=replace(LEARNT.ballot, dilution=np.full(5, rho), prior=np.array([0.7, 0.1, rho])),
+            wide=None,
         )
         for rho in sorted((low, high))
     )
@@ -202,6 +206,21 @@ def test_a_vote_weighs_by_topic_length_confidence_and_label() -> None:
     assert score == pytest.approx(1.7 * expected - _none(query), abs=1e-9)
 
 
+@given(st.integers(5, 10), st.integers(0, 3), st.integers(0, 3))
+def test_where_nearly_all_have_voted_votes_weigh_otherwise(known: int, silent: int, strangers: int) -> None:
+    """Four fifths of those learnt from, whoever else votes and however many were asked."""
+    names = [f"e{i}" for i in range(10)]
+    learnt = by_hand(names, "exact")
+    assert learnt.ballot is not None
+    assert learnt.wide is not None
+    voters = [*names[:known], *(f"stranger {i}" for i in range(strangers))]
+    shy = names[known : known + silent]
+    route = panel(*(Call(name, name, 0.6) for name in (*voters, *shy)))
+    answers = [said(name, "yes", 5) for name in voters] + [said(name, "") for name in shy]
+    one = replace(learnt, ballot=learnt.wide if known >= 8 else learnt.ballot, wide=None)
+    assert scores(route, answers, learnt) == scores(route, answers, one)
+
+
 def test_an_answer_whose_tokens_were_not_counted_is_of_ordinary_length() -> None:
     route, mean = panel(Call("ann", "ann", 0.6)), LEARNT.skills.ln_tokens[0, 0]
     usual, longer = (
@@ -217,7 +236,7 @@ def test_an_answer_whose_tokens_were_not_counted_is_of_ordinary_length() -> None
 def test_one_that_is_missing_dilutes_nobody(order: list[int], query: Query) -> None:
     """Each vote is divided by 1 + the dilutions of the others that have voted, each counted once."""
     assert LEARNT.ballot is not None
-    weigher = Weigher(LEARNT, LEARNT.ballot)
+    weigher = Weigher(replace(LEARNT, wide=None), LEARNT.ballot)
     route = panel(*(Call(name, name, 0.6) for name in KNOWN))
     names = [KNOWN[i] for i in order]
     alone = {n: weigher.voices(query, route, [said(n, "z")], ["z"])[0][0].weight for n in names}

@@ -41,7 +41,7 @@ def examples(votes: object, correct: object, topics: object = None, kind: Kind =
 def learnt(train: Examples) -> Artefact:
     made = base.make(train)
     own = skills.fit(made, base.features(made, train), train, 10.0)
-    return Artefact({}, (train.kind,), made, own, None, (), train.experts[0], {}, {})
+    return Artefact({}, (train.kind,), made, own, None, None, (), train.experts[0], {}, {})
 
 
 TRAIN = examples([[0, 0, 1]] * 4, [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])

@@ -121,11 +121,12 @@ def without(examples: Examples, expert: str) -> Examples:
 
 
 def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -> Artefact:
-    """An artefact with a ballot and one plan: everybody at once."""
+    """An artefact with both ballots and one plan: everybody at once."""
     made = base.make(examples)
     x = base.features(made, examples)
     own = skills.fit(made, x, examples, 30.0)
     ballot = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed)
+    wide = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed, wide=True)
     nothing = np.zeros(made.width + 1)
     plan = Plan((examples.experts,), 1.0, 0.75, 0.001, float("nan"), nothing, nothing)
     return Artefact(
@@ -134,6 +135,7 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
         base=made,
         skills=own,
         ballot=ballot,
+        wide=wide,
         plans=(plan,),
         best_single=examples.experts[0],
         prices={"cheap": 0.1},
@@ -159,18 +161,21 @@ def by_hand(experts: Sequence[str], kind: Kind, labels: Sequence[str] = (), seed
         ln_tokens=np.stack([rng.normal(1.0, 1.0, m), rng.uniform(0.3, 1.0, m)], axis=1),
         confidence=np.stack([np.sort(rng.random((m, 12))), np.sort(rng.normal(size=(m, 12)))], axis=1),
     )
-    ballot = Ballot(
-        weights=rng.normal(1.0, 0.7, (m, t + 1)),
-        length=rng.normal(0.0, 0.7, m),
-        confidence=rng.normal(1.0, 0.3, m),
-        labels=tuple(sorted(labels)),
-        label=rng.normal(0.0, 0.3, (m, len(labels))),
-        other=rng.normal(0.0, 1.0, t + 1),
-        prior=np.array([0.7, 0.1, 0.3]),
-        dilution=rng.uniform(0.05, 0.6, m),
-        classes=4.0,
+    ballot, wide = (
+        Ballot(
+            weights=rng.normal(1.0, 0.7, (m, t + 1)),
+            length=rng.normal(0.0, 0.7, m),
+            confidence=rng.normal(1.0, 0.3, m),
+            labels=tuple(sorted(labels)),
+            label=rng.normal(0.0, 0.3, (m, len(labels))),
+            other=rng.normal(0.0, 1.0, t + 1),
+            prior=np.array([0.7, slope, 0.3]),
+            dilution=rng.uniform(0.05, 0.6, m),
+            classes=4.0,
+        )
+        for slope in (0.1, 0.2)
     )
-    return Artefact({}, (kind,), made, own, ballot, (), own.experts[0], {}, {})
+    return Artefact({}, (kind,), made, own, ballot, wide, (), own.experts[0], {}, {})
 
 
 def topic_features(made: Base, examples: Examples) -> Floats:

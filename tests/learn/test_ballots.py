@@ -83,16 +83,18 @@ def shaken(ballot: Ballot, told: bool, seed: int) -> Ballot:
 @settings(max_examples=40)
 @given(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 10**6))
 def test_it_votes_live_as_it_learnt(told: bool, topics: bool, labels: bool, said: bool, seed: int) -> None:
-    """The same posterior and the same released voter, for random panels and abstentions."""
+    """The same posterior and the same released voter, for random panels, wide ones too, and abstentions."""
     examples, artefact = world(told, topics, labels)
     if not said:
         examples = replace(examples, topics=("",) * len(examples))
-    ballot = shaken(ballot_of(artefact), told, seed)
-    vote, route = Vote(replace(artefact, ballot=ballot)), panel_of(examples)
+    ballot, wide = (shaken(ballot_of(artefact), told, seed + i) for i in range(2))
+    vote, route = Vote(replace(artefact, ballot=ballot, wide=wide)), panel_of(examples)
     x = topic_features(artefact.base, examples)
-    scores = cast(ballot, artefact.skills, x, examples)
     votes = panels(examples, np.random.default_rng(seed))
-    chance, voter = score(votes, scores)
+    chance, voter = score(votes, cast(ballot, artefact.skills, x, examples))
+    broad = np.flatnonzero((votes >= 0).sum(axis=1) >= 0.8 * len(examples.experts))
+    assert len(broad)
+    chance[broad], voter[broad] = score(votes[broad], cast(wide, artefact.skills, x, examples)[broad, :])
     for i in range(seed % 5, len(examples), 5):
         answers = answers_to(examples, i, votes[i])
         posterior = vote.posterior(asked(examples, i), route, answers)
@@ -108,7 +110,7 @@ def test_one_whose_tokens_are_not_recorded_votes_live_as_it_learnt() -> None:
     tokens = examples.tokens.copy()
     tokens[:, 1] = np.nan
     examples = replace(examples, tokens=tokens)
-    artefact, route = learnt(examples), panel_of(examples)
+    artefact, route = replace(learnt(examples), wide=None), panel_of(examples)
     scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, examples), examples)
     chance, _ = score(examples.votes, scores)
     vote = Vote(artefact)
@@ -130,7 +132,7 @@ def test_a_panel_of_nobody_has_no_chance() -> None:
 def test_the_loss_is_the_surprise_at_what_was_right() -> None:
     examples, artefact = world(True, True, True)
     scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, examples), examples)
-    lost, vote = losses(examples, examples.votes, scores), Vote(artefact)
+    lost, vote = losses(examples, examples.votes, scores), Vote(replace(artefact, wide=None))
     route: Route = panel_of(examples)
     for i in range(0, len(examples), 7):
         posterior = vote.posterior(asked(examples, i), route, answers_to(examples, i, examples.votes[i]))

@@ -197,6 +197,25 @@ def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
     assert tiers(explorer(comparable=False), 0) == {}
 
 
+def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> None:
+    one = explorer()
+    artefact = hand_made(dict(zip("abcd", (0.3, 0.6, 0.7, 0.9), strict=True)))
+    assert artefact.ballot is not None
+    x = base.features(artefact.base, EXAMPLES)
+    other = ballots.cast(artefact.ballot, artefact.skills, x, EXAMPLES)
+    two = Explorer(EXAMPLES, other, one.cost)
+    both = Explorer(EXAMPLES, one._scores, one.cost, other)
+    voters = (EXAMPLES.votes >= 0).sum(axis=1)
+    assert len(set(voters)) > 1
+    chance, right, _ = both.panel(range(4))
+    for over, rows in ((one, voters < 4), (two, voters == 4)):
+        assert (chance[rows] == over.panel(range(4))[0][rows]).all()
+        assert (right[rows] == over.panel(range(4))[1][rows]).all()
+    assert (both.panel([0, 1])[0] == one.panel([0, 1])[0]).all()
+    part = both.rows(np.arange(50))
+    assert (part.panel(range(4))[0] == chance[:50]).all()
+
+
 @pytest.mark.parametrize("names", ["ab", "cd"])
 def test_two_experts_can_be_searched(names: str) -> None:
     two = world([mind for mind in MINDS if mind.name in names], 50, seed=5)

@@ -247,6 +247,7 @@ def hand_made(
         base=base,
         skills=_skills(names, accuracy, np.column_stack([odds, extra]), costs),
         ballot=_ballot(odds, len(about)),
+        wide=None,
         plans=tuple(made),
         best_single=max(names, key=lambda name: accuracy[name]),
         ranking={

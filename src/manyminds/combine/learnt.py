@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Ballot
+from manyminds.artefact import Artefact, Ballot, is_wide
 from manyminds.combine.ballot import Voice, has_say, score
 from manyminds.types import Answer, Call, Query, Route
 
@@ -20,10 +20,11 @@ _MAX_SCORE = 1e6  # keeps any multiplier of a caller finite
 
 
 class Weigher:
-    """Reads the ballot of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
+    """Reads the ballots of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
 
     def __init__(self, artefact: Artefact, ballot: Ballot) -> None:
-        self._base, self._skills, self._ballot = artefact.base, artefact.skills, ballot
+        self._base, self._skills = artefact.base, artefact.skills
+        self._ballot, self._wide = ballot, artefact.wide or ballot
         self._kinds = artefact.kinds
         self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
         self._label = {name: i for i, name in enumerate(ballot.labels)}
@@ -52,27 +53,29 @@ class Weigher:
             if candidate and has_say(route, answer) and (call := route.call_of(answer.expert)) is not None
         ]
         places = [self._place.get(answer.expert, -1) for answer, _, _ in cast]
+        ballot = self._wide if is_wide(len({*places} - {-1}), len(self._place)) else self._ballot
         # Not `@`, whose last bits depend on which rows are beside a row.
-        constants = (self._ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
+        constants = (ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
         voices = []
         for (answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
-            own = self._weight(place, constant, answer, candidate) if place >= 0 else self._guess(call)
+            known = place >= 0
+            own = self._weight(ballot, place, constant, answer, candidate) if known else _guess(ballot, call)
             weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
             voices.append(Voice(answer.expert, candidate, weight))
-        return self._diluted(voices), float(self._ballot.other @ x)
+        return self._diluted(ballot, voices), float(ballot.other @ x)
 
-    def _diluted(self, voices: Sequence[Voice]) -> list[Voice]:
+    def _diluted(self, ballot: Ballot, voices: Sequence[Voice]) -> list[Voice]:
         """Every vote divided by 1 + the dilutions of the other experts that have voted."""
-        dilution = {voice.expert: self._dilution(voice.expert) for voice in voices}
+        places = {voice.expert: self._place.get(voice.expert) for voice in voices}
+        dilution = {
+            name: float(ballot.prior[2] if place is None else ballot.dilution[place])
+            for name, place in places.items()
+        }
         whole = math.fsum(dilution.values())  # exact, so that order does not matter
         return [replace(v, weight=v.weight / (1.0 + max(whole - dilution[v.expert], 0.0))) for v in voices]
 
-    def _dilution(self, expert: str) -> float:
-        place = self._place.get(expert)
-        return float(self._ballot.prior[2] if place is None else self._ballot.dilution[place])
-
-    def _weight(self, place: int, constant: float, answer: Answer, candidate: str) -> float:
-        ballot, skills = self._ballot, self._skills
+    def _weight(self, ballot: Ballot, place: int, constant: float, answer: Answer, candidate: str) -> float:
+        skills = self._skills
         weight = constant
         tokens = answer.usage.completion_tokens
         if tokens > 0:
@@ -87,7 +90,8 @@ class Weigher:
             weight += float(ballot.label[place, label])
         return weight
 
-    def _guess(self, call: Call) -> float:
-        scale, constant, _ = self._ballot.prior
-        odds = score(Call(call.expert, call.source, call.probability), max(round(self._ballot.classes), 2))
-        return float(scale) * odds + float(constant)
+
+def _guess(ballot: Ballot, call: Call) -> float:
+    scale, constant, _ = ballot.prior
+    odds = score(Call(call.expert, call.source, call.probability), max(round(ballot.classes), 2))
+    return float(scale) * odds + float(constant)

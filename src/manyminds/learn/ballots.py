@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyminds.artefact import Ballot, Skills
+from manyminds.artefact import WIDE, Ballot, Skills
 from manyminds.learn.examples import Examples
 
 if TYPE_CHECKING:
@@ -129,18 +129,24 @@ def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "F
     return lost
 
 
-def panels(examples: Examples, rng: np.random.Generator) -> "NDArray[np.int32]":
-    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random."""
+def panels(examples: Examples, rng: np.random.Generator, wide: bool = False) -> "NDArray[np.int32]":
+    """(n, m) votes of random panels: sizes even on a logarithmic scale, members at random.
+
+    `wide` ones have about as many members as `is_wide` asks for, or more.
+    """
     n, m = examples.votes.shape
-    size = np.exp(rng.uniform(0.0, np.log(m), (n, 1)))
+    size = np.exp(rng.uniform(np.log(WIDE * m) if wide else 0.0, np.log(m), (n, 1)))
     kept = rng.random((n, m)) < size / m
     return np.where(kept, examples.votes, -1).astype(np.int32)
 
 
-def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int) -> Ballot:
+def fit(
+    skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, wide: bool = False
+) -> Ballot:
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
-    Deterministic by seed. Some seconds for 5,000 questions and 30 experts.
+    `wide`: for panels on which nearly all vote, from such. Deterministic by seed. Some seconds for 5,000
+    questions and 30 experts.
     """
     from scipy.optimize import minimize
 
@@ -148,7 +154,8 @@ def fit(skills: Skills, x: "Floats", examples: Examples, complexity: Complexity,
     terms = _terms(skills, x, examples, labels)
     curve = _curve(skills, examples.classes, complexity.steep)
     rng = np.random.default_rng(seed)
-    copies = [(examples.votes, 1.0)] + [(panels(examples, rng), 1.0 / _COPIES) for _ in range(_COPIES)]
+    copies = [(examples.votes, 1.0)]
+    copies += [(panels(examples, rng, wide), 1.0 / _COPIES) for _ in range(_COPIES)]
     problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
     start = np.zeros(problem.size)
     start[0] = 0.5

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from manyminds.artefact import is_wide
 from manyminds.learn.ballots import Scores, score
 from manyminds.learn.examples import Examples
 
@@ -101,18 +102,21 @@ class Explorer:
         examples: n questions, m experts.
         scores: of those questions; None where answers cannot be compared.
         cost: (n, m) of each answer, 0 where nothing was asked.
+        wide: scores where nearly all have voted; None where they are the same.
     """
 
-    def __init__(self, examples: Examples, scores: Scores | None, cost: "Floats") -> None:
-        self._examples, self._scores, self._cost = examples, scores, cost
+    def __init__(
+        self, examples: Examples, scores: Scores | None, cost: "Floats", wide: Scores | None = None
+    ) -> None:
+        self._examples, self._scores, self._cost, self._wide = examples, scores, cost, wide
         self.penalty = 0.0
         self._known: dict[tuple[int, ...], tuple[Floats, NDArray[np.bool_], Floats]] = {}
         self._valued: dict[tuple[Stages, float, float], tuple[float, float]] = {}
 
     def rows(self, index: "NDArray[np.intp]") -> "Explorer":
         """The same on some of the questions."""
-        scores = None if self._scores is None else self._scores[index, :]
-        return Explorer(self._examples.rows(index), scores, self._cost[index])
+        scores, wide = (None if s is None else s[index, :] for s in (self._scores, self._wide))
+        return Explorer(self._examples.rows(index), scores, self._cost[index], wide)
 
     @property
     def cost(self) -> "Floats":
@@ -136,7 +140,11 @@ class Explorer:
         if self._scores is None:
             chance, right = np.ones(len(rows)), correct[:, 0]
         else:
-            chance, voter = score(self._examples.votes[:, columns], self._scores[:, columns])
+            votes = self._examples.votes[:, columns]
+            chance, voter = score(votes, self._scores[:, columns])
+            broad = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), self._cost.shape[1]))
+            if self._wide is not None and len(broad):
+                chance[broad], voter[broad] = score(votes[broad], self._wide[broad, columns])
             likeliest = int(self._examples.correct[:, columns].mean(axis=0).argmax())
             right = correct[rows, np.where(voter >= 0, voter, likeliest)]
         if len(self._known) >= _KEPT:

@@ -92,7 +92,7 @@ def choose(
     holding = [i for i in by_gain if points[i].holds]
     alone = [i for i in by_gain if len(kept[i][0]) == len(kept[i][0][0]) == 1]
     first = {
-        "max": _widest(kept, points, steady),
+        "max": _widest(kept, points, right, steady),
         "cheap": sorted(holding, key=lambda i: (points[i].cost, i)),
         "auto": [i for i in holding if points[i].cost <= limit],
         "fast": [*_fastest(kept, examples, points, single), *alone],
@@ -116,15 +116,19 @@ def choose(
 
 
 def _widest(
-    kept: "Sequence[tuple[Stages, float]]", points: Sequence[_Point], steady: Sequence[int]
+    kept: "Sequence[tuple[Stages, float]]",
+    points: Sequence[_Point],
+    right: "NDArray[np.bool_]",
+    steady: Sequence[int],
 ) -> list[int]:
     """The widest panels that lose nothing, and no more than chance against the best of all panels.
 
-    Of many panels the best on past questions owes its lead to luck, and the widest has most to lose it to.
+    Chance is the standard error of the difference on the same questions. Of many panels the best on past
+    questions owes its lead to luck, and the widest has most to lose it to.
     """
     top = max(steady, key=lambda i: (points[i].gain, -i))
-    bar = max(points[top].gain - points[top].error, 0.0)
-    level = [i for i in steady if points[i].gain >= bar]
+    behind = {i: _point(right[:, i], np.zeros(1), right[:, top]) for i in steady}
+    level = [i for i in steady if points[i].gain >= 0.0 and behind[i].gain >= -behind[i].error]
     return sorted(level, key=lambda i: (-sum(map(len, kept[i][0])), -points[i].gain, i))
 
 

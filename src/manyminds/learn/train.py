@@ -5,11 +5,12 @@ Deterministic by seed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Base, Plan
+from manyminds.artefact import Artefact, Base, Plan, is_wide
 from manyminds.errors import DataError
 from manyminds.learn import ballots, base, skills, trials
 from manyminds.learn.ballots import COMPLEXITIES, Complexity, Scores
@@ -31,6 +32,15 @@ _FOLDS = 5
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A way to weigh votes, as arguments of `ballots.fit`, and the weights out of sample."""
+
+    complexity: Complexity
+    wide: bool
+    scores: Scores
+
+
 def train(
     examples: Examples,
     seed: int = 0,
@@ -49,13 +59,18 @@ def train(
     x = base.features(made, examples)
     shrinkage = skills.choose_shrinkage(x, examples, folds)
     own = skills.fit(made, x, examples, shrinkage)
-    ballot, scores, complexity = None, None, None
+    narrow, wide = None, None
     if examples.kind != "text":
-        complexity, scores = _choose_complexity(made, x, examples, folds, seed, tell)
-        ballot = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed)
-    explorer = Explorer(examples, scores, _costs(examples))
+        narrow, wide = _choose_ballots(made, x, examples, folds, seed, tell)
+    topics = x[:, : len(made.topics)]
+    ballot, broad = (
+        None if part is None else ballots.fit(own, topics, examples, part.complexity, seed, part.wide)
+        for part in (narrow, wide)
+    )
+    scores, broad_scores = (None if part is None else part.scores for part in (narrow, wide))
+    explorer = Explorer(examples, scores, _costs(examples), broad_scores)
     best = int(np.argmax(examples.correct.mean(axis=0)))
-    kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.55 + 0.4 * share))
+    kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.6 + 0.35 * share))
     choice = choose(kept, judged, x, examples, best, shrinkage, folds)
     tell("policies", 1.0)
     facts = {
@@ -63,7 +78,8 @@ def train(
         "questions": len(examples),
         "experts": len(examples.experts),
         "shrinkage": shrinkage,
-        "complexity": None if complexity is None else COMPLEXITIES.index(complexity),
+        "complexity": None if narrow is None else COMPLEXITIES.index(narrow.complexity),
+        "complexity_wide": None if wide is None else COMPLEXITIES.index(wide.complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
     return Artefact(
@@ -72,6 +88,7 @@ def train(
         base=made,
         skills=own,
         ballot=ballot,
+        wide=broad,
         plans=_plans(examples, kept, choice),
         best_single=examples.experts[best],
         prices=choice.prices,
@@ -104,48 +121,70 @@ class _Part:
         self._rest, self._rest_x = examples.rows(rest), topics[rest]
         self._own = skills.fit(made, x[rest], self._rest, skills.SHRINKAGES[-1])
 
-    def scores(self, complexity: Complexity, seed: int) -> Scores:
+    def scores(self, complexity: Complexity, seed: int, wide: bool) -> Scores:
         """Of the questions held out."""
-        ballot = ballots.fit(self._own, self._rest_x, self._rest, complexity, seed)
+        ballot = ballots.fit(self._own, self._rest_x, self._rest, complexity, seed, wide)
         return ballots.cast(ballot, self._own, self._apart_x, self._apart)
 
 
-def _choose_complexity(
+def _choose_ballots(
     made: Base,
     x: "Floats",
     examples: Examples,
     folds: "Sequence[NDArray[np.intp]]",
     seed: int,
     tell: Progress,
-) -> tuple[Complexity, Scores]:
-    """The complexity that does best out of sample, on full and random panels, and what votes then weigh.
+) -> "tuple[_Chosen, _Chosen | None]":
+    """How votes are weighed on any panel, and on wide ones where another ballot does better on those.
 
-    Only the experts' terms are held out: the base has no share in who is right.
+    What a vote is worth beside nearly all others need not be what it is worth beside one or two. Only the
+    experts' terms are held out: the base has no share in who is right.
     """
     rng = np.random.default_rng(seed + 1)
-    judged = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
+    some = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
+    most = [examples.votes, ballots.panels(examples, rng, wide=True)]
     parts = [_Part(made, x, examples, held) for held in folds]
+    narrow = _choose(parts, examples, some, seed, False, lambda share: tell("votes", 0.1 + 0.3 * share))
+    wide = _choose(parts, examples, most, seed, True, lambda share: tell("votes", 0.4 + 0.2 * share))
+    better = 0.0
+    for votes in most:
+        rows = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), len(examples.experts)))
+        gained = _worth(examples, votes, wide.scores) - _worth(examples, votes, narrow.scores)
+        better += float(gained[rows].sum())
+    return narrow, wide if better > 0.0 else None
+
+
+def _choose(
+    parts: "Sequence[_Part]",
+    examples: Examples,
+    judged: "Sequence[NDArray[np.int32]]",
+    seed: int,
+    wide: bool,
+    tell: Callable[[float], None],
+) -> "_Chosen":
+    """The complexity that does best out of sample on the panels given, and what votes then weigh."""
     n, m = examples.votes.shape
-    best: tuple[float, Complexity, Scores] | None = None
+    best: tuple[float, _Chosen] | None = None
     for i, complexity in enumerate(COMPLEXITIES):
         scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros((n, m)))
         for part in parts:
-            found = part.scores(complexity, seed)
+            found = part.scores(complexity, seed, wide)
             scores.weights[part.held], scores.other[part.held] = found.weights, found.other
             scores.dilution[part.held] = found.dilution
-        worth = sum(_worth(examples, votes, scores) for votes in judged)
+        worth = sum(float(_worth(examples, votes, scores).mean()) for votes in judged)
         if best is None or worth > best[0]:
-            best = worth, complexity, scores
-        tell("votes", 0.1 + 0.45 * (i + 1) / len(COMPLEXITIES))
+            best = worth, _Chosen(complexity, wide, scores)
+        tell((i + 1) / len(COMPLEXITIES))
     assert best is not None
-    return best[1], best[2]
+    return best[1]
 
 
-def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> float:
-    """Accuracy of what is released less its Brier score: answers must be right, and known to be."""
+def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
+    """(n,): whether what is released is right, less its Brier score: it must be right, and known to be."""
     chance, voter = ballots.score(votes, scores)
     right = np.where(voter >= 0, examples.correct[np.arange(len(votes)), voter], False)
-    return float((right - (chance - right) ** 2).mean())
+    worth: Floats = right - (chance - right) ** 2
+    return worth
 
 
 def _costs(examples: Examples) -> "Floats":
