@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["apply", "isotonic"]
+__all__ = ["isotonic"]
 
 
 def isotonic(raw: "Floats", right: "NDArray[np.bool_]", points: int) -> "tuple[Floats, Floats]":
@@ -39,9 +39,3 @@ def isotonic(raw: "Floats", right: "NDArray[np.bool_]", points: int) -> "tuple[F
     short = points - len(groups)
     xs, ys = [*at, *[at[-1]] * short], [*shares, *[shares[-1]] * short]
     return np.array(xs), np.clip(np.array(ys), 1e-3, 1.0 - 1e-3)
-
-
-def apply(raw: "Floats", xs: "Floats", ys: "Floats") -> "Floats":
-    """The curve (b,), (b,) at `raw`: linear between its points, flat beyond them."""
-    values: Floats = np.interp(raw, xs, ys)
-    return values

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from manyminds.artefact import Artefact, Ballot
 from manyminds.combine.vote import Vote
 from manyminds.learn import ballots, base, skills
-from manyminds.learn.ballots import COMPLEXITIES, Complexity, cast, losses, panels, score
+from manyminds.learn.ballots import COMPLEXITIES, Complexity, cast, panels, score
 from manyminds.learn.examples import Examples
-from manyminds.types import Route
 from tests.learn.made import (
     FOUR,
     MIDDLE,
@@ -126,19 +125,6 @@ def test_a_panel_of_nobody_has_no_chance() -> None:
     chance, voter = score(nobody, scores)
     assert (chance == 0.0).all()
     assert (voter == -1).all()
-    assert losses(examples, nobody, scores) == pytest.approx(0.0, abs=1e-9)  # none is right, and it says so
-
-
-def test_the_loss_is_the_surprise_at_what_was_right() -> None:
-    examples, artefact = world(True, True, True)
-    scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, examples), examples)
-    lost, vote = losses(examples, examples.votes, scores), Vote(replace(artefact, wide=None))
-    route: Route = panel_of(examples)
-    for i in range(0, len(examples), 7):
-        posterior = vote.posterior(asked(examples, i), route, answers_to(examples, i, examples.votes[i]))
-        right = {examples.candidates[i][v] for v in examples.votes[i][examples.correct[i]]}
-        chance = [p for c, p in zip(posterior.candidates, posterior.probabilities, strict=True) if c in right]
-        assert lost[i] == pytest.approx(-np.log(sum(chance) if right else posterior.other), abs=1e-6)
 
 
 def test_random_panels_are_parts_of_the_full_one() -> None:

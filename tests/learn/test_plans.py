@@ -74,7 +74,7 @@ def worth(stages: Stages, threshold: float, price: float) -> float:
 @given(plans(), st.floats(0.0, 3.0))
 def test_of_all_thresholds_the_best_is_found(plan: tuple[Stages, float], price: float) -> None:
     stages, other = plan
-    value, best = explorer().value(stages, price)
+    value, best = explorer().value(stages, price, 0.0)
     assert worth(stages, best, price) >= worth(stages, other, price) - 0.005  # it tries a few, not all
     assert worth(stages, best, price) >= value - 1e-9  # which may ask for more of those who ask many
 
@@ -150,12 +150,12 @@ def test_the_search_finds_at_every_price_what_is_worth_it() -> None:
     assert told[-1] == 1.0
     scale = float(over.cost[:, 0].mean())
     asked = [(penalty, share) for penalty in PENALTIES for share in PRICES]
-    for (over.penalty, share), (stages, threshold) in zip(asked, found, strict=True):
+    for (penalty, share), (stages, threshold) in zip(asked, found, strict=True):
         price = share / scale
-        value, best = over.value(stages, price)
+        value, best = over.value(stages, price, penalty)
         assert threshold == best
-        assert value >= over.value(((0,),), price)[0]
-        assert value >= over.value(((1, 2), (0,)), price)[0]  # the pair of cheap ones before it
+        assert value >= over.value(((0,),), price, penalty)[0]
+        assert value >= over.value(((1, 2), (0,)), price, penalty)[0]  # the pair of cheap ones before it
     last = found[len(PRICES) - 1]
     assert over.replay(*found[0]).right.mean() > over.replay(*last).right.mean()
     assert over.replay(*found[0]).cost.mean() > over.replay(*last).cost.mean()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "losses", "panels", "score"]
+__all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "panels", "score"]
 
 _COPIES = 4  # of the questions with random panels, together as heavy as the full panels
 _MAX_LABELS = 32
@@ -115,18 +115,6 @@ def score(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[
     weight = np.where(votes == best[:, None], weights, -np.inf)
     voter = np.where(heard, weight.argmax(axis=1), -1)
     return chance, voter
-
-
-def losses(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
-    """(n,): -ln of the probability given to the candidates that were right, or to none where none was."""
-    table, present = _table(votes, _diluted(votes, scores))
-    right = _right(examples, votes, table.shape[1])
-    logits = np.concatenate([np.where(present, table, _NOWHERE), scores.other[:, None]], axis=1)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    odds = np.exp(logits)
-    chance = (odds * right).sum(axis=1) / odds.sum(axis=1)
-    lost: Floats = -np.log(chance + 1e-12)
-    return lost
 
 
 def panels(examples: Examples, rng: np.random.Generator, wide: bool = False) -> "NDArray[np.int32]":

@@ -109,7 +109,6 @@ class Explorer:
         self, examples: Examples, scores: Scores | None, cost: "Floats", wide: Scores | None = None
     ) -> None:
         self._examples, self._scores, self._cost, self._wide = examples, scores, cost, wide
-        self.penalty = 0.0
         self._known: dict[tuple[int, ...], tuple[Floats, NDArray[np.bool_], Floats]] = {}
         self._valued: dict[tuple[Stages, float, float], tuple[float, float]] = {}
 
@@ -167,18 +166,18 @@ class Explorer:
             open_ &= ~stops
         return Replayed(right, cost, asked)
 
-    def value(self, stages: Stages, price: float) -> tuple[float, float]:
+    def value(self, stages: Stages, price: float, penalty: float) -> tuple[float, float]:
         """The best of accuracy - price * cost over all thresholds, and that threshold.
 
-        Every expert costs some questions besides: so many it must be right on more to be worth its place.
+        Every expert costs `penalty` questions besides: so many more it must win to be worth its place.
         """
-        key = stages, price, self.penalty
+        key = stages, price, penalty
         if key not in self._valued:
-            self._valued[key] = self._value(stages, price)
+            self._valued[key] = self._value(stages, price, penalty)
         return self._valued[key]
 
-    def _value(self, stages: Stages, price: float) -> tuple[float, float]:
-        simplicity = self.penalty * sum(map(len, stages)) / len(self.cost)
+    def _value(self, stages: Stages, price: float, penalty: float) -> tuple[float, float]:
+        simplicity = penalty * sum(map(len, stages)) / len(self.cost)
         if len(stages) == 1:
             _, right, cost = self.panel(stages[0])
             return float(right.mean() - price * cost.mean()) - simplicity, 1.0
@@ -214,14 +213,16 @@ def search(
     scale = max(float(sample.cost[:, best].mean()), 1e-12)
     shortlist = _shortlist(right, sample.cost.mean(axis=0), best)
     found: list[tuple[Stages, float]] = []
-    for sample.penalty in PENALTIES:
+    for penalty in PENALTIES:
         before: list[Stages] = []
         for worth in PRICES:
             price = worth / scale
-            starts = dict.fromkeys((*before, alone, *_cheap_starts(sample, shortlist, best, price)))
-            ranked = sorted(starts, key=lambda stages: (-sample.value(stages, price)[0], stages))
-            climbed = [_climb(sample, start, shortlist, price) for start in ranked[:_STARTS]]
-            stages, threshold = max(climbed, key=lambda plan: (sample.value(plan[0], price)[0], plan))
+            starts = dict.fromkeys((*before, alone, *_cheap_starts(sample, shortlist, best, price, penalty)))
+            ranked = sorted(starts, key=lambda stages: (-sample.value(stages, price, penalty)[0], stages))
+            climbed = [_climb(sample, start, shortlist, price, penalty) for start in ranked[:_STARTS]]
+            stages, threshold = max(
+                climbed, key=lambda plan: (sample.value(plan[0], price, penalty)[0], plan)
+            )
             before.append(stages)
             found.append((stages, threshold))
             if progress is not None:
@@ -294,20 +295,26 @@ def _shortlist(right: "Floats", cost: "Floats", best: int) -> list[int]:
     return sorted({best, *front[-_SHORTLIST:], *useful[:_SHORTLIST], *cheap[:_SHORTLIST]})
 
 
-def _cheap_starts(explorer: Explorer, shortlist: Sequence[int], best: int, price: float) -> list[Stages]:
-    """The two pairs that are worth most before the best single expert is asked."""
+def _cheap_starts(
+    explorer: Explorer, shortlist: Sequence[int], best: int, price: float, penalty: float
+) -> list[Stages]:
+    """The three pairs that are worth most before the best single expert is asked."""
     cost = explorer.cost.mean(axis=0)
     cheaper = [j for j in shortlist if cost[j] < _CHEAP * cost[best]]
     pairs = [((a, b), (best,)) for i, a in enumerate(cheaper) for b in cheaper[i + 1 :]]
-    ranked = sorted(pairs, key=lambda stages: (-explorer.value(stages, price)[0], stages))
+    ranked = sorted(pairs, key=lambda stages: (-explorer.value(stages, price, penalty)[0], stages))
     return list(ranked[:3])
 
 
-def _climb(explorer: Explorer, start: Stages, shortlist: Sequence[int], price: float) -> tuple[Stages, float]:
+def _climb(
+    explorer: Explorer, start: Stages, shortlist: Sequence[int], price: float, penalty: float
+) -> tuple[Stages, float]:
     """A plan that no single change makes better, and its threshold."""
-    at, (value, threshold) = start, explorer.value(start, price)
+    at, (value, threshold) = start, explorer.value(start, price, penalty)
     while True:
-        ranked = [(explorer.value(stages, price), stages) for stages in sorted(set(_moves(at, shortlist)))]
+        ranked = [
+            (explorer.value(stages, price, penalty), stages) for stages in sorted(set(_moves(at, shortlist)))
+        ]
         (best, best_threshold), stages = max(ranked, key=lambda pair: pair[0][0], default=((value, 0.0), at))
         if best <= value + 1e-5:
             return at, threshold

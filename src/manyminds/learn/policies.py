@@ -33,7 +33,20 @@ _MANY = 1000  # questions
 _SURE = 3.15
 _SLACK = 0.05  # of accuracy that `fast` gives up
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
-_PRICES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 6.0, 12.0, 50.0)
+_WORTHS = (
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    4,
+    8,
+    16,
+    30,
+    60,
+    120,
+    500,
+)  # of all accuracy, in what the best single expert costs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,8 +190,8 @@ def _prices(
         return {}
     rows = np.arange(len(right))
     anew: list[tuple[float, _Point]] = []
-    for factor in _PRICES:
-        price = scale * factor * 10.0
+    for worth in _WORTHS:
+        price = scale * worth
         taken = (price * chance - spend).argmax(axis=1)
         anew.append((price, _point(right[rows, taken], cost[rows, taken], right[:, single])))
     prices: dict[str, float] = {}
