@@ -1,7 +1,6 @@
 import json
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +8,10 @@ from hypothesis import strategies as st
 
 from manyminds.canonical import answer_of, classes, task
 from manyminds.types import Message, Query, Task
+from tests.data import recorded
 
 NUMBER, JSON, SPAN, TEXT = Task("number"), Task("json"), Task("span"), Task("text")
 CITIES = Task("option", ("Sydney", "Canberra", "Perth", "Melbourne"))
-DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def asked(text: str, demands: frozenset[str] = frozenset()) -> Task:
@@ -394,16 +393,12 @@ def test_only_the_end_of_a_long_text_is_read(piece: str) -> None:
     asked(flood)
 
 
-@pytest.mark.skipif(
-    not DATA.exists(),
-    reason="needs the recorded sets in ../shared/data, which are not part of the repository",
-)
 @pytest.mark.parametrize(("name", "share"), [("gsm8k", 0.98), ("mmlu_pro", 0.99)])
 def test_recorded_questions_are_understood(name: str, share: float) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    rows = pq.read_table(DATA / name / "questions.parquet", columns=["prompt", "choices"]).to_pylist()
+    table = pq.read_table(recorded(name) / "questions.parquet", columns=["prompt", "choices"])
     kinds = []
-    for row in rows:
+    for row in table.to_pylist():
         options = row["choices"] or []
         lines = [f"{chr(ord('A') + i)}. {text}" for i, text in enumerate(options)]
         found = asked("\n".join([row["prompt"], *lines]))

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds import catalog
+from manyminds import artefact, catalog
 from manyminds.config import load
-from manyminds.errors import ConfigError
-from manyminds.node import Node, estimate_mb, local_models
+from manyminds.errors import ArtefactError, ConfigError
+from manyminds.node import ARTEFACT, Node, estimate_mb, local_models
 from manyminds.types import Card
 from tests.e2e.node import borrowed, need
+from tests.learn.worlds import hand_made
 
 T = TypeVar("T")
 REMOTE = '[[expert]]\nname = "far"\nurl = "http://127.0.0.1:9/v1"\n'
@@ -116,6 +117,42 @@ def test_an_expert_without_its_key_is_left_out_and_named(
 def test_without_any_other_expert_a_missing_key_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="keyed takes its key from NO_SUCH_KEY"):
         opened(tmp_path, '[local]\ntier = "none"\n' + KEYED, names, {"NO_SUCH_KEY": " "})
+
+
+# --- what was learnt -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("learnt_of", "level", "said"),
+    [
+        ({"far": 0.8, "gone": 0.7}, logging.INFO, "learnt from 'toy', knows 1 of 1 experts."),
+        ({"b": 0.8, "gone": 0.7}, logging.WARNING, "learnt from 'toy', knows 0 of 1 experts and so changes"),
+    ],
+)
+def test_a_node_says_what_was_learnt_and_of_how_many_of_its_experts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, learnt_of: dict[str, float], level: int, said: str
+) -> None:
+    path = tmp_path / "home" / ARTEFACT
+    artefact.save(hand_made(learnt_of, about={"set": "toy"}), path)
+    with caplog.at_level(logging.INFO, "manyminds"):
+        opened(tmp_path, '[local]\ntier = "none"\n' + REMOTE, names)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.getMessage().startswith(f"{path}: {said}")
+
+
+def test_a_damaged_artefact_stops_a_node_that_uses_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ARTEFACT).write_text("not a zip")
+    with pytest.raises(ArtefactError, match="`manyminds train DIR`, or remove it"):
+        opened(tmp_path, REMOTE, names)
+
+    async def without() -> list[str]:
+        config = load(tmp_path / "manyminds.toml", {"MANYMINDS_HOME": str(tmp_path / "home")}, {})
+        async with Node(config, {}, learnt=False) as node:
+            return names(node)
+
+    assert asyncio.run(without()) == ["far"]
 
 
 # --- memory ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ ManymindsError                     500
 └── AnswerError                    502  the request is right, yet no answer came
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
+    │   │   └── RejectedError      503  it lets this node in no more: its owner must mend that
     │   ├── RefusedError           400  it cannot do what this request asks for
     │   ├── GarbageError           502  what it sent is no answer
     │   ├── CutError               502  its stream ended before its answer did
@@ -54,6 +55,7 @@ __all__ = [
     "ModelNotFoundError",
     "NoExpertError",
     "RefusedError",
+    "RejectedError",
     "SlowError",
     "SlowRequestError",
     "TooLargeError",
@@ -210,6 +212,12 @@ class UnavailableError(ExpertError):
 
     status = 503
     code = "expert_unavailable"
+
+
+class RejectedError(UnavailableError):
+    """The expert refuses whatever this node sends: a wrong key, no money. It will not pass by itself."""
+
+    code = "expert_rejected"
 
 
 class RefusedError(ExpertError):

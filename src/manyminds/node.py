@@ -5,7 +5,7 @@ Knows every part by name and none from the inside.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
 from manyminds.types import Card, Combiner, Expert, Limits, Strategy
 
-__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "local_models"]
+__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "knowledge", "local_models"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
@@ -98,6 +98,16 @@ def local_models(config: Config) -> list[LocalModel]:
     return models
 
 
+def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
+    """How many of these experts it knows; and that in words, with what it was learnt from."""
+    known = len(set(experts) & set(artefact.skills.experts))
+    source = str(artefact.about.get("set", "a set without a name"))
+    said = f"learnt from {source!r:.80}, knows {known} of {len(experts)} experts"
+    if experts and not known:
+        said += " and so changes nothing: learn from answers of these, `manyminds train DIR`"
+    return known, said
+
+
 def _catalogued(model: catalog.Model, config: Config) -> LocalModel:
     path = catalog.path_of(config.home, model.files[0])
     card = replace(
@@ -147,11 +157,13 @@ class Node:
     Args:
         config: what to run.
         environ: where the keys are that `key_env` names.
+        learnt: whether to use what `manyminds train` left, if it did.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], *, learnt: bool = True) -> None:
         self._config = config
         self._environ = environ
+        self._learnt = learnt
         self._stack = AsyncExitStack()
         self.experts: dict[str, Expert] = {}
         self.locals: list[Local] = []
@@ -318,9 +330,14 @@ class Node:
         return Gateway(Card("manyminds", "gateway", source="manyminds"), parts, patience, defaults)
 
     def _load_artefact(self) -> Artefact | None:
-        """What `manyminds train` has written, if it has."""
+        """What `manyminds train` has written, if it has. Raises: ArtefactError."""
         path = self._config.home / ARTEFACT
-        return load(path) if path.exists() else None
+        if not self._learnt or not path.exists():
+            return None
+        artefact = load(path)
+        known, said = knowledge(artefact, self.experts)
+        log.log(logging.INFO if known or not self.experts else logging.WARNING, "%s: %s.", path, said)
+        return artefact
 
     def _make_encoder(self) -> Encoder | None:
         """The encoder where it has been pulled; without it the router goes by prices and priors alone."""

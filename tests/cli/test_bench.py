@@ -77,7 +77,7 @@ def test_it_is_four_lines_for_people(equipped: Path) -> None:
 
 def test_a_set_without_categories_is_one_sentence(equipped: Path) -> None:
     made_up(equipped / "toy", {"a": 0.6, "b": 0.8}, n=1)
-    for name, said in (("toy", "at least two categories"), ("absent", "absent is no folder")):
+    for name, said in (("toy", "at least two categories"), ("absent", "absent does not exist")):
         shown = router("--set", name)
         assert (shown.exit_code, shown.stdout) == (1, "")
         assert said in shown.stderr

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import catalog
+from manyminds import artefact, catalog
 from manyminds.cli import main
 from tests.e2e.node import borrowed, need
+from tests.learn.worlds import hand_made
 
 
 @pytest.fixture
@@ -127,6 +128,30 @@ def test_doctor_says_what_to_do_about_a_home_that_cannot_be_written(
     assert not check["ok"]
     assert "cannot be written" in check["found"]
     assert "MANYMINDS_HOME" in check["found"]
+
+
+def test_doctor_says_what_was_learnt_and_whether_it_is_whole(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (home / "manyminds.toml").write_text(f"[server]\nport = {port}\n")
+
+    def found() -> tuple[int, bool, str]:
+        result = manyminds("doctor", "--json")
+        (check,) = [c for c in json.loads(result.stdout) if c["check"] == "artefact"]
+        return result.exit_code, check["ok"], check["found"]
+
+    assert found() == (0, True, "none: nothing has been learnt yet")
+    path = home / "home" / "artefact.npz"
+    artefact.save(hand_made({"x": 0.8, "y": 0.7}, about={"set": "q.manyminds"}), path)
+    assert found() == (0, True, f"{path}, learnt from 'q.manyminds', knows 0 of 0 experts")
+    path.write_bytes(path.read_bytes()[:-30])
+    status, ok, said = found()
+    assert (status, ok) == (1, False)
+    assert "`manyminds train DIR`" in said
+    toy = '[[expert]]\nname = "x"\nkind = "recorded"\npath = "toy"\nmodel = "m"\n'
+    artefact.save(hand_made({"x": 0.8, "y": 0.7}, about={"set": "q.manyminds"}), path)
+    (home / "manyminds.toml").write_text(f"[server]\nport = {port}\n" + toy + toy.replace('"x"', '"z"'))
+    assert "knows 1 of 2 experts" in found()[2]
 
 
 def test_doctor_is_content_with_a_clean_machine(home: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +16,10 @@ from click.testing import CliRunner, Result
 
 from manyminds import artefact
 from manyminds.cli import main
+from manyminds.cli.train import figures, show
 from tests.evals.test_questions import written
 from tests.evals.test_replay import SPLITS, made_up
+from tests.learn.worlds import hand_made
 
 THREE = {"gpt-a": 0.6, "b": 0.8, "c": 0.7}
 
@@ -95,13 +99,20 @@ def test_a_folder_that_is_no_set_is_one_sentence(folder: Path) -> None:
             assert shown.stderr.startswith("manyminds: ")
             assert name in shown.stderr
             assert shown.stderr.count("\n") == 1
+        assert "absent does not exist: give the folder of a set" in call(command, "absent").stderr
 
 
 def test_a_bad_option_is_one_sentence(folder: Path) -> None:
-    for words in (("--category", "nope"), ("--exclude", "nope*"), ("--exclude", "*")):
+    for words, said in (
+        (("--category", "nope"), "There are: c0, c1"),
+        (("--exclude", "nope*"), "There are: b, c, gpt-a"),
+        (("--exclude", "*"), "all 3 models are excluded"),
+        (("--exclude", "[bc]"), "only gpt-a is left"),
+    ):
         shown = call("eval", "toy", *words)
         assert shown.exit_code == 1
         assert shown.stderr.count("\n") == 1
+        assert said in shown.stderr
     assert call("eval", "toy", "--seed", "-1").exit_code == 2
     assert call("eval").exit_code == 2
 
@@ -128,19 +139,83 @@ def test_train_writes_into_the_home_and_says_so_in_json(folder: Path) -> None:
     assert sorted(policies) == ["auto", "cheap", "fast", "max"]
 
 
+@pytest.mark.parametrize("command", ["eval", "train"])
+def test_every_key_that_is_printed_is_documented(folder: Path, command: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
+    table = page.partition(f"| `{command} --json` | |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (.*?) \|", table, flags=re.MULTILINE)
+    documented = {key for row in rows for key in re.findall(r"`([\w.]+)`", row)}
+    printed = json.loads(call(command, "toy", "--json").stdout)
+    parts = {"auto": printed["auto"], "frontier": printed["frontier"][0]} if command == "eval" else {}
+    parts = parts or {"plans": printed["plans"][0]}
+    assert documented == {*printed, *(f"{name}.{key}" for name, part in parts.items() for key in part)}
+
+
 def test_the_same_seed_makes_the_same_bytes(folder: Path) -> None:
     for name in ("one", "two"):
         assert call("train", "toy", "--out", name).exit_code == 0
     assert (folder / "one").read_bytes() == (folder / "two").read_bytes()
 
 
-def test_an_artefact_that_cannot_be_written_leaves_nothing(folder: Path) -> None:
-    (folder / "file").write_text("")
-    shown = call("train", "toy", "--out", "file/learnt.npz")
-    assert shown.exit_code == 1
-    assert shown.stderr.splitlines()[-1].startswith("manyminds: ")
-    assert sorted(path.name for path in folder.iterdir()) == ["file", "toy"]
+def test_an_artefact_that_cannot_be_written_is_refused_before_learning(folder: Path) -> None:
+    (folder / "precious.csv").write_text("question,answer\n")
+    with zipfile.ZipFile(folder / "else.zip", "w") as packed:
+        packed.writestr("a.txt", "mine")
+    (folder / "broken").symlink_to("nowhere")
+    before = {path: path.lstat().st_mtime_ns for path in folder.iterdir()}
+    for out, said in (
+        ("precious.csv/learnt.npz", "cannot be written"),
+        ("precious.csv", "is no artefact"),
+        ("else.zip", "is no artefact"),
+        ("broken", "no regular file"),
+        (os.devnull, "no regular file"),
+    ):
+        shown = call("train", "toy", "--out", out)
+        assert (shown.exit_code, shown.stdout) == (1, "")
+        (line,) = shown.stderr.splitlines()  # and none about the encoder: nothing has begun
+        assert line.startswith(f"manyminds: {out} ")
+        assert said in line
+    assert {path: path.lstat().st_mtime_ns for path in folder.iterdir()} == before
     assert call("train", "toy", "--out", "toy").exit_code == 2
+
+
+def test_what_cannot_be_written_in_the_end_has_its_own_name(folder: Path) -> None:
+    name = "a" * 250  # a part of it, beside it, has a longer one
+    line = call("train", "toy", "--out", name).stderr.splitlines()[-1]
+    assert line == f"manyminds: Cannot read or write {name}: File name too long."
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_learning(folder: Path) -> None:
+    place = folder / "shut"
+    place.mkdir(mode=0o555)
+    if os.access(place, os.W_OK):  # an administrator may write everywhere but where the kernel says
+        place = Path("/proc/self")
+    if os.access(place, os.W_OK) or not place.exists():
+        pytest.skip("this user may write everywhere")
+    (line,) = call("train", "toy", "--out", str(place / "a" / "learnt.npz")).stderr.splitlines()
+    assert line.startswith(f"manyminds: {place}/a/learnt.npz cannot be written: {place} ")
+
+
+def test_what_was_learnt_before_is_replaced_even_where_it_is_damaged(folder: Path) -> None:
+    learnt = folder / "home" / "artefact.npz"
+    learnt.parent.mkdir()
+    learnt.write_text("damaged")
+    assert call("train", "toy").exit_code == 0
+    old = learnt.read_bytes()
+    assert artefact.is_artefact(learnt)
+    assert call("train", "toy", "--out", str(learnt), "--seed", "1").exit_code == 0
+    assert learnt.read_bytes() != old
+
+
+def test_a_policy_that_chooses_anew_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    choice = dict.fromkeys(("auto", "cheap", "fast", "max"), 0)
+    made = hand_made({"a": 0.8, "b": 0.7}, choice=choice, prices={"cheap": 0.5})
+    assert figures(made)["prices"] == {"cheap": 0.5}
+    show(made)
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line == "cheap chooses among all of these for each question anew; its row is its best for all."
+    show(hand_made({"a": 0.8, "b": 0.7}, choice=choice))
+    assert "anew" not in capsys.readouterr().out
 
 
 # --- questions of one's own ------------------------------------------------------------------------
@@ -208,6 +283,35 @@ def test_who_is_left_out_is_not_asked(own: Path) -> None:
     assert (result["models"], result["exclude"], result["category"]) == (2, ["gpt-*"], "c1")
 
 
+def test_who_is_left_out_stays_in_the_set(own: Path) -> None:
+    whole = json.loads(call("eval", "q.csv", "--json").stdout)
+    answers = (own / "q.manyminds" / "answers.parquet").read_bytes()
+    part = call("eval", "q.csv", "--json", "--exclude", "gpt-*", "--category", "c1")
+    assert "0 answers came; 120 were here." in part.stderr
+    assert "missing" not in part.stderr
+    found = json.loads(part.stdout)
+    assert (found["models"], found["n_test"], found["exclude"]) == (2, 30, ["gpt-*"])
+    assert (own / "q.manyminds" / "answers.parquet").read_bytes() == answers
+    assert json.loads(call("train", "q.manyminds", "--json").stdout)["experts"] == ["b", "c", "gpt-a"]
+    again = json.loads(call("eval", "q.manyminds", "--json").stdout)
+    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_a_damaged_artefact_keeps_nobody_from_asking(own: Path) -> None:
+    (own / "home").mkdir()
+    (own / "home" / "artefact.npz").write_text("damaged")
+    shown = call("eval", "q.csv", "--json")
+    assert shown.exit_code == 0, shown.output
+
+
+def test_the_answers_to_a_file_are_in_its_folder(own: Path) -> None:
+    assert call("eval", "q.csv").exit_code == 0
+    shown = call("train", "q.csv")
+    assert shown.stderr == (
+        "manyminds: q.csv has questions alone; the answers are in a folder: use q.manyminds.\n"
+    )
+
+
 def test_what_is_missing_is_told_with_its_reason(own: Path) -> None:
     rows = [{**row(i), "id": f"q{i + 9}", "question": f"Other {i}"} for i in range(111, 114)]
     (own / "q.csv").write_bytes(written([row(i) for i in range(120)] + rows))
@@ -250,8 +354,8 @@ def test_what_cannot_be_asked_is_one_sentence_and_asks_nobody(own: Path) -> None
 def test_ctrl_c_keeps_what_was_answered(own: Path) -> None:
     with (own / "manyminds.toml").open("a") as file:  # never answers: it listens to nobody
         file.write('[[expert]]\nname = "deaf"\nurl = "http://127.0.0.1:1/v1"\n')
-    command = [sys.executable, "-m", "manyminds", "eval", "q.csv"]
-    with subprocess.Popen(command, cwd=own, stderr=subprocess.PIPE, text=True) as run:
+    words = [sys.executable, "-m", "manyminds", "eval", "q.csv"]
+    with subprocess.Popen(words, cwd=own, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr is not None
         assert run.stderr.readline().startswith("Asking ")
         journal = own / "q.manyminds" / "journal.jsonl"
@@ -263,5 +367,9 @@ def test_ctrl_c_keeps_what_was_answered(own: Path) -> None:
             "Stopped. What was answered is kept in q.manyminds: the same command goes on.\n"
         )
     assert run.returncode == 130
+    for command in ("train", "eval"):
+        assert call(command, "q.manyminds").stderr == (
+            "manyminds: q.manyminds is not finished: run `manyminds eval q.csv` to its end first.\n"
+        )
     configure(own, {name: name for name in THREE})
     assert "0 answers came; 360 were here." in call("eval", "q.csv").stderr

@@ -31,6 +31,13 @@ def test_the_pictures_lie_beside_the_result(folder: Path) -> None:
     assert b"<svg" in (folder / "bfcl_v1.2.svg").read_bytes()
 
 
+def test_the_picture_says_which_part_of_the_set_it_shows(folder: Path) -> None:
+    part = {"category": "law", "exclude": ["gpt-4*", "o1*"]}
+    (folder / "part.json").write_text(json.dumps(document() | part))
+    assert frontier("part.json").exit_code == 0
+    assert b"made up, category law, without gpt-4*, o1*: 4 models" in (folder / "part.svg").read_bytes()
+
+
 @pytest.mark.parametrize("out", ["picture", "picture.png", "picture.svg"])
 def test_the_pictures_have_the_name_that_is_wanted(folder: Path, out: str) -> None:
     shown = frontier("bfcl_v1.2.json", "--out", out, "--json")

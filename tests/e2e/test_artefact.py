@@ -157,8 +157,12 @@ def home(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("learnt")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("learnt")
+
+
+@pytest.fixture(scope="module")
+def node(folder: Path) -> Iterator[Served]:
     recorded(folder)
     save(learnt(["a", "c"], ["b"], threshold=0.9), home(folder) / "artefact.npz")
     with served(folder, "--tier", "none") as running:
@@ -191,6 +195,13 @@ def test_a_node_uses_what_lies_in_its_home(node: Served) -> None:
     assert report["saved_usd"] == pytest.approx(COST["b"] - COST["a"] - COST["c"])
 
 
+def test_a_node_says_what_was_learnt_and_of_whom(node: Served, folder: Path) -> None:
+    said = [line for line in (folder / "serve.log").read_text().splitlines() if "learnt from" in line]
+    assert len(said) == 1
+    assert f"{home(folder)}/artefact.npz: learnt from " in said[0]
+    assert said[0].endswith("knows 3 of 3 experts.")
+
+
 def test_a_node_asks_on_where_the_first_differ(node: Served) -> None:
     text, report = post(node, QUESTIONS["open"][0], topic="law")
     assert text == "D"
@@ -210,4 +221,4 @@ def test_a_damaged_artefact_stops_the_start_in_one_line(tmp_path: Path, content:
     (line,) = ended.stderr.splitlines()
     assert line.startswith("manyminds: ")
     assert "artefact.npz" in line
-    assert "manyminds train" in line
+    assert "`manyminds train DIR`" in line

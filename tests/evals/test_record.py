@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,12 +15,14 @@ from hypothesis import strategies as st
 from manyminds.errors import DataError, RefusedError, UnavailableError
 from manyminds.evals.questions import Graded, parse
 from manyminds.evals.record import Harvest, record
+from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.experts.scripted import Replies, Script, Scripted
 from manyminds.fanout import Patience
-from manyminds.types import Query, Sampling, Usage
+from manyminds.types import Card, Expert, Query, Sampling, Usage
 from tests.clock import run
 from tests.evals.test_questions import TEXT, written
+from tests.experts.upstream import plain, upstream
 from tests.network import scripted
 
 SPLITS = ("calibration", "validation", "test")
@@ -197,6 +201,39 @@ def test_an_expert_that_fails_now_and_then_rests_and_goes_on(tmp_path: Path) -> 
     assert correct(tmp_path) == {"a": [None, True] * 3}
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "402 Payment", "404 Not Found"])
+def test_what_only_its_owner_can_mend_is_not_tried_again(tmp_path: Path, status: str) -> None:
+    async def body() -> tuple[Harvest, int]:
+        reply = plain(b'{"error": {"message": "no"}}', status)
+        async with upstream([reply]) as server, aiohttp.ClientSession() as session:
+            far = OpenAI(Card("far", "openai", source="far"), server.url, session)
+            experts: dict[str, Expert] = {"far": far, "good": saying(doubled, "good")}
+            harvest = await record(SUMS, experts, tmp_path, at_once=1)
+            return harvest, len(server.bodies)
+
+    harvest, calls = asyncio.run(body())
+    assert calls == 1
+    assert harvest.missing == {"far": 6}
+    assert status[:3] in harvest.reasons["far"]
+    assert correct(tmp_path) == {"good": [True] * 6}
+
+
+def test_who_is_left_out_and_another_category_stay_in_the_set(tmp_path: Path) -> None:
+    one, two = saying(doubled, "one"), saying(doubled, "two")
+    questions = [
+        replace(graded, question=replace(graded.question, category=f"c{i % 2}"))
+        for i, graded in enumerate(SUMS)
+    ]
+    part = recording(tmp_path, one, two, questions=questions, leave=["two"], category="c0")
+    assert (part.answered, part.kept, part.missing, one.asked, two.asked) == (3, 0, {}, 3, 0)
+    assert len(open_set(tmp_path).questions()) == 6
+    assert recording(tmp_path, one, two, questions=questions).answered == 9
+    seen = Seen()
+    part = recording(tmp_path, one, two, questions=questions, leave=["one"], category="c1", progress=seen)
+    assert (part.answered, part.kept, part.missing, seen.started) == (0, 3, {}, {"two": (3, 3)})
+    assert correct(tmp_path) == {"one": [True] * 6, "two": [True] * 6}
+
+
 def test_slow_and_broken_answers_are_failures(tmp_path: Path) -> None:
     patience = Patience(first_token_s=5.0, idle_s=2.0, deadline_s=20.0)
     harvest = recording(
@@ -366,6 +403,17 @@ def test_a_set_from_elsewhere_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not recorded here"):
         recording(tmp_path, expert)
     assert expert.asked == 0
+
+
+def test_the_documented_columns_are_those_that_are_written(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    recording(tmp_path, saying(doubled))
+    page = (Path(__file__).parents[2] / "docs" / "learning.md").read_text(encoding="utf-8")
+    for name in ("questions", "answers", "models"):
+        table = page.partition(f"| `{name}` | type | meaning |")[2].partition("\n\n")[0]
+        documented = re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)
+        assert documented == pq.read_schema(tmp_path / f"{name}.parquet").names
 
 
 def test_the_folder_holds_nothing_else(tmp_path: Path) -> None:

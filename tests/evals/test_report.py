@@ -17,8 +17,9 @@ from manyminds.evals.report import Progress, evaluate, narrow
 from manyminds.experts.recorded import open_set
 from manyminds.learn.examples import Examples
 from manyminds.learn.train import train
+from tests import data
 from tests.evals.test_replay import made_up
-from tests.experts.test_recorded import DATA, answer, model, question, write_set
+from tests.experts.test_recorded import answer, model, question, write_set
 
 THREE = {"a": 0.6, "b": 0.8, "c": 0.7}
 POLICIES = ("max", "cheap", "auto", "fast")
@@ -169,7 +170,7 @@ def test_separate_tasks_are_told_apart(tmp_path: Path) -> None:
         ("nope", (), "no category 'nope'. There are: c0, c1"),
         (None, ("a", "gpt*"), "no model matches 'gpt\\*'. There are: a, b, c"),
         (None, ("a", "b"), "only c is left"),
-        (None, ("*",), "no question of split calibration"),
+        (None, ("*",), "all 3 models are excluded"),
     ],
 )
 def test_a_bad_choice_is_explained(
@@ -199,9 +200,8 @@ def test_splits_that_compare_differently_are_an_error(tmp_path: Path) -> None:
         evaluate(recorded, "toy")
 
 
-@pytest.mark.skipif(not (DATA / "math_l5").is_dir(), reason="needs the recorded answers in ../shared/data")
 def test_real_models_on_competition_mathematics() -> None:
-    result = evaluate(open_set(DATA / "math_l5"), "math_l5")
+    result = evaluate(open_set(data.recorded("math_l5")), "math_l5")
     assert (result["n_calibration"], result["n_validation"], result["n_test"]) == (276, 69, 376)
     assert result["best_single"]["model"] == "o1-mini-2024-09-12"
     assert result["best_single"]["accuracy"] == pytest.approx(0.8803, abs=5e-5)

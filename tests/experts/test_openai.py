@@ -12,7 +12,15 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, SlowError, UnavailableError
+from manyminds.errors import (
+    CutError,
+    ExpertError,
+    GarbageError,
+    RefusedError,
+    RejectedError,
+    SlowError,
+    UnavailableError,
+)
 from manyminds.experts.openai import OpenAI, trace
 from manyminds.types import Card, Chunk, Message, Query, Usage
 from manyminds.wire import parse_request
@@ -209,16 +217,16 @@ FAULTS: dict[str, tuple[Reply, type[ExpertError], str]] = {
         CutError,
         "broke off",
     ),
-    "a redirect": ([plain(b"", "307 Moved", headers="location: /v1/elsewhere\r\n")], UnavailableError, "307"),
+    "a redirect": ([plain(b"", "307 Moved", headers="location: /v1/elsewhere\r\n")], RejectedError, "307"),
     "bad request": ([plain(ERROR, "400 Bad Request")], RefusedError, "400: no room"),
     "too large": ([plain(ERROR, "413 Too Large")], RefusedError, "413: no room"),
     "not this type": ([plain(ERROR, "415 Unsupported")], RefusedError, "415: no room"),
     "not processable": ([plain(ERROR, "422 Unprocessable")], RefusedError, "422: no room"),
-    "wrong key": ([plain(ERROR, "401 Unauthorized")], UnavailableError, "401, which this node's owner must"),
-    "no right": ([plain(ERROR, "403 Forbidden")], UnavailableError, "owner must mend: no room"),
-    "not found": ([plain(b"no page", "404 Not Found", "text/plain")], UnavailableError, "mend: no page"),
-    "not allowed": ([plain(ERROR, "405 Not Allowed")], UnavailableError, "405, which this node's owner must"),
-    "no money": ([plain(ERROR, "402 Payment")], UnavailableError, "402, which this node's owner must"),
+    "wrong key": ([plain(ERROR, "401 Unauthorized")], RejectedError, "401, which this node's owner must"),
+    "no right": ([plain(ERROR, "403 Forbidden")], RejectedError, "owner must mend: no room"),
+    "not found": ([plain(b"no page", "404 Not Found", "text/plain")], RejectedError, "mend: no page"),
+    "not allowed": ([plain(ERROR, "405 Not Allowed")], RejectedError, "405, which this node's owner must"),
+    "no money": ([plain(ERROR, "402 Payment")], RejectedError, "402, which this node's owner must"),
     "too late": ([plain(ERROR, "408 Timeout")], UnavailableError, "408: no room"),
     "too many requests": ([plain(ERROR, "429 Too Many")], UnavailableError, "429: no room"),
     "a crash": ([plain(ERROR, "500 Oops")], UnavailableError, "500: no room"),

@@ -8,9 +8,9 @@ from manyminds.errors import DataError, RefusedError
 from manyminds.experts.recorded import Question, Recorded, open_set
 from manyminds.types import Card, Chunk, Message, Query, Usage
 from tests.clock import run
+from tests.data import recorded
 
 Row = Mapping[str, Any]
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def question(question_id: str, **columns: Any) -> Row:
@@ -238,9 +238,6 @@ def test_an_empty_set_is_a_set(tmp_path: Path) -> None:
 # --- real sets -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no recorded sets in {DATA.parent.name}/{DATA.name} beside the repository"
-)
 @pytest.mark.parametrize(
     ("name", "models", "splits"),
     [
@@ -253,7 +250,7 @@ def test_an_empty_set_is_a_set(tmp_path: Path) -> None:
     ],
 )
 def test_real_sets_are_read(name: str, models: int, splits: tuple[int, int, int]) -> None:
-    opened = open_set(DATA / name)
+    opened = open_set(recorded(name))
     assert len(opened.models) == models
     calibration, validation, test = (opened.questions(s) for s in ("calibration", "validation", "test"))
     assert (len(calibration), len(validation), len(test)) == splits

@@ -28,8 +28,14 @@ class Check:
 def run(config: Config, environ: Mapping[str, str], *, verify: bool) -> list[Check]:
     """All checks, in the order of starting. Reads every model file when `verify` is set."""
     yes = [Check("python", True, f"{platform.python_version()} on {platform.machine()}")]
-    checks = [*yes, _home(config), *_models(config, verify), _memory(config), _ledger(config), _port(config)]
-    return [*checks, *_keys(config, environ), *asyncio.run(_upstreams(config))]
+    checks = [*yes, _home(config), *_models(config, verify), _memory(config), _artefact(config)]
+    return [
+        *checks,
+        _ledger(config),
+        _port(config),
+        *_keys(config, environ),
+        *asyncio.run(_upstreams(config)),
+    ]
 
 
 def _home(config: Config) -> Check:
@@ -71,6 +77,23 @@ def _memory(config: Config) -> Check:
     if needed > limit:
         found += ": the largest are left out; raise local.max_memory_gb or lower local.context_tokens"
     return Check("memory", needed <= limit, found)
+
+
+def _artefact(config: Config) -> Check:
+    """What was learnt, and of how many of the experts: local models that are here, and configured ones."""
+    from manyminds.artefact import load
+    from manyminds.node import ARTEFACT, knowledge, local_models
+
+    path = config.home / ARTEFACT
+    if not path.exists():
+        return Check("artefact", True, "none: nothing has been learnt yet")
+    try:
+        artefact = load(path)
+    except ManymindsError as error:
+        return Check("artefact", False, error.message)
+    experts = {m.card.name for m in local_models(config)} | {entry.name for entry in config.experts}
+    _, said = knowledge(artefact, experts)
+    return Check("artefact", True, f"{path}, {said}")
 
 
 def _ledger(config: Config) -> Check:

@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = ["bars", "encoder", "eval_", "open_folder", "selection"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_SET = ".manyminds"  # in place of .csv: the folder of the answers
 _NAMES = {
     "first_parsed": "first parsed",
     "best_per_category": "best per category",
@@ -86,14 +88,17 @@ def eval_(
 
     FILE.csv holds questions of your own: columns question and answer, and if you like id, category,
     split, and options in A, B, C and so on, or as a JSON list in choices. Every expert that is running
-    is asked each of them once, which costs what it costs; Ctrl-C keeps what was answered.
+    is asked each of them once, which costs what it costs; Ctrl-C keeps what was answered. Who is
+    excluded, and another category, is not asked; earlier answers stay in the set.
     """
     asked = _is_csv(target)
     if into and not asked:
         raise click.UsageError("--into goes with FILE.csv: a set stays where it is.")
     folder = _record(file, Path(target), into, category, exclude) if asked else target
     recorded, name = open_folder(folder)
-    left_out, exclude = exclude, () if asked else exclude  # those were not asked
+    left_out = exclude
+    if asked:  # who never answered is not in the set
+        exclude = tuple(p for p in exclude if any(fnmatchcase(model, p) for model in recorded.models))
     from manyminds.evals.report import evaluate, narrow
 
     embed = encoder(file, narrow(recorded, name, category, exclude).questions)
@@ -114,7 +119,14 @@ def open_folder(folder: str) -> "tuple[RecordedSet, str]":
     from manyminds.experts.recorded import open_set
 
     path = Path(folder)
+    if not path.exists():
+        raise DataError(
+            f"{folder} does not exist: give the folder of a set, or to `manyminds eval` a .csv of questions."
+        )
     if _is_csv(folder):
+        answers = path.with_suffix(_SET)
+        if answers.is_dir():
+            raise DataError(f"{folder} has questions alone; the answers are in a folder: use {answers}.")
         raise DataError(
             f"{folder} has no answers yet: `manyminds eval {folder}` asks for them and keeps them."
         )
@@ -122,7 +134,21 @@ def open_folder(folder: str) -> "tuple[RecordedSet, str]":
         raise DataError(
             f"{folder} is no folder: a set is one, with questions, answers and models in Parquet."
         )
+    _check_finished(path)
     return open_set(path), path.resolve().name
+
+
+def _check_finished(folder: Path) -> None:
+    """Raises: DataError where the first recording into this folder was stopped before its tables."""
+    from manyminds.errors import DataError
+    from manyminds.evals.datasets.schema import FILES
+    from manyminds.evals.record import JOURNAL
+
+    if not (folder / JOURNAL).exists() or all((folder / name).exists() for name in FILES):
+        return
+    beside = [folder.with_suffix(end) for end in (".csv", ".tsv")]
+    command = next((str(file) for file in beside if file.is_file()), f"FILE.csv --into {folder}")
+    raise DataError(f"{folder} is not finished: run `manyminds eval {command}` to its end first.")
 
 
 def encoder(file: str | None, questions: "Sequence[Question]") -> "Embed | None":
@@ -163,37 +189,41 @@ def _record(
     from manyminds.evals.questions import read as read_questions
 
     questions = read_questions(path)
+    asked = [graded for graded in questions if category in (None, graded.question.category)]
     if category is not None:
-        found = sorted({graded.question.category for graded in questions})
-        questions = [graded for graded in questions if graded.question.category == category]
-        if not questions:
+        if not asked:
+            found = sorted({graded.question.category for graded in questions})
             raise DataError(f"{path}: no category is {category!r:.80}. There are: {', '.join(found)[:400]}.")
-        need_enough(questions, f"category {category} of {path}")
+        need_enough(asked, f"category {category} of {path}")
     if find_spec("scipy") is None:  # before anything is paid for
         raise DataError("Training needs scipy: pip install 'manyminds[train]'.")
-    folder = Path(into) if into else path.with_suffix(".manyminds")
+    folder = Path(into) if into else path.with_suffix(_SET)
     config = read(file, {})
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     bring_missing(config)
     try:
-        harvest = asyncio.run(_ask(config, questions, folder, exclude))
+        harvest = asyncio.run(_ask(config, questions, folder, category, exclude, len(asked)))
     except KeyboardInterrupt:
         click.echo(f"Stopped. What was answered is kept in {folder}: the same command goes on.", err=True)
         raise
-    _tell(harvest, len(questions))
+    _tell(harvest, len(asked))
     return str(folder)
 
 
 async def _ask(
-    config: "Config", questions: "Sequence[Graded]", folder: Path, exclude: Sequence[str]
+    config: "Config",
+    questions: "Sequence[Graded]",
+    folder: Path,
+    category: str | None,
+    exclude: Sequence[str],
+    count: int,
 ) -> "Harvest":
-    from fnmatch import fnmatchcase
-
+    """`count` is that of the questions of this category."""
     from manyminds.errors import DataError
     from manyminds.evals.record import record
     from manyminds.node import Node
 
-    async with Node(config, os.environ) as node:
+    async with Node(config, os.environ, learnt=False) as node:
         for pattern in exclude:
             if not any(fnmatchcase(name, pattern) for name in node.experts):
                 raise DataError(f"No expert matches {pattern!r:.80}: see `manyminds experts list`.")
@@ -201,14 +231,16 @@ async def _ask(
         names = [n for n in node.running if not any(fnmatchcase(n, pattern) for pattern in exclude)]
         if len(names) < 2:
             found = f"Only {names[0]} can be asked" if names else "No expert can be asked"
+            fewer = "exclude fewer, " if exclude else ""
             raise DataError(
-                f"{found}, and a network takes two: add an [[expert]] to manyminds.toml, or pull models with"
-                " `manyminds pull`."
+                f"{found}, and a network takes two: {fewer}add an [[expert]] to manyminds.toml, or pull"
+                " models with `manyminds pull`."
             )
-        click.echo(f"Asking {', '.join(names)}: {len(questions):,} questions each, into {folder}", err=True)
+        click.echo(f"Asking {', '.join(names)}: {count:,} questions each, into {folder}", err=True)
+        leave = node.experts.keys() - set(names)
         with _counters() as progress:
             return await record(
-                questions, {name: node.experts[name] for name in names}, folder, progress=progress
+                questions, node.experts, folder, leave=leave, category=category, progress=progress
             )
 
 
@@ -289,6 +321,8 @@ def _show(result: Mapping[str, Any]) -> None:
 
     best = result["best_single"]
     part = f", category {result['category']}" if result["category"] else ""
+    if result["exclude"]:
+        part += f", without {', '.join(result['exclude'])}"
     learnt = result["n_calibration"] + result["n_validation"]
     title = (
         f"{result['set']}{part}: {result['models']} models, {result['n_test']:,} test questions, "

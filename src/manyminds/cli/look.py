@@ -35,7 +35,7 @@ def list_experts(file: str | None, as_json: bool) -> None:
     settings = read(file, {})
 
     async def cards() -> list[Card]:
-        async with Node(settings, os.environ) as node:
+        async with Node(settings, os.environ, learnt=False) as node:
             return node.cards
 
     found = asyncio.run(cards())

@@ -1,5 +1,6 @@
 """`manyminds train`: writes what a network learns from a recorded set as one file, which `serve` uses."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,11 +8,12 @@ import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder, selection
 from manyminds.cli.settings import as_json, print_json, read
+from manyminds.errors import ConfigError
 
 if TYPE_CHECKING:
     from manyminds.artefact import Artefact
 
-__all__ = ["train"]
+__all__ = ["figures", "show", "train"]
 
 
 @click.command()
@@ -40,21 +42,45 @@ def train(
     recorded, name = open_folder(folder)
     from manyminds.artefact import save
     from manyminds.evals.report import learn, narrow
+    from manyminds.node import ARTEFACT
 
-    path = Path(out).absolute() if out else read(file, {}).home / "artefact.npz"
+    path = read(file, {}).home / ARTEFACT if out is None else Path(out)
+    _check_place(path, ours=out is None)
     chosen = narrow(recorded, name, category, exclude)
     embed = encoder(file, chosen.questions)
     with bars() as progress:
         learnt = learn(chosen, seed, embed, progress)
-    save(learnt.artefact, path)
+    try:
+        save(learnt.artefact, path)
+    except OSError as error:  # of a part beside it, whose name says nothing to anybody
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if as_json:
-        print_json({"path": str(path), "about": dict(learnt.artefact.about), **_figures(learnt.artefact)})
+        found = {"path": str(path.absolute()), "about": dict(learnt.artefact.about)}
+        print_json(found | figures(learnt.artefact))
         return
-    click.echo(path)
-    _show(learnt.artefact)
+    click.echo(path.absolute())
+    show(learnt.artefact)
 
 
-def _figures(artefact: "Artefact") -> dict[str, object]:
+def _check_place(path: Path, *, ours: bool) -> None:
+    """Before minutes are spent. Raises: ConfigError where it cannot be written, or is somebody's own file.
+
+    `ours` says that nothing else can be there: it may be replaced even where it is damaged.
+    """
+    from manyminds.artefact import is_artefact
+
+    if os.path.lexists(path):
+        if not path.is_file():
+            raise ConfigError(f"{path} is no regular file: write to another, with --out.")
+        if not ours and not is_artefact(path):
+            raise ConfigError(f"{path} is there, and is no artefact: remove it, or give --out another name.")
+    folder = next(above for above in path.absolute().parents if os.path.lexists(above))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path} cannot be written: {folder} is no folder to write to; see --out.")
+
+
+def figures(artefact: "Artefact") -> dict[str, object]:
+    """For `--json`: the experts, the plans and who takes them."""
     plans = [
         {
             "stages": plan.stages,
@@ -65,10 +91,15 @@ def _figures(artefact: "Artefact") -> dict[str, object]:
         }
         for at, plan in enumerate(artefact.plans)
     ]
-    return {"experts": artefact.skills.experts, "best_single": artefact.best_single, "plans": plans}
+    return {
+        "experts": artefact.skills.experts,
+        "best_single": artefact.best_single,
+        "plans": plans,
+        "prices": dict(artefact.prices),
+    }
 
 
-def _show(artefact: "Artefact") -> None:
+def show(artefact: "Artefact") -> None:
     """Experts, then the plans: what each is for, and what came of it where it was not fitted."""
     from rich.console import Console
     from rich.table import Table
@@ -86,3 +117,7 @@ def _show(artefact: "Artefact") -> None:
         stages = "; then ".join(", ".join(stage) for stage in plan.stages)
         table.add_row(policies, f"{100 * plan.accuracy:.2f}%", f"{1e3 * plan.cost_usd:.4g}", stages)
     Console(markup=False, highlight=False).print(table)
+    for policy in sorted(artefact.prices):
+        click.echo(
+            f"{policy} chooses among all of these for each question anew; its row is its best for all."
+        )

@@ -94,6 +94,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     auto: Point | None
     fast: Point | None
     frontier: tuple[Entry, ...]
+    category: str | None = None
+    exclude: tuple[str, ...] = ()
 
     @property
     def singles(self) -> list[Entry]:
@@ -269,8 +271,10 @@ def figure(result: Result) -> "Figure":
         _draw_marks(axes, marks, scale)
         unnamed = _draw_labels(axes, marks, scale, path)
         rest = f"; {unnamed} without a label, for want of room" if unnamed else ""
-        title = f"{_shown(result.set)}: {result.models} models, {result.n_test:,} test questions{rest}"
-        drawn.text(0.7 / width, 1 - 0.3 / height, title, size=11, weight="bold", color=_INK)
+        title = f"{_what(result)}: {result.models} models, {result.n_test:,} test questions{rest}"
+        heading = drawn.text(0.7 / width, 1 - 0.3 / height, title, size=11, weight="bold", color=_INK)
+        room = (width - 0.9) * _DPI / heading.get_window_extent().width
+        heading.set_fontsize(11 * min(1.0, room))
         corner = (0.6 / width, 1 - 0.38 / height)
         look: dict[str, Any] = {"frameon": False, "fontsize": 7.5, "columnspacing": 1.2, "handletextpad": 0.3}
         drawn.legend(loc="upper left", bbox_to_anchor=corner, ncols=6, labelcolor=_INK, **look)
@@ -388,6 +392,13 @@ def _shown(name: str) -> str:
     """A name as one short line: it comes from a file that anybody may have written."""
     name = "".join(letter if letter.isprintable() else " " for letter in name)
     return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+
+
+def _what(result: Result) -> str:
+    """The set, and the part of it that was evaluated."""
+    part = f", category {_shown(result.category)}" if result.category else ""
+    without = f", without {_shown(', '.join(result.exclude))}" if result.exclude else ""
+    return f"{_shown(result.set)}{part}{without}"
 
 
 def _draw_axes(axes: "Axes", scale: _Scale) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import msgspec
 
 from manyminds.catalog.lock import locked
-from manyminds.errors import DataError, ExpertError, RefusedError
+from manyminds.errors import DataError, ExpertError, RefusedError, RejectedError
 from manyminds.evals.datasets.schema import (
     FILES,
     AnswerRow,
@@ -32,16 +32,18 @@ from manyminds.evals.datasets.schema import (
 )
 from manyminds.evals.questions import Graded
 from manyminds.fanout import Fanout, Patience
-from manyminds.types import Answer, Call, Card, Expert, Limits, Message, Query, Route, Sampling
+from manyminds.router.policy import rates
+from manyminds.types import Answer, Call, Card, Expert, Limits, Message, Method, Query, Route, Sampling
 
-__all__ = ["Harvest", "Progress", "record"]
+__all__ = ["JOURNAL", "Harvest", "Progress", "record"]
 
-_JOURNAL: Final = "journal.jsonl"
+JOURNAL: Final = "journal.jsonl"
+"""In the folder: every answer that ever came."""
+
 _SYNCED: Final = 32  # answers that a failure of power may lose; an end of the process loses none
 _AT_ONCE: Final = 4  # calls to a remote expert; a local one has one slot
 _GIVE_UP: Final = 8  # failures in a row after which an expert is left alone until the next run
 _REST_S: Final = 30.0  # at most, between two failures: upstreams limit rates, and come back
-_RATED_CHARS: Final = 320  # of all options together, as in the router's policy
 _RAW_CHARS: Final = 8_000  # of an answer in the tables, from its end
 _MOST: Final = 1e12  # what an expert says of its usage is untrusted
 _PATIENCE: Final = Patience(first_token_s=120.0, idle_s=60.0, deadline_s=600.0)
@@ -65,7 +67,7 @@ class Harvest:
     """What a run brought.
 
     Attributes:
-        answered: calls of this run; kept: answers of earlier ones.
+        answered: calls of this run; kept: answers of earlier ones to what this run would have asked.
         missing: answers that an expert still lacks, if any; the next run asks for them again.
         reasons: how the last failed call of this run failed, by expert.
         open_ended: questions graded by exact match, for which a right answer in a whole sentence is wrong.
@@ -83,6 +85,8 @@ async def record(
     experts: Mapping[str, Expert],
     folder: Path,
     *,
+    leave: Collection[str] = (),
+    category: str | None = None,
     sampling: Sampling = _SAMPLING,
     patience: Patience = _PATIENCE,
     at_once: int = _AT_ONCE,
@@ -90,14 +94,18 @@ async def record(
 ) -> Harvest:
     """Asks every expert every question once, and writes the folder in the schema of recorded sets.
 
+    Who is left out, and what is of another category, is not asked; what was said earlier stays in the set.
+
     Cancelled or killed, it loses the calls under way, nothing else: the next run asks only what is missing.
     A call that fails is not a wrong answer; it is missing. An expert that fails rests longer and longer, and
-    after several failures in a row is left alone for this run.
+    after several failures in a row, or one that will not pass by itself, is left alone for this run.
 
     Args:
         questions: with ids that differ.
         experts: by the name that they get in the set.
         folder: made if it is not there; its last part names the set.
+        leave: experts that are not asked.
+        category: that of the questions that are asked, if not all.
         sampling: how experts generate. Options are rated instead where live traffic would rate them.
         patience: how long to wait for one call.
         at_once: calls to a remote expert at a time.
@@ -109,9 +117,10 @@ async def record(
         OSError: The disk failed.
     """
     need_pyarrow()
-    if not questions or not experts:
+    asked = [graded for graded in questions if category in (None, graded.question.category)]
+    if not asked or not experts.keys() - set(leave):
         raise DataError("There is no question, or no expert to ask: see `manyminds experts list`.")
-    if not (folder / _JOURNAL).exists() and any((folder / name).exists() for name in FILES):
+    if not (folder / JOURNAL).exists() and any((folder / name).exists() for name in FILES):
         raise DataError(f"{folder} holds a set that was not recorded here: choose another folder.")
 
     def busy() -> None:
@@ -120,24 +129,26 @@ async def record(
         )
 
     async with locked(folder / ".lock", busy):
-        plans = [_Plan(name, experts[name], questions, sampling) for name in sorted(experts)]
-        with _Journal(folder / _JOURNAL) as journal:
+        every = [_Plan(name, experts[name], questions, sampling) for name in sorted(experts)]
+        plans = [plan for plan in every if plan.name not in leave]
+        with _Journal(folder / JOURNAL) as journal:
             said = {(entry.expert, entry.call) for entry in journal.entries()}
             for plan in plans:
-                plan.skip({call for expert, call in said if expert == plan.name})
+                plan.wait_for(asked, {call for expert, call in said if expert == plan.name})
                 if progress is not None:
-                    progress.start(plan.name, len(questions), len(questions) - len(plan.waiting))
-            kept = sum(len(questions) - len(plan.waiting) for plan in plans)
+                    progress.start(plan.name, len(asked), len(asked) - len(plan.waiting))
+            kept = sum(len(asked) - len(plan.waiting) for plan in plans)
             await _ask_all(plans, journal, patience, at_once, progress)
-            rows = _rows(plans, journal)
-        _build(questions, plans, rows, folder)
-    told = Counter(row.model for row in rows)
+            rows = _rows(every, journal)
+        _build(questions, every, rows, folder)
+    ids = {graded.question.question_id for graded in asked}
+    told = Counter(row.model for row in rows if row.question_id in ids)
     return Harvest(
         answered=sum(plan.answered for plan in plans),
         kept=kept,
-        missing={p.name: len(questions) - told[p.name] for p in plans if told[p.name] < len(questions)},
+        missing={p.name: len(asked) - told[p.name] for p in plans if told[p.name] < len(asked)},
         reasons={p.name: p.failure.message for p in plans if p.failure},
-        open_ended=sum(graded.open_ended for graded in questions),
+        open_ended=sum(graded.open_ended for graded in asked),
     )
 
 
@@ -154,21 +165,21 @@ class _Plan:
         self.calls: dict[str, list[Graded]] = {}
         for graded in questions:
             self.calls.setdefault(self._call(graded), []).append(graded)
-        self.waiting = [(call, graded) for call, asked in self.calls.items() for graded in asked]
+        self.waiting: list[tuple[str, Graded]] = []
         self.answered = 0
         self.failures = 0  # in a row
         self.failure: ExpertError | None = None
 
-    def skip(self, said: set[str]) -> None:
-        """Leaves out what was answered before."""
-        self.waiting = [(call, graded) for call, graded in self.waiting if call not in said]
+    def wait_for(self, asked: Sequence[Graded], said: set[str]) -> None:
+        """These questions wait, but for calls that were answered before."""
+        calls = ((self._call(graded), graded) for graded in asked)
+        self.waiting = [(call, graded) for call, graded in calls if call not in said]
 
     def route(self, graded: Graded) -> Route:
         """This expert alone. Options are rated where live votes rate them: tiny models follow letters."""
-        card, task = self.expert.card, graded.task
-        rated = task.kind == "option" and "score" in card.offers
-        short = sum(map(len, task.options)) <= _RATED_CHARS
-        call = Call(self.name, card.source, 1.0, method="score" if rated and short else "generate")
+        card = self.expert.card
+        method: Method = "score" if rates(card, graded.task) else "generate"
+        call = Call(self.name, card.source, 1.0, method=method)
         return Route("record", "pass", (call,))
 
     def query(self, graded: Graded) -> Query:
@@ -209,7 +220,10 @@ async def _ask_all(
                 plan.failures = 0
             else:
                 plan.failure = answer.error
-                plan.failures += not isinstance(answer.error, RefusedError)  # this question, not all
+                if isinstance(answer.error, RejectedError):
+                    plan.failures = _GIVE_UP
+                elif not isinstance(answer.error, RefusedError):  # which is of this question, not of all
+                    plan.failures += 1
             if progress is not None:
                 progress.advance(plan.name)
             if 0 < plan.failures < _GIVE_UP:

@@ -101,6 +101,8 @@ def narrow(recorded: RecordedSet, name: str, category: str | None, exclude: Sequ
             raise DataError(
                 f"{name}: no model matches {pattern!r:.80}. There are: {_listed(recorded.models)}."
             )
+    if exclude and not recorded.experts(exclude):
+        raise DataError(f"{name}: all {len(recorded.models)} models are excluded: exclude fewer.")
     categories = sorted({question.category for question in questions})
     if category is not None and category not in categories:
         raise DataError(f"{name}: there is no category {category!r:.80}. There are: {_listed(categories)}.")

@@ -12,7 +12,15 @@ from typing import Any
 
 import aiohttp
 
-from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, SlowError, UnavailableError
+from manyminds.errors import (
+    CutError,
+    ExpertError,
+    GarbageError,
+    RefusedError,
+    RejectedError,
+    SlowError,
+    UnavailableError,
+)
 from manyminds.types import Card, Chunk, Query, Usage
 from manyminds.wire import Events, error_text, parse_chunk, request_body
 
@@ -143,9 +151,11 @@ class OpenAI:
             raise GarbageError(f"{name} was asked for a stream and sent {kind}: {said}")
         if status in _AT_FAULT:
             raise RefusedError(f"{name} answered with status {status}: {said}")
-        passing = status in (408, 425, 429) or status >= 500
-        whose = "" if passing else ", which this node's owner must mend"
-        raise UnavailableError(f"{name} answered with status {status}{whose}: {said}")
+        if status in (408, 425, 429) or status >= 500:
+            raise UnavailableError(f"{name} answered with status {status}: {said}")
+        raise RejectedError(
+            f"{name} answered with status {status}, which this node's owner must mend: {said}"
+        )
 
     async def _chunks(self, response: aiohttp.ClientResponse, query: Query) -> AsyncGenerator[Chunk, None]:
         """Chunks as they come; the finish is held back until the usage, which follows it, is known.

@@ -21,7 +21,7 @@ from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
 
-__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "eligible", "resolve"]
+__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "eligible", "rates", "resolve"]
 
 POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
@@ -359,17 +359,19 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
 
 
 def _method(card: Card, strategy: Strategy, query: Query) -> Method:
-    """Options are rated where that is enough: a vote needs no text, and a lone question no conversation.
+    """Options are rated where that is enough: a vote needs no text, and a lone question no conversation."""
+    plain = strategy == "vote" and len(query.messages) == 1
+    written = query.demands & {"logprobs", "json_schema"}
+    return "score" if plain and rates(card, query.task) and not written else "generate"
+
+
+def rates(card: Card, task: Task) -> bool:
+    """Whether this expert says how likely each option is, instead of writing an answer.
 
     Rating takes a request for each token of the options, so long ones are left to writing.
     """
-    if "score" not in card.offers:
-        return "generate"
-    task = query.task
-    plain = strategy == "vote" and task.kind == "option" and len(query.messages) == 1
     short = 0 < sum(map(len, task.options)) <= _RATED_CHARS
-    written = query.demands & {"logprobs", "json_schema"}
-    return "score" if plain and short and not written else "generate"
+    return "score" in card.offers and task.kind == "option" and short
 
 
 def _expect(
