@@ -174,7 +174,7 @@ class Artefact:
         kinds: the kinds of task that its plans are for.
         ballot: None where the outcomes had no answers to compare.
         wide: what votes weigh instead where nearly all have voted; None where that is no better.
-        plans: the operating points of the network, single experts among them, cheapest first.
+        plans: the operating points of the network, every expert alone first.
         best_single: the expert with the highest accuracy, of those learnt from.
         prices: of one unit of accuracy in US dollars by policy, where a policy chooses a plan for each
             question anew; a policy that is missing takes one plan for all.
