@@ -100,6 +100,37 @@ def test_a_gain_that_may_be_luck_is_not_counted_on() -> None:
     assert first(found)["cheap"] == BEST
 
 
+def test_the_cheapest_that_holds_by_the_luck_of_some_questions_is_not_taken() -> None:
+    """It holds on the whole, and not without the fold to which it owes that: there another is chosen."""
+    folds = [np.arange(k, N, 5) for k in range(5)]
+    judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.8), COSTS)
+    single = judged[BEST].right
+    lucky = single | (np.arange(N) % 5 == 0)
+    others = np.flatnonzero(np.arange(N) % 5)
+    won, lost = others[~single[others]][:10], others[single[others]][:10]
+    lucky[won], lucky[lost] = True, False
+    judged[CHEAP] = replace(judged[CHEAP], right=lucky)
+    examples = world(MINDS, N, seed=5)
+    found = choose(KEPT, judged, np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    assert lucky.mean() > single.mean() + 0.03
+    assert first(found)["cheap"] == CASCADE
+    even = replace(judged[CHEAP], right=single)  # as right as the best, everywhere
+    found = choose(KEPT, [*judged[:1], even, *judged[2:]], np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    assert first(found)["cheap"] == CHEAP
+
+
+def test_a_choice_that_fails_on_every_fold_is_not_made() -> None:
+    """Each of three is right everywhere but on its own fold, so it is chosen just where it fails."""
+    folds = np.array_split(np.arange(N), 3)
+    judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.8), COSTS)
+    for plan, held in zip((CHEAP, WEAK, CASCADE), folds, strict=True):
+        right = np.ones(N, np.bool_)
+        right[held] = False
+        judged[plan] = replace(judged[plan], right=right)
+    found = choose(KEPT, judged, np.zeros((N, 0)), world(MINDS, N, seed=5), 0, 1000.0, folds)
+    assert first(found)["cheap"] == BEST
+
+
 def test_fast_goes_by_seconds_then_tokens_then_accuracy() -> None:
     examples = world(MINDS, N, seed=5)
     unknown = np.full(examples.seconds.shape, np.nan)

@@ -1,7 +1,8 @@
 """Which plan each policy takes: accuracy, cost and latency traded on outcomes that no plan was fitted to.
 
 - `max`: everybody at once, unless fewer, down to the best alone, are surely better.
-- `cheap`: the plan of least cost that keeps the best single expert's accuracy, its uncertainty counted.
+- `cheap`: the plan of least cost that keeps the best single expert's accuracy, its uncertainty and the
+  luck of being chosen counted.
 - `auto`: the most accurate plan that costs no more than the best single expert.
 - `fast`: the quickest expert that is nearly as accurate as the best.
 
@@ -31,6 +32,7 @@ _MANY = 1000  # questions
 # Standard errors: 1.96 + 0.84 √2. The interval on as many other questions then clears the margin four
 # times in five: their result varies as much as the one at hand.
 _SURE = 3.15
+_SURER = (_SURE, 4.0, 5.0)  # tried in turn, until the choice by them holds what is promised
 _SLACK = 0.05  # of accuracy that `fast` gives up
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
 _WORTHS = (
@@ -71,15 +73,14 @@ class _Point:
     cost: float
     n: int
 
-    @property
-    def holds(self) -> bool:
+    def holds(self, sure: float = _SURE) -> bool:
         """Whether it is surely not worse than the best single expert by more than the margin.
 
         A test of non-inferiority. Fewer questions than a thousand cannot show what the margin asks, so
         theirs is twice as wide.
         """
         margin = _MARGIN if self.n >= _MANY else 2.0 * _MARGIN
-        return self.gain - _SURE * self.error >= -margin
+        return self.gain - sure * self.error >= -margin
 
 
 def choose(
@@ -102,11 +103,11 @@ def choose(
     steady = [i for i, (stages, threshold) in enumerate(kept) if len(stages) == 1 or threshold == HEARD]
     by_gain = sorted(range(len(points)), key=lambda i: (-points[i].gain, points[i].cost, i))
     limit = points[single].cost * (1.0 + 1e-9)
-    holding = [i for i in by_gain if points[i].holds]
+    holding = [i for i in by_gain if points[i].holds()]
     alone = [i for i in by_gain if len(kept[i][0]) == len(kept[i][0][0]) == 1]
     first = {
         "max": _widest(kept, points, right, steady),
-        "cheap": sorted(holding, key=lambda i: (points[i].cost, i)),
+        "cheap": _cheapest(points, right, cost, single, folds),
         "auto": [i for i in holding if points[i].cost <= limit],
         "fast": [*_fastest(kept, examples, points, single), *alone],
     }
@@ -143,6 +144,33 @@ def _widest(
     behind = {i: _point(right[:, i], np.zeros(1), right[:, top]) for i in steady}
     level = [i for i in steady if points[i].gain >= 0.0 and behind[i].gain >= -behind[i].error]
     return sorted(level, key=lambda i: (-sum(map(len, kept[i][0])), -points[i].gain, i))
+
+
+def _cheapest(
+    points: Sequence[_Point],
+    right: "NDArray[np.bool_]",
+    cost: "Floats",
+    single: int,
+    folds: "Sequence[NDArray[np.intp]]",
+) -> list[int]:
+    """The plans that hold what is promised, cheapest first.
+
+    Of many that hold, the cheapest owes its place to luck. So the choice itself is tried on folds. It must
+    hold there too, else plans must be surer, and no plan is taken that is cheaper than what it led to there.
+    """
+    n = len(right)
+    for sure in _SURER:
+        led_right, led_cost = np.zeros(n, np.bool_), np.zeros(n)
+        for held in folds:
+            rest = np.setdiff1d(np.arange(n), held)
+            some = [_point(right[rest, i], cost[rest, i], right[rest, single]) for i in range(len(points))]
+            taken = min((i for i, p in enumerate(some) if p.holds(sure)), key=lambda i: (some[i].cost, i))
+            led_right[held], led_cost[held] = right[held, taken], cost[held, taken]
+        led = _point(led_right, led_cost, right[:, single])
+        if led.holds():
+            enough = [i for i, p in enumerate(points) if p.holds(sure) and p.cost >= led.cost * (1.0 - 1e-9)]
+            return sorted({*enough, single}, key=lambda i: (points[i].cost, i))
+    return [single]
 
 
 def _point(right: "NDArray[np.bool_]", cost: "Floats", single: "NDArray[np.bool_]") -> _Point:
@@ -195,7 +223,7 @@ def _prices(
         taken = (price * chance - spend).argmax(axis=1)
         anew.append((price, _point(right[rows, taken], cost[rows, taken], right[:, single])))
     prices: dict[str, float] = {}
-    sure = [pair for pair in anew if pair[1].holds]
+    sure = [pair for pair in anew if pair[1].holds()]
     if sure:
         price, point = min(sure, key=lambda pair: (pair[1].cost, pair[0]))
         if point.cost < _SAVING * points[plans["cheap"]].cost:
