@@ -122,8 +122,10 @@ def test_the_cheapest_that_holds_by_the_luck_of_some_questions_is_not_taken() ->
 def test_a_choice_that_fails_on_every_fold_is_not_made() -> None:
     """Each of three is right everywhere but on its own fold, so it is chosen just where it fails."""
     folds = np.array_split(np.arange(N), 3)
-    judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.8), COSTS)
-    for plan, held in zip((CHEAP, WEAK, CASCADE), folds, strict=True):
+    judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.85), (1.0, 0.1, 0.01, 0.02, 0.5))
+    alone = choose(KEPT, judged, np.zeros((N, 0)), world(MINDS, N, seed=5), 0, 1000.0, folds)
+    assert first(alone)["cheap"] == CASCADE
+    for plan, held in zip((CHEAP, WEAK, ALL), folds, strict=True):
         right = np.ones(N, np.bool_)
         right[held] = False
         judged[plan] = replace(judged[plan], right=right)
