@@ -35,20 +35,8 @@ _SURE = 3.15
 _SURER = (_SURE, 4.0, 5.0)  # tried in turn, until the choice by them holds what is promised
 _SLACK = 0.05  # of accuracy that `fast` gives up
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
-_WORTHS = (
-    0.1,
-    0.2,
-    0.5,
-    1,
-    2,
-    4,
-    8,
-    16,
-    30,
-    60,
-    120,
-    500,
-)  # of all accuracy, in what the best single expert costs
+# Of all accuracy, in what the best single expert costs.
+_WORTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 120.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
