@@ -1,11 +1,14 @@
 """From outcomes to an artefact: base, skills, ballot, plans, and which plan each policy takes.
 
 Everything that is chosen, is chosen by cross-validation on the examples given: nothing else is read.
-Deterministic by seed.
+Deterministic by seed, whatever the number of cores: sums of linear algebra are taken by one thread each.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +55,13 @@ def train(
     Raises: DataError where there are too few questions or experts, or where scipy is not installed.
     """
     _require(examples)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        return _train(examples, seed, about or {}, progress)
+
+
+def _train(examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None) -> Artefact:
     tell = progress or (lambda what, share: None)
     folds = _folds(len(examples), seed)
     tell("skills", 0.0)
@@ -83,7 +93,7 @@ def train(
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
     return Artefact(
-        about={**(about or {}), **facts, **choice.about},
+        about={**about, **facts, **choice.about},
         kinds=tuple(sorted({examples.kind, *examples.read_as})),
         base=made,
         skills=own,
@@ -99,6 +109,7 @@ def train(
 def _require(examples: Examples) -> None:
     try:
         import scipy  # noqa: F401
+        import threadpoolctl  # noqa: F401
     except ImportError as error:
         raise DataError("Training needs scipy: pip install 'manyminds[train]'.") from error
     if len(examples) < 2 * _FOLDS:
@@ -165,16 +176,21 @@ def _choose(
     """The complexity that does best out of sample on the panels given, and what votes then weigh."""
     n, m = examples.votes.shape
     best: tuple[float, _Chosen] | None = None
-    for i, complexity in enumerate(COMPLEXITIES):
-        scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros((n, m)))
-        for part in parts:
-            found = part.scores(complexity, seed, wide)
-            scores.weights[part.held], scores.other[part.held] = found.weights, found.other
-            scores.dilution[part.held] = found.dilution
-        worth = sum(float(_worth(examples, votes, scores).mean()) for votes in judged)
-        if best is None or worth > best[0]:
-            best = worth, _Chosen(complexity, wide, scores)
-        tell((i + 1) / len(COMPLEXITIES))
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        each = pool.map(lambda at: at[1].scores(at[0], seed, wide), product(COMPLEXITIES, parts))
+        for i, complexity in enumerate(COMPLEXITIES):
+            scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros((n, m)))
+            for part in parts:
+                found = next(each)
+                scores.weights[part.held], scores.other[part.held] = found.weights, found.other
+                scores.dilution[part.held] = found.dilution
+            worth = sum(float(_worth(examples, votes, scores).mean()) for votes in judged)
+            if best is None or worth > best[0]:
+                best = worth, _Chosen(complexity, wide, scores)
+            tell((i + 1) / len(COMPLEXITIES))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
     assert best is not None
     return best[1]
 
