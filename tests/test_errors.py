@@ -40,7 +40,8 @@ def test_every_error_has_openais_shape(kind: type[ManymindsError]) -> None:
         "error": {"message": "What happened.", "type": kind.type, "param": "messages", "code": kind.code}
     }
     assert kind("").body()["error"]["param"] is None
-    assert kind.type in ("server_error", "invalid_request_error", "upstream_error", "timeout_error")
+    ours = ("server_error", "invalid_request_error", "upstream_error", "timeout_error")
+    assert kind.type in (*ours, "authentication_error", "rate_limit_error", "insufficient_quota")
 
 
 def test_every_error_but_the_root_has_its_own_code() -> None:

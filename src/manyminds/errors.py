@@ -14,10 +14,13 @@ ManymindsError                     500
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
 │   ├── MethodNotAllowedError      405
+│   ├── UnauthorizedError          401  no key, or one that this node does not know
 │   ├── ForbiddenError             403
 │   ├── SlowRequestError           408  the caller sent its request too slowly
 │   ├── TooLargeError              413
-│   └── NoExpertError              422  no expert meets what the request demands
+│   ├── NoExpertError              422  no expert meets what the request demands
+│   ├── RateLimitError             429  too many requests or tokens for its key, or too many at once
+│   └── BudgetError                429  its key has no money left for this
 └── AnswerError                    502  the request is right, yet no answer came
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
@@ -36,6 +39,7 @@ __all__ = [
     "AllExpertsFailedError",
     "AnswerError",
     "ArtefactError",
+    "BudgetError",
     "CatalogError",
     "ConfigError",
     "CutError",
@@ -54,11 +58,13 @@ __all__ = [
     "MethodNotAllowedError",
     "ModelNotFoundError",
     "NoExpertError",
+    "RateLimitError",
     "RefusedError",
     "RejectedError",
     "SlowError",
     "SlowRequestError",
     "TooLargeError",
+    "UnauthorizedError",
     "UnavailableError",
     "UnknownModelError",
 ]
@@ -71,10 +77,11 @@ class ManymindsError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after_s = retry_after_s  # when another try may do better; None where nobody knows
 
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
@@ -165,6 +172,14 @@ class MethodNotAllowedError(InvalidRequestError):
     code = "method_not_allowed"
 
 
+class UnauthorizedError(InvalidRequestError):
+    """The request has no key, or one that this node does not know."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
 class ForbiddenError(InvalidRequestError):
     """The request comes from a web page that this node does not belong to."""
 
@@ -191,6 +206,22 @@ class NoExpertError(InvalidRequestError):
 
     status = 422
     code = "no_expert"
+
+
+class RateLimitError(InvalidRequestError):
+    """Too many requests or tokens for the key, or too many requests at once; `Retry-After` says when."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class BudgetError(InvalidRequestError):
+    """The key's budget does not cover what this request may cost."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
 
 
 class AnswerError(ManymindsError):

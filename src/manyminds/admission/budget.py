@@ -1,0 +1,301 @@
+"""How much a key may spend: money is leased from the ledger in blocks, and only what is leased is spent.
+
+Counts in nano-dollars. Knows no ledger but two callables, and nothing of what the money is for.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+from manyminds.errors import BudgetError, ManymindsError, UnavailableError
+from manyminds.types import Key
+
+__all__ = ["Budgets", "GiveBack", "Hold", "Lease", "nano", "period_of"]
+
+Lease: TypeAlias = Callable[[str, str, int, int], Awaitable[int]]
+"""Key id, period, nano-dollars wanted and the budget's limit to what is granted, durably.
+
+Grants min(wanted, limit - leased so far), and never less than nothing. Raises when it cannot tell.
+"""
+
+GiveBack: TypeAlias = Callable[[str, str, int], Awaitable[None]]
+"""Key id, period and nano-dollars that were leased and not spent."""
+
+_SHARES: Final = 100  # a budget is leased in so many blocks
+_PLENTY: Final = 10  # blocks; of more than that in hand, other gateways get what is above one
+_DRY_S: Final = 1.0  # how long a ledger that had too little left is not asked for as much again
+_MOST_USD: Final = 1e9  # nano-dollars then fit 63 bits
+_FINE_USD: Final = 1e6  # up to here a float tells one nano-dollar from the next
+_ADVICE: Final = "Lower max_tokens, ask for a cheaper policy"
+
+log = logging.getLogger(__name__)
+
+
+def nano(usd: float) -> int:
+    """The fewest whole nano-dollars that are not less: 0.1 is 100,000,000, and no noise rounds it up.
+
+    Raises:
+        ValueError: negative, not a number, or above a billion dollars.
+    """
+    if not 0.0 <= usd <= _MOST_USD:
+        raise ValueError(f"{usd} is no sum of money")
+    if usd > _FINE_USD:
+        return math.ceil(Fraction(usd) * 10**9)
+    nusd = math.ceil(usd * 1e9)
+    if nusd / 1e9 < usd:
+        return nusd + 1
+    return nusd - 1 if (nusd - 1) / 1e9 >= usd else nusd
+
+
+def period_of(key: Key, now: datetime) -> str:
+    """The period of the key's budget that a moment lies in, in UTC: "2026-11-22", "2026-11" or "total"."""
+    if key.period == "total":
+        return "total"
+    return now.astimezone(UTC).isoformat()[: 10 if key.period == "day" else 7]
+
+
+def _end_of(key: Key, now: datetime) -> datetime | None:
+    """When that period is over."""
+    if key.period == "total":
+        return None
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if key.period == "day":
+        return day + timedelta(days=1)
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+
+
+class Hold:
+    """Money put aside for one request. Who never settles it has spent all of it."""
+
+    __slots__ = ("_purse", "nusd")
+
+    def __init__(self, purse: "_Purse | None", nusd: int) -> None:
+        self._purse = purse
+        self.nusd = nusd
+
+    def settle(self, spent_usd: float) -> None:
+        """Gives back what was not spent, or takes what was spent beyond. Only the first call counts.
+
+        What is no sum of money counts as all that was put aside.
+        """
+        purse, self._purse = self._purse, None
+        if purse is not None:
+            purse.holds -= 1
+            purse.block += self.nusd - (nano(spent_usd) if 0.0 <= spent_usd <= _MOST_USD else self.nusd)
+
+
+class _Purse:
+    """One key's money for one period, as far as this process has it."""
+
+    __slots__ = (
+        "block",
+        "dry_nusd",
+        "dry_until_s",
+        "end",
+        "filling",
+        "holds",
+        "key",
+        "limit",
+        "period",
+        "waiting",
+    )
+
+    def __init__(self, key: Key, now: datetime) -> None:
+        self.key = key
+        self.limit = nano(key.budget_usd or 0.0)
+        self.period = period_of(key, now)
+        self.end = _end_of(key, now)
+        self.block = 0  # leased and neither held nor spent; below 0 it is spent and not yet leased
+        self.holds = 0
+        self.waiting: deque[tuple[int, asyncio.Future[Hold]]] = deque()
+        self.filling: asyncio.Task[None] | None = None
+        self.dry_nusd = 0  # the most that was to be had ...
+        self.dry_until_s = -math.inf  # ... as far as is known until then
+
+    @property
+    def share(self) -> int:
+        return -(-self.limit // _SHARES)
+
+    def hold(self, nusd: int) -> Hold:
+        self.block -= nusd
+        self.holds += 1
+        return Hold(self, nusd)
+
+    def serve(self) -> int:
+        """Gives to those who wait, first come first served. Returns what the rest lack together."""
+        while self.waiting:
+            nusd, future = self.waiting[0]
+            if not future.done():  # else it was cancelled
+                if nusd > self.block:
+                    rest = sum(nusd for nusd, future in self.waiting if not future.done())
+                    return rest - self.block
+                future.set_result(self.hold(nusd))
+            self.waiting.popleft()
+        return 0
+
+    def dismiss(self, refusal: Callable[[int], ManymindsError]) -> None:
+        """Gives to those who wait for what is there, and refuses the others."""
+        waiting, self.waiting = self.waiting, deque()
+        for nusd, future in waiting:
+            if future.done():
+                continue
+            if nusd <= self.block:
+                future.set_result(self.hold(nusd))
+            else:
+                future.set_exception(refusal(nusd))
+
+
+class Budgets:
+    """The purses of all keys that have a budget.
+
+    A ledger that fails is never guessed at: what it may have granted or taken back is forfeited.
+    """
+
+    def __init__(
+        self, lease: Lease, give_back: GiveBack, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
+        self._lease = lease
+        self._give_back = give_back
+        self._clock = clock
+        self._now = now
+        self._purses: dict[str, _Purse] = {}  # by key id
+        self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
+        self._filling: set[asyncio.Task[None]] = set()
+
+    def replace(self, keys: Mapping[str, Key]) -> None:
+        """Takes over budgets that changed, keys by id. The old ones' blocks go back at the next lease."""
+        for purse in list(self._purses.values()):
+            key = keys.get(purse.key.id)
+            if key and (key.budget_usd, key.period) == (purse.key.budget_usd, purse.key.period):
+                purse.key = key
+            else:
+                self._retired.append(self._purses.pop(purse.key.id))
+
+    async def reserve(self, key: Key, usd: float) -> Hold:
+        """Puts money aside. `key` has a budget. A caller that is cancelled meanwhile leaves it all there.
+
+        Raises:
+            BudgetError: there is not as much left.
+            UnavailableError: it needs a lease, and the ledger failed.
+        """
+        now = self._now()
+        purse = self._purses.get(key.id)
+        if purse is None or (purse.end is not None and now >= purse.end):
+            if purse is not None:
+                self._retired.append(purse)
+            purse = self._purses[key.id] = _Purse(key, now)
+        nusd = nano(usd)
+        if nusd > purse.block or purse.waiting:
+            return await self._wait(purse, nusd)
+        if purse.block > _PLENTY * purse.share:
+            self._fill(purse)
+        return purse.hold(nusd)
+
+    async def close(self) -> None:
+        """Gives back what is unspent. What is still held stays leased: it is forfeited."""
+        while self._filling:
+            await asyncio.wait(self._filling)
+        self._retired += self._purses.values()
+        self._purses.clear()
+        await self._clear()
+
+    async def _wait(self, purse: _Purse, nusd: int) -> Hold:
+        known_dry = nusd > purse.dry_nusd and self._clock() < purse.dry_until_s
+        if nusd > purse.limit or (known_dry and not purse.waiting):
+            raise self._refusal(purse, nusd)
+        future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
+        purse.waiting.append((nusd, future))
+        self._fill(purse)
+        try:
+            return await future
+        except BaseException:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                future.result().settle(0.0)  # cancelled just when it was served
+            raise
+
+    def _fill(self, purse: _Purse) -> None:
+        """Lets one task at a time lease for all who wait.
+
+        It belongs to the key: a request that ends must not take along what the ledger is about to grant.
+        """
+        if purse.filling is None:
+            purse.filling = asyncio.ensure_future(self._filled(purse))
+            self._filling.add(purse.filling)
+            purse.filling.add_done_callback(self._filling.discard)
+
+    async def _filled(self, purse: _Purse) -> None:
+        try:
+            await self._clear()
+            while True:
+                if short := purse.serve():
+                    await self._lease_for(purse, max(short, purse.share))
+                elif purse.block > _PLENTY * purse.share:
+                    spare, purse.block = purse.block - purse.share, purse.share
+                    await self._give_back(purse.key.id, purse.period, spare)
+                else:
+                    break
+        except Exception as error:
+            log.warning("No lease for the key %r: %s", purse.key.name, error)
+            purse.dismiss(lambda _: _unavailable(purse))
+        finally:
+            purse.filling = None
+
+    async def _lease_for(self, purse: _Purse, wanted: int) -> None:
+        granted = await self._lease(purse.key.id, purse.period, wanted, purse.limit)
+        purse.block += granted
+        if granted < wanted:
+            purse.dismiss(lambda nusd: self._refusal(purse, nusd))
+            purse.dry_nusd, purse.dry_until_s = max(0, purse.block), self._clock() + _DRY_S
+
+    async def _clear(self) -> None:
+        """Gives back what retired purses have left, and leases what they owe. Never raises."""
+        retired, self._retired = self._retired, []  # so that no two do it at once
+        kept = []
+        try:
+            while retired:
+                purse = retired[-1]
+                left = purse.block
+                if left > 0:
+                    purse.block = 0
+                    await self._give_back(purse.key.id, purse.period, left)
+                elif left < 0:
+                    granted = await self._lease(purse.key.id, purse.period, -left, purse.limit)
+                    purse.block += granted
+                retired.pop()
+                if purse.holds or purse.block > 0 or purse.filling:
+                    kept.append(purse)
+        except Exception as error:
+            log.warning("What is left of old budgets was not given back: %s", error)
+        finally:
+            self._retired += retired + kept
+
+    def _refusal(self, purse: _Purse, nusd: int) -> BudgetError:
+        spent = (
+            f"The key {purse.key.name!r} has spent or reserved all but {_dollars(max(0, purse.block))} of its"
+        )
+        budget = f"{_dollars(purse.limit)} for {'ever' if purse.end is None else purse.period}"
+        cost = f"and this request may cost {_dollars(nusd)}"
+        if purse.end is None:
+            return BudgetError(f"{spent} {budget}, {cost}. {_ADVICE}, or ask the node's owner for more.")
+        return BudgetError(
+            f"{spent} {budget}, {cost}. {_ADVICE}, or wait until {purse.end:%Y-%m-%d %H:%M} UTC.",
+            retry_after_s=max(0.0, (purse.end - self._now()).total_seconds()),
+        )
+
+
+def _unavailable(purse: _Purse) -> UnavailableError:
+    return UnavailableError(
+        f"The ledger does not answer, and without it the key {purse.key.name!r} can spend none "
+        "of its budget: try again.",
+        retry_after_s=_DRY_S,
+    )
+
+
+def _dollars(nusd: int) -> str:
+    whole, rest = divmod(nusd, 10**9)
+    return f"${whole}.{f'{rest:09d}'.rstrip('0'):0<2}"
