@@ -121,7 +121,9 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = read(tmp_path, text)
     assert found.ledger.url == f"sqlite:///{tmp_path}/sub/mine.db"
     assert [entry.path for entry in found.experts] == [f"{tmp_path}/models/a.gguf", "/somebody/set"]
-    assert read(tmp_path, '[ledger]\nurl = "sqlite:////tmp/x.db"').ledger.url == "sqlite:////tmp/x.db"
+    for url in ("sqlite:////tmp/x.db", "postgresql://me:hunter2@db/x?sslmode=require"):
+        ledger = read(tmp_path, f'[ledger]\nurl = "{url}"\nretention_days = 30').ledger
+        assert (ledger.url, ledger.retention_days) == (url, 30)
 
 
 def test_an_expert_has_every_value_of_its_entry(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ WRONG = {
     "[policy]\ndefault = 'ato'": ["policy.default", "'ato'", "auto, max, cheap or fast"],
     "[ledger]\nurl = 'sqlite:///:memory:'": ["ledger.url", "sqlite:///FILE"],
     "[ledger]\nurl = 'sqlite:///'": ["ledger.url", "sqlite:///FILE"],
-    "[ledger]\nurl = 'postgresql://me:hunter2@db/x'": ["ledger.url", "me:***@db"],
+    "[ledger]\nurl = 'mysql://me:hunter2@db/x'": ["ledger.url", "me:***@db"],
     "[ledger]\nstore_text = 1": ["ledger.store_text", "bool"],
     "[server]\nport =": ["not valid TOML", "line 2"],
     "[server]\nport = 1\nport = 2": ["not valid TOML", "line 3"],
@@ -294,12 +296,14 @@ def test_any_flag_is_taken_or_refused_in_words(value: Any) -> None:
 def test_every_value_is_shown_with_its_origin_and_no_secret(tmp_path: Path) -> None:
     text = (
         EXPERT + "url = 'https://me:hunter2@a/v1?api_key=hunter2&x='\nkey_env = 'A_KEY'\n[server]\nport = 9"
+        "\n[ledger]\nurl = 'postgresql://me:hunter2@db/x?password=hunter2'"
     )
     shown = {setting.key: setting for setting in describe(read(tmp_path, text))}
     assert shown["expert.a.url"].value == "https://me:***@a/v1?api_key=***&x=***"
     assert shown["expert.a.url"].origin == shown["server.port"].origin == f"file {tmp_path / 'some.toml'}"
     assert shown["expert.a.source"] == config.Setting("expert.a.source", "a", "default")
     assert shown["server.port"].value == 9
+    assert shown["ledger.url"].value == "postgresql://me:***@db/x?password=***"
     assert shown["home"].value == str(tmp_path)
     keys = {key.replace("expert.", "expert.a.") for key in reference()}
     assert set(shown) == keys | {"home"}
@@ -312,6 +316,7 @@ def test_mask_leaves_what_is_not_secret() -> None:
     assert mask("https://token@a") == "https://***@a"
     assert mask("https://a?token") == "https://a?***"
     assert mask("http://u:p@[::1") == "***"
+    assert mask("postgresql://me:1/2@db/x") == mask("postgresql://me:1#2@db/x") == "***"
 
 
 @given(

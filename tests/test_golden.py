@@ -34,7 +34,7 @@ def told(story: str, folder: Path) -> dict[str, bytes]:
     edge = Edge(gateway, POLICIES, lambda: [e.card for e in experts], lambda: True, 1_000_000)
     request = (GOLDEN / story / "request.json").read_bytes()
     reply = run(call(build(edge), "POST", "/v1/chat/completions", request))
-    rows = ledger.recent()
+    rows = ledger.requests()
     ledger.close()
     return {
         "reply.http": _settled(_http(reply)),

@@ -90,11 +90,16 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[
         str,
         Meta(
-            pattern=r"^sqlite:///[^:?]",
-            description="SQLite file, as sqlite:///FILE; a relative one lies in the home folder.",
+            pattern=r"^(sqlite:///[^:?]|postgresql://.)",
+            description="SQLite file, as sqlite:///FILE (a relative one lies in the home folder), "
+            "or postgresql://USER:PASSWORD@HOST/NAME where several gateways share one.",
         ),
     ] = "sqlite:///ledger.db"
     store_text: Annotated[bool, Meta(description="Whether questions and answers are kept.")] = False
+    retention_days: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Days until what was recorded is deleted; unset keeps it for ever. Budgets stay."),
+    ] = None
 
 
 class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +144,7 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """All values. Paths in it are absolute, and `ledger.url` names an absolute file."""
+    """All values. Paths in it are absolute, also that of a file in `ledger.url`."""
 
     home: Path
     file: Path | None = None
@@ -285,6 +290,8 @@ def _convert(key: str, value: Any, origin: str) -> Any:
 
 
 def _locate(ledger: Ledger, home: Path) -> Ledger:
+    if not ledger.url.startswith(_SQLITE):
+        return ledger
     file = _absolute(ledger.url.removeprefix(_SQLITE), home, "ledger.url")
     return msgspec.structs.replace(ledger, url=f"{_SQLITE}{file}")
 
@@ -364,8 +371,8 @@ def mask(text: str) -> str:
     parts = _split(text)
     if "://" not in text:
         return text
-    if parts is None:
-        return "***"  # nothing is known of where its secrets are
+    if parts is None or (":" in parts.netloc and "@" not in parts.netloc and "@" in text):
+        return "***"  # nothing is known of where its secrets are: a password may have a / or a # in it
     netloc, query = parts.netloc, parts.query
     if "@" in netloc:
         user, colon, _ = netloc.rpartition("@")[0].partition(":")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from manyminds import catalog
-from manyminds.config import POLICIES, Config
+from manyminds.config import POLICIES, Config, mask
 from manyminds.errors import ManymindsError
 
 __all__ = ["Check", "run"]
@@ -99,7 +99,7 @@ def _artefact(config: Config) -> Check:
 def _ledger(config: Config) -> Check:
     from manyminds.ledger import Ledger
 
-    return _attempt("ledger", config.ledger.url, lambda: Ledger(config.ledger.url).close())
+    return _attempt("ledger", mask(config.ledger.url), lambda: Ledger(config.ledger.url).close())
 
 
 def _port(config: Config) -> Check:

@@ -1,0 +1,160 @@
+"""Who was asked what, what it cost, how it ended, and what each key may spend: SQLite or PostgreSQL.
+
+Knows nothing of how requests are answered. Importing it imports no database.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from manyminds.errors import LedgerError
+from manyminds.ledger import budgets, keys, queries
+from manyminds.ledger.database import Database
+from manyminds.ledger.queries import Filter, Grade, Group
+from manyminds.ledger.records import Records, Rows, rows
+from manyminds.ledger.tables import SCHEMA
+from manyminds.ledger.writer import Backlog, Writer
+from manyminds.types import Answer, Key, Outcome, Query, Report
+
+__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Ledger"]
+
+
+class Ledger:
+    """One database, which several processes and threads may use at once.
+
+    `record` costs microseconds and never waits: what it takes is durable within `window_s`, or after
+    `flush`. Everything else blocks, and is durable when it returns: call it in a thread.
+
+    Raises: LedgerError, from every method, with one sentence on what to do.
+    """
+
+    def __init__(
+        self, url: str, store_text: bool = False, *, busy_s: float = 5.0, window_s: float = 0.05
+    ) -> None:
+        """Opens it; makes what is missing, and takes older tables to the present schema.
+
+        Args:
+            url: `sqlite:///FILE`, made with its folder for its owner's eyes only, or `postgresql://...`.
+            store_text: whether questions and answers are kept.
+            busy_s: how long to wait for another process that is writing, or for a connection.
+            window_s: for how long requests gather until they are written in one transaction. That many
+                seconds of them are all that a crash can lose.
+        """
+        self._database = Database(url, busy_s)
+        self._store_text = store_text
+        self._busy_s = busy_s
+        self._writer: Writer[Rows] = Writer(Records(self._database).write, window_s, drain_s=busy_s)
+
+    # --- requests ---
+
+    def record(
+        self,
+        report: Report,
+        query: Query,
+        answers: Sequence[Answer],
+        text: str,
+        status: str,
+        seconds: float,
+        outcomes: Sequence[Outcome] = (),
+        key: str = "",
+    ) -> None:
+        """Takes a request with all its calls; of outcomes, those that somebody graded. Never blocks.
+
+        While the database is away, requests wait in memory; see `status`. A request id is recorded once.
+
+        `text` is the released answer; `status` is ok, cut, failed or cancelled; `seconds` is how long the
+        whole request took; `key` is the id of the virtual key that it came with.
+        """
+        taken = rows(
+            report, query, answers, text, status, seconds, outcomes, key, store_text=self._store_text
+        )
+        self._writer.put(taken, taken.size_bytes)
+
+    @property
+    def status(self) -> Backlog:
+        """How the writing goes."""
+        return self._writer.backlog
+
+    def flush(self, budget_s: float | None = None) -> None:
+        """Blocks until what was recorded before is durable. Raises: LedgerError when `budget_s` is over."""
+        self._writer.flush(budget_s)
+
+    def close(self) -> None:
+        """Writes what waits, as far as it can in `busy_s`, and lets go. Closing twice does no harm."""
+        self._writer.close()
+        self._database.close()
+
+    def requests(
+        self,
+        limit: int = 20,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        key: str | None = None,
+        expert: str | None = None,
+        status: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """The latest requests, newest first, each with its `calls`: since <= at < until."""
+        self._settle()
+        return queries.requests(self._database, limit, Filter(since, until, key, expert, status))
+
+    def totals(
+        self,
+        by: Group,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        key: str | None = None,
+        expert: str | None = None,
+        status: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Sums by group: requests, calls, cost_usd, prompt_tokens, completion_tokens."""
+        self._settle()
+        return queries.totals(self._database, by, Filter(since, until, key, expert, status))
+
+    def grade(self, request_id: str, key_id: str, correct: float) -> Grade:
+        """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once."""
+        self._settle()
+        return queries.grade(self._database, request_id, key_id, correct)
+
+    def prune(self, before: datetime) -> int:
+        """Deletes older requests with all that belongs to them. Returns how many. Budgets stay."""
+        return queries.prune(self._database, before)
+
+    # --- keys ---
+
+    def add_key(self, key: Key, digest: bytes) -> None:
+        """Raises: LedgerError also when the id or the digest, the key's sha256, is taken."""
+        keys.add(self._database, key, digest)
+
+    def keys(self) -> dict[bytes, Key]:
+        """Every key that is not revoked, by its digest."""
+        return keys.valid(self._database)
+
+    def update_key(self, key: Key) -> bool:
+        """Changes what the key of that id allows. False where there is none, or it is revoked."""
+        return keys.update(self._database, key)
+
+    def revoke_key(self, key_id: str) -> bool:
+        """Ends a key for ever. False where there is none, or it is revoked already."""
+        return keys.revoke(self._database, key_id)
+
+    # --- budgets, in nano-dollars ---
+
+    def lease(self, key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
+        """See `budgets.lease`: what was granted, never more than the limit over all processes together."""
+        return budgets.lease(self._database, key_id, period, want_nusd, limit_nusd)
+
+    def give_back(self, key_id: str, period: str, nusd: int) -> None:
+        """See `budgets.give_back`: once, and never again after an error."""
+        budgets.give_back(self._database, key_id, period, nusd)
+
+    def leased(self, key_id: str, period: str) -> int:
+        """What all gateways have leased and not given back."""
+        return budgets.leased(self._database, key_id, period)
+
+    def _settle(self) -> None:
+        """What this process recorded shall be found; while it cannot be written, what is there is."""
+        with suppress(LedgerError):
+            self._writer.flush(self._busy_s)

@@ -1,0 +1,170 @@
+"""The tables of the ledger, and the way from each older schema to this one.
+
+Knows no URL and no request. A time is text in UTC of fixed width, such as 2026-11-22T07:25:32.123+00:00:
+it sorts as it reads, on every database, and its first ten characters are the day. A count of
+nano-dollars (`_nusd`) is a whole number; every other amount is a double.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+__all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
+
+SCHEMA: Final = 2
+"""Version of the tables. A ledger with a higher one is refused."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """Everything that is kept. The first three and `feedback` go by time; the others stay."""
+
+    metadata: "sa.MetaData"
+    requests: "sa.Table"
+    calls: "sa.Table"  # of a request, numbered as its panel was
+    outcomes: "sa.Table"  # what somebody who knew said of one call
+    feedback: "sa.Table"  # what the caller said of the whole answer, once
+    keys: "sa.Table"
+    budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
+    schema: "sa.Table"
+
+
+def define() -> Tables:
+    """The tables as they are now, bound to no database."""
+    import sqlalchemy as sa
+
+    every = sa.MetaData()
+    # In the order of their bytes: a database's own order of text costs more and may differ.
+    time = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    row = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # what SQLite numbers by itself
+
+    def part(name: str, *columns: "sa.Column[Any]") -> "sa.Table":
+        """Rows that belong to a request. SQLite keeps them in the order of the key: no index beside it."""
+        of = (_text("request_id", primary_key=True), _count("number", primary_key=True))
+        return sa.Table(name, every, *of, *columns, sqlite_with_rowid=False)
+
+    return Tables(
+        metadata=every,
+        schema=sa.Table("schema", every, sa.Column("version", sa.Integer, nullable=False)),
+        requests=sa.Table(
+            "requests",
+            every,
+            sa.Column("id", row, primary_key=True),
+            _text("request_id", unique=True),
+            sa.Column("at_utc", time, nullable=False, index=True),
+            *map(_text, ("key", "policy", "strategy", "status")),
+            *map(_figure, ("seconds", "cost_usd", "saved_usd")),
+            *(_figure(name, nullable=True) for name in ("probability", "agreement")),
+            *(_text(name, nullable=True) for name in ("question", "answer")),
+        ),
+        calls=part(
+            "calls",
+            *map(_text, ("expert", "source")),
+            _count("stage"),
+            *map(_text, ("method", "status")),
+            _figure("ttft_s", nullable=True),
+            _figure("seconds"),
+            *map(_count, ("prompt_tokens", "completion_tokens")),
+            *map(_figure, ("cpu_s", "cost_usd")),
+            *(_figure(name, nullable=True) for name in ("share", "probability")),
+            _text("error", nullable=True),
+        ),
+        outcomes=part("outcomes", _text("expert"), _figure("correct")),
+        feedback=sa.Table(
+            "feedback",
+            every,
+            _text("request_id", primary_key=True),
+            _text("key"),
+            _figure("correct"),
+            sa.Column("at_utc", time, nullable=False),
+        ),
+        keys=sa.Table(
+            "keys",
+            every,
+            _text("id", primary_key=True),
+            sa.Column("digest", sa.LargeBinary, nullable=False, unique=True),
+            *map(_text, ("name", "models")),  # models: a JSON array
+            *(_count(name, nullable=True) for name in ("requests_per_min", "tokens_per_min")),
+            _figure("budget_usd", nullable=True),
+            _text("period"),
+            sa.Column("created_utc", time, nullable=False),
+            sa.Column("revoked_utc", time),
+        ),
+        budgets=sa.Table(
+            "budgets",
+            every,
+            *(_text(name, primary_key=True) for name in ("key", "period")),
+            _count("leased_nusd"),
+        ),
+    )
+
+
+def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
+    """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
+    import sqlalchemy as sa
+
+    if version == 1:
+        _from_1(connection, tables)
+    connection.execute(sa.update(tables.schema).values(version=SCHEMA))
+
+
+def stamp(at: datetime | None = None) -> str:
+    """A time, by default now, as the tables hold it. One without a zone counts as UTC."""
+    if at is None:
+        at = datetime.now(UTC)
+    elif at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+def _from_1(connection: "sa.Connection", tables: Tables) -> None:
+    """Of outcomes, schema 1 kept those that nobody had graded too: they said what calls say."""
+    for name in ("requests", "calls", "outcomes"):
+        connection.exec_driver_sql(f"DROP INDEX ix_{name}_request_id")
+        connection.exec_driver_sql(f"ALTER TABLE {name} RENAME TO {name}_1")
+    tables.metadata.create_all(connection)
+    request = (
+        "request_id, at_utc, policy, strategy, status, seconds, cost_usd, saved_usd, probability, agreement"
+    )
+    connection.exec_driver_sql(
+        f"INSERT INTO requests (id, key, {request}, question, answer)"  # noqa: S608
+        f" SELECT id, '', {request}, question, answer FROM requests_1 WHERE true ON CONFLICT DO NOTHING"
+    )
+    call = (
+        "expert, source, stage, method, status, ttft_s, seconds, prompt_tokens, completion_tokens,"
+        " cpu_s, cost_usd, share, probability, error"
+    )
+    number = "row_number() OVER (PARTITION BY request_id ORDER BY id) - 1"
+    for name, columns, rows in (
+        ("calls", call, "true"),
+        ("outcomes", "expert, correct", "correct IS NOT NULL"),
+    ):
+        connection.exec_driver_sql(
+            f"INSERT INTO {name} (request_id, number, {columns})"  # noqa: S608
+            f" SELECT request_id, {number}, {columns} FROM {name}_1 WHERE {rows}"
+        )
+    for name in ("requests", "calls", "outcomes"):
+        connection.exec_driver_sql(f"DROP TABLE {name}_1")
+
+
+def _text(
+    name: str, *, nullable: bool = False, primary_key: bool = False, unique: bool = False
+) -> "sa.Column[str]":
+    import sqlalchemy as sa
+
+    return sa.Column(name, sa.Text, nullable=nullable, primary_key=primary_key, unique=unique)
+
+
+def _figure(name: str, *, nullable: bool = False) -> "sa.Column[float]":
+    import sqlalchemy as sa
+
+    return sa.Column(name, sa.Double, nullable=nullable)
+
+
+def _count(name: str, *, nullable: bool = False, primary_key: bool = False) -> "sa.Column[int]":
+    import sqlalchemy as sa
+
+    return sa.Column(name, sa.BigInteger, nullable=nullable, primary_key=primary_key, autoincrement=False)
