@@ -194,6 +194,11 @@ class Miscounts(Honest):
         return Scores(tuple(-1.0 for _ in options[1:]), Usage())
 
 
+class AllAtOnce(Honest):
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        yield Chunk(query.question, "stop", Usage(), raw=b"{}", whole=True)
+
+
 class Nameless(Honest):
     def __init__(self) -> None:
         super().__init__()
@@ -207,6 +212,7 @@ LIARS: dict[str, tuple[type[Honest], ...]] = {
     "answers_again": (Forgets,),
     "streams_do_not_mix": (Mixes,),
     "max_tokens_is_obeyed": (Rambles,),
+    "whole_only_where_it_may_be": (AllAtOnce,),
     "unread_stream_closes": (Eager,),
     "closing_stops_the_work": (WorksOn,),
     "cancel_is_prompt": (WorksOn, Stubborn),

@@ -16,7 +16,7 @@ import pytest
 
 import manyminds
 from manyminds.errors import ExpertError
-from manyminds.types import Card, Chunk, Expert, Message, Query, Sampling, Scorer
+from manyminds.types import Card, Chunk, Completer, Expert, Message, Query, Sampling, Scorer
 
 __all__ = ["CHECKS", "QUESTIONS", "Maker", "Subject", "ask", "nothing_runs", "read"]
 
@@ -131,6 +131,21 @@ async def check_max_tokens_is_obeyed(make: Maker) -> None:
         assert last.finish_reason == "length"
         assert last.usage is not None
         assert last.usage.completion_tokens <= 1
+
+
+async def check_whole_only_where_it_may_be(make: Maker) -> None:
+    async with under_test(make) as subject:
+        query = ask(QUESTIONS[0])
+        streamed = await read(subject.expert, query)
+        assert not any(chunk.whole for chunk in streamed)
+        if not isinstance(subject.expert, Completer):
+            return
+        chunks = await subject.expert.complete(query)
+        assert len(chunks) == 1 or not any(chunk.whole for chunk in chunks)
+        assert chunks[-1].finish_reason
+        assert chunks[-1].usage is not None
+        texts = ["".join(chunk.text for chunk in found) for found in (streamed, chunks)]
+        assert texts[0] == texts[1] if subject.repeatable else texts[1]
 
 
 # --- how a stream ends early -----------------------------------------------------------------------

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from manyminds.experts.recorded import open_set
 from manyminds.experts.scripted import Replies, Script, Scripted
 from manyminds.fanout import Patience
 from manyminds.types import Card, Expert, Query, Sampling, Usage
+from manyminds.upstream import Client
 from tests.clock import run
 from tests.evals.test_questions import TEXT, written
 from tests.experts.upstream import plain, upstream
@@ -205,8 +205,8 @@ def test_an_expert_that_fails_now_and_then_rests_and_goes_on(tmp_path: Path) -> 
 def test_what_only_its_owner_can_mend_is_not_tried_again(tmp_path: Path, status: str) -> None:
     async def body() -> tuple[Harvest, int]:
         reply = plain(b'{"error": {"message": "no"}}', status)
-        async with upstream([reply]) as server, aiohttp.ClientSession() as session:
-            far = OpenAI(Card("far", "openai", source="far"), server.url, session)
+        async with upstream([reply]) as server, Client() as client:
+            far = OpenAI(Card("far", "openai", source="far"), server.url, client)
             experts: dict[str, Expert] = {"far": far, "good": saying(doubled, "good")}
             harvest = await record(SUMS, experts, tmp_path, at_once=1)
             return harvest, len(server.bodies)

@@ -13,7 +13,6 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 import pytest
 
 from manyminds import catalog
@@ -22,6 +21,7 @@ from manyminds.experts.child import Model
 from manyminds.experts.local import QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
 from manyminds.types import Card, Chunk, Message, Query, Sampling, Task
+from manyminds.upstream import Client, Target
 from manyminds.wire import parse_request
 from tests.experts.upstream import Act, Reply, plain, upstream
 
@@ -47,8 +47,8 @@ async def local(path: Path = PATH, **limits: Any) -> AsyncIterator[Local]:
     if path == PATH:
         need()
     model = Model(path, context_tokens=512, **limits)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        expert = Local(CARD, model, lambda url, key: OpenAI(CARD, url, session, key), session)
+    async with Client(keep=False) as client:
+        expert = Local(CARD, model, lambda url, key: OpenAI(CARD, url, client, key), client)
         try:
             yield expert
         finally:
@@ -142,7 +142,7 @@ def test_a_stop_sequence_ends_an_answer(with_model: Run[Any]) -> None:
 
 def test_log_probabilities_are_in_the_events(with_model: Run[list[Chunk]]) -> None:
     body = {"model": NAME, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "logprobs": True}
-    query = parse_request(json.dumps(body | {"top_logprobs": 3}).encode())
+    query = parse_request(json.dumps(body | {"top_logprobs": 3, "stream": True}).encode())
     chunks = with_model(lambda expert: read(expert, query))
     found = [
         choice["logprobs"]["content"] for c in chunks for choice in _choices(c) if choice.get("logprobs")
@@ -236,13 +236,13 @@ def test_the_key_is_a_secret_that_counts(with_model: Run[None]) -> None:
         assert expert._child is not None
         pid, key = pid_of(expert), expert._child.key
         assert not any(key.encode() in shown for shown in shown_of(pid))
-        async with aiohttp.ClientSession() as session:
+        async with Client() as client:
             for wrong in (None, "", key[:-1], key + "x"):
                 with pytest.raises(UnavailableError, match="401") as caught:
-                    await anext(OpenAI(CARD, expert._child.url + "/v1", session, wrong).stream(ask()))
+                    await anext(OpenAI(CARD, expert._child.url + "/v1", client, wrong).stream(ask()))
                 assert key not in caught.value.message
-            async with session.post(expert._child.url + "/tokenize", json={"content": "x"}) as response:
-                assert response.status == 401
+            response = await client.post(Target(expert._child.url + "/tokenize", {}), b'{"content": "x"}')
+            assert response.status == 401
 
     with_model(look)
 
@@ -370,7 +370,7 @@ def test_a_closing_node_is_unavailable() -> None:
     async def main() -> None:
         async with local() as expert:
             await expert.start()
-            await expert._session.close()
+            await expert._client.aclose()
             with pytest.raises(UnavailableError, match="closing"):
                 await read(expert, ask())
             with pytest.raises(UnavailableError, match="closing"):

@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-import aiohttp
 from aiohttp import web
 
 from manyminds.errors import ManymindsError
 from manyminds.experts.openai import OpenAI
 from manyminds.types import Card, Expert
-from manyminds.wire import error_body, event, parse_request, stream_end, written
+from manyminds.upstream import Client
+from manyminds.wire import completion, error_body, event, parse_request, stream_end, written
 
 __all__ = ["Act", "Reply", "Upstream", "delta", "plain", "speaking", "sse", "upstream"]
 
@@ -64,9 +65,9 @@ class Upstream:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its reply. False: the connection is to be closed."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length: ")[2].partition("\r")[0])
+        length = int(head.partition("content-length: ")[2].partition("\r")[0] or 0)
         self.heads.append(head)
-        self.bodies.append(json.loads(await reader.readexactly(length)))
+        self.bodies.append(json.loads(await reader.readexactly(length) or b"null"))
         self.asked.set()
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         for part in reply:
@@ -86,9 +87,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(*replies: Reply) -> AsyncIterator[Upstream]:
+async def upstream(*replies: Reply, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     told = Upstream(*replies)
-    server = await asyncio.start_server(told.answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(told.answer, "127.0.0.1", 0, ssl=tls)
     told.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield told
@@ -126,6 +127,10 @@ async def speaking(expert: Expert) -> AsyncIterator[OpenAI]:
             query = parse_request(await request.read())
         except ManymindsError as error:
             return web.Response(status=error.status, body=error_body(error))
+        if not query.stream:
+            async with aclosing(expert.stream(query)) as chunks:
+                body = completion([chunk async for chunk in chunks], query, "m")
+            return web.Response(body=body, content_type="application/json")
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         async with aclosing(expert.stream(query)) as chunks:
@@ -143,7 +148,7 @@ async def speaking(expert: Expert) -> AsyncIterator[OpenAI]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     try:
-        async with aiohttp.ClientSession() as session:
-            yield OpenAI(Card("m", "openai", source="lab"), url, session)
+        async with Client() as client:
+            yield OpenAI(Card("m", "openai", source="lab"), url, client)
     finally:
         await runner.cleanup()

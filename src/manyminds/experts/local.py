@@ -11,12 +11,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-import aiohttp
 import msgspec
 
 from manyminds.errors import CutError, GarbageError, RefusedError, UnavailableError
 from manyminds.experts.child import Child, Model
 from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
+from manyminds.upstream import Client, Target, UpstreamError
 from manyminds.wire import error_text
 
 __all__ = ["QUESTION_STOP", "QUESTION_TEMPLATE", "Local"]
@@ -34,6 +34,7 @@ _REST_S = 30.0  # between attempts, once a model has failed to load several time
 _ATTEMPTS = 3
 _DEAF_S = 2.0  # without a sign of life, of a child in doubt
 _TOP = 5000  # log-probabilities asked for; the full vocabulary takes 20 times as long
+_REPLY_BYTES = 50_000_000  # of one with log-probabilities
 _FLOOR = -14.0  # of a token that is not among them, in nats
 
 _Reply = TypeVar("_Reply")
@@ -46,16 +47,16 @@ class Local:
         card: its name is what the child calls itself.
         model: the file and its limits.
         connect: makes an expert for the child's base URL and key.
-        session: for scoring; the owner closes it. The child closes connections as it likes: keep none.
+        client: for scoring; the owner closes it. The child closes connections as it likes: keep none.
     """
 
     def __init__(
-        self, card: Card, model: Model, connect: Callable[[str, str], Expert], session: aiohttp.ClientSession
+        self, card: Card, model: Model, connect: Callable[[str, str], Expert], client: Client
     ) -> None:
         self._card = card
         self._model = model
         self._connect = connect
-        self._session = session
+        self._client = client
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()  # the child has one slot: who waits for it waits here, and can leave
         self._child: Child | None = None
@@ -157,14 +158,15 @@ class Local:
 
     async def _hears(self, child: Child) -> bool:
         """Whether the child answers at all, which it does at once also while it generates."""
-        if self._session.closed:  # this node is closing: the call will say so
+        if self._client.closed:  # this node is closing: the call will say so
             return True
-        limit = aiohttp.ClientTimeout(total=_DEAF_S)
         try:
-            async with self._session.get(child.url + "/health", timeout=limit) as response:
-                return response.status == 200
-        except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
+            async with asyncio.timeout(_DEAF_S):
+                response = await self._client.get(Target(child.url + "/health", {}))
+                response.close()
+        except (UpstreamError, TimeoutError):
             return False
+        return response.status == 200
 
     async def _died(self, child: Child) -> bool:
         """Whether the child ended by itself: what `aclose` ended is not to be started anew."""
@@ -208,14 +210,15 @@ class Local:
     async def _post(self, child: Child, path: str, fields: dict[str, object], shape: type[_Reply]) -> _Reply:
         """Raises: ExpertError; CutError where the child ended meanwhile."""
         name = self._card.name
-        if self._session.closed:
+        if self._client.closed:
             raise UnavailableError(f"{name} cannot be asked: this node is closing.")
-        headers = {"authorization": f"Bearer {child.key}"}
+        headers = {"authorization": f"Bearer {child.key}", "content-type": "application/json"}
         try:
-            async with self._session.post(child.url + path, json=fields, headers=headers) as response:
-                raw = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise CutError(f"{name} broke off: {type(error).__name__}.") from None
+            target = Target(child.url + path, headers)
+            response = await self._client.post(target, msgspec.json.encode(fields))
+            raw = await response.whole(_REPLY_BYTES)
+        except UpstreamError as error:
+            raise CutError(f"{name} broke off: {error}.") from None
         if response.status != 200:
             raise RefusedError(f"{name} answered with status {response.status}: {error_text(raw)}")
         try:

@@ -1,16 +1,15 @@
 """Any OpenAI-compatible URL as an expert. Knows no vendor: what differs is on the card.
 
-Upstream is always asked for a stream, so that closing the generator closes the connection, at any moment.
+Upstream is asked for a stream, or for one whole answer where nobody reads it as it comes. Closing the
+generator closes the connection, at any moment.
 """
 
-import io
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any
-
-import aiohttp
+import math
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
 
 from manyminds.errors import (
     CutError,
@@ -18,37 +17,27 @@ from manyminds.errors import (
     GarbageError,
     RefusedError,
     RejectedError,
-    SlowError,
     UnavailableError,
 )
 from manyminds.types import Card, Chunk, Query, Usage
-from manyminds.wire import Events, error_text, parse_chunk, request_body
+from manyminds.upstream import (
+    BrokenError,
+    Client,
+    ConnectError,
+    Response,
+    Target,
+    TargetError,
+    UpstreamError,
+)
+from manyminds.wire import Events, error_text, parse_chunk, parse_completion, request_body
 
-__all__ = ["OpenAI", "trace"]
+__all__ = ["OpenAI"]
 
 _ERROR_BYTES = 64_000  # read of an error body
+_WHOLE_BYTES = 8_000_000  # of an answer in one piece
 _MESSAGE = 400  # characters shown of an error
+_DAY_S = 86_400.0
 _AT_FAULT = (400, 413, 415, 422)  # the request is; with 401, 403, 404 and the like, this node's settings
-_BROKEN = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError)
-
-
-@dataclass(slots=True)
-class _Sending:
-    """One try of a request."""
-
-    on_kept: bool = False  # on a connection that an earlier request had opened
-
-
-def trace() -> aiohttp.TraceConfig:
-    """What a session needs so that experts know a kept connection from a new one."""
-
-    async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, params: Any) -> None:
-        if isinstance(context.trace_request_ctx, _Sending):
-            context.trace_request_ctx.on_kept = True
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(reused)
-    return config
 
 
 class OpenAI:
@@ -57,23 +46,16 @@ class OpenAI:
     Args:
         card: its `model` is the name sent upstream, its prices make the cost.
         url: the base URL, such as `http://127.0.0.1:11434/v1`.
-        session: shared between experts; the owner closes it. It must not have a total timeout. With
-            `trace()`, a request whose kept connection had been closed is sent once more.
+        client: shared between experts; the owner closes it.
         key: sent as a bearer token; never shown.
     """
 
-    def __init__(self, card: Card, url: str, session: aiohttp.ClientSession, key: str | None = None) -> None:
+    def __init__(self, card: Card, url: str, client: Client, key: str | None = None) -> None:
         self._card = card
         self._url = url.rstrip("/") + "/chat/completions"
-        self._session = session
+        self._client = client
         self._key = (key or "").strip()
-        self._headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream",
-            "accept-encoding": "identity",  # what compresses a stream holds it back
-        }
-        if self._key:
-            self._headers["authorization"] = f"Bearer {self._key}"
+        self._made: Target | None = None
 
     @property
     def card(self) -> Card:
@@ -81,155 +63,207 @@ class OpenAI:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`."""
-        body = request_body(query, self._card.model or self._card.name)
         try:
-            async with await self._post(body) as response:
-                await self._refuse_bad(response)
-                async with aclosing(self._chunks(response, query)) as chunks:
-                    async for chunk in chunks:
+            response = await self._post(query, whole=False)
+            try:
+                await self._comes_whole(response, wanted=False)
+                reading = _Reading(self._card.name)
+                async for received in response:
+                    for chunk in reading.take(received):
                         yield chunk
-        except (ExpertError, aiohttp.ClientError, OSError, ValueError) as error:
+                    if reading.done:
+                        response.release()
+                        break
+                yield self._priced(reading.last(), reading.usage(query))
+            finally:
+                response.close()
+        except (ExpertError, UpstreamError) as error:
             raise self._failure(error) from None
 
-    def _failure(self, error: Exception) -> ExpertError:
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        """See `types.Completer`. An upstream that streams all the same is heard to its end."""
+        try:
+            response = await self._post(query, whole=True)
+            try:
+                if await self._comes_whole(response, wanted=True):
+                    chunk = self._parsed(await response.whole(_WHOLE_BYTES))
+                    usage = chunk.usage or _estimated(query, bool(chunk.text), len(chunk.text.encode()))
+                    return (self._priced(chunk, usage),)
+                reading = _Reading(self._card.name)
+                chunks: list[Chunk] = []
+                async for received in response:
+                    chunks += reading.take(received)
+                    if reading.done:
+                        response.release()
+                        break
+                return (*chunks, self._priced(reading.last(), reading.usage(query)))
+            finally:
+                response.close()
+        except (ExpertError, UpstreamError) as error:
+            raise self._failure(error) from None
+
+    async def _post(self, query: Query, *, whole: bool) -> Response:
+        if self._client.closed:
+            raise UnavailableError(f"{self._card.name} cannot be asked: this node is closing.")
+        body = request_body(query, self._card.model or self._card.name, whole=whole)
+        return await self._client.post(self._target(), body)
+
+    def _target(self) -> Target:
+        """Raises: TargetError."""
+        if self._made is None:
+            headers = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
+            if self._key:
+                headers["authorization"] = f"Bearer {self._key}"
+            self._made = Target(self._url, headers)
+        return self._made
+
+    def _failure(self, error: ExpertError | UpstreamError) -> ExpertError:
         """What any failure of the layers below is to callers; shows neither key nor request."""
-        name = self._card.name
+        name, said = self._card.name, self._shown(str(error))
         match error:
             case ExpertError():
-                return type(error)(self._shown(error.message))
-            case aiohttp.ConnectionTimeoutError():
-                return UnavailableError(f"{name} cannot be reached in time.")
-            case aiohttp.ClientConnectorError():
-                return UnavailableError(f"{name} cannot be reached: {self._shown(_reason(error))}.")
-            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-                return UnavailableError(f"{name} cannot be reached: its URL is wrong.")
-            case TimeoutError():
-                return SlowError(f"{name} passed a time limit of its connection.")
-            case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | OSError():
-                return CutError(f"{name} broke off: {self._shown(_reason(error))}.")
-            case aiohttp.ClientConnectionError():
-                return UnavailableError(f"{name} cannot be reached: {self._shown(_reason(error))}.")
+                return type(error)(said, retry_after_s=error.retry_after_s)
+            case TargetError():
+                return RejectedError(f"{name} cannot be asked, which this node's owner must mend: {said}.")
+            case ConnectError():
+                return UnavailableError(f"{name} cannot be reached: {said}.")
+            case BrokenError():
+                return CutError(f"{name} broke off: {said}.")
             case _:
-                return GarbageError(f"{name} does not speak the protocol: {self._shown(_reason(error))}.")
+                return GarbageError(f"{name} does not speak the protocol: {said}.")
 
     def _shown(self, text: str) -> str:
         """What may be shown of a text from below: servers repeat the keys they refuse."""
         text = text.replace(self._key, "***") if self._key else text
         return " ".join(text.split())[:_MESSAGE]
 
-    async def _post(self, body: bytes) -> aiohttp.ClientResponse:
-        """Sends the request; again, once, where a kept connection turns out to have been closed.
+    async def _comes_whole(self, response: Response, *, wanted: bool) -> bool:
+        """Whether one whole answer follows, where that is wanted; else a stream does.
 
-        Never where a new one broke off: what is paid for may have been done.
+        Raises: ExpertError for anything else.
         """
-        if self._session.closed:
-            raise UnavailableError(f"{self._card.name} cannot be asked: this node is closing.")
-        sending = _Sending()
-        try:
-            return await self._send(body, sending)
-        except _BROKEN as error:
-            if not sending.on_kept or isinstance(error, aiohttp.ClientConnectorError):
-                raise
-            return await self._send(body, _Sending())
-
-    async def _send(self, body: bytes, sending: _Sending) -> aiohttp.ClientResponse:
-        return await self._session.post(
-            self._url,
-            data=io.BytesIO(body),  # large ones are sent piece by piece
-            headers=self._headers,
-            allow_redirects=False,
-            trace_request_ctx=sending,
-        )
-
-    async def _refuse_bad(self, response: aiohttp.ClientResponse) -> None:
-        name, status = self._card.name, response.status
-        if status == 200 and response.content_type == "text/event-stream":
-            return
+        name, status, kind = self._card.name, response.status, response.content_type
+        if status == 200 and kind == "text/event-stream":
+            return False
+        if status == 200 and kind == "application/json" and wanted:
+            return True
         said = await _said(response)
         if status == 200:
-            kind = f"{response.content_type!r:.80}"
-            raise GarbageError(f"{name} was asked for a stream and sent {kind}: {said}")
+            kind = f"{kind!r:.80}" if kind else "no content type"
+            asked = "an answer" if wanted else "a stream"
+            raise GarbageError(f"{name} was asked for {asked} and sent {kind}: {said}")
         if status in _AT_FAULT:
             raise RefusedError(f"{name} answered with status {status}: {said}")
         if status in (408, 425, 429) or status >= 500:
-            raise UnavailableError(f"{name} answered with status {status}: {said}")
+            wait_s = _retry_after_s(response.headers)
+            raise UnavailableError(f"{name} answered with status {status}: {said}", retry_after_s=wait_s)
         raise RejectedError(
             f"{name} answered with status {status}, which this node's owner must mend: {said}"
         )
 
-    async def _chunks(self, response: aiohttp.ClientResponse, query: Query) -> AsyncGenerator[Chunk, None]:
-        """Chunks as they come; the finish is held back until the usage, which follows it, is known.
+    def _parsed(self, body: bytes) -> Chunk:
+        try:
+            return parse_completion(body)
+        except GarbageError as error:
+            raise GarbageError(f"{self._card.name} sent {error.message}") from None
 
-        So is an opening without a word, which only names the role: nothing is said yet. Usage that never
-        comes is estimated, rather high than low.
-        """
-        pieces = size = 0
-        opening: Chunk | None = None
-        begun = False
-        finish: Chunk | None = None
-        usage: Usage | None = None
-        async with aclosing(self._events(response)) as events:
-            async for chunk in events:
-                usage = chunk.usage or usage
-                if not chunk.raw:
-                    continue
-                pieces += bool(chunk.text)
-                size += len(chunk.text.encode())
-                if not begun and not chunk.text and chunk.finish_reason is None:
-                    opening, begun = replace(chunk, usage=None), True
-                    continue
-                begun = True
-                if opening is not None:
-                    yield opening
-                    opening = None
-                if finish is not None:  # of several choices, another one goes on
-                    yield replace(finish, finish_reason=None)
-                    finish = None
-                if chunk.finish_reason is None:
-                    yield replace(chunk, usage=None)
-                else:
-                    finish = chunk
-        if finish is None:
-            raise CutError(f"{self._card.name} ended its stream without finishing its answer.")
-        usage = usage or Usage(query.estimated_tokens, max(pieces, size // 4))
-        yield replace(finish, usage=self._priced(usage))
-
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Chunk, None]:
-        """Each event up to `[DONE]`, which may be missing."""
-        events = Events()
-        async for received in response.content.iter_any():
-            try:
-                for data in events.feed(received):
-                    if data == b"[DONE]":
-                        return
-                    yield parse_chunk(data)
-            except GarbageError as error:
-                raise GarbageError(f"{self._card.name} sent {error.message}") from None
-
-    def _priced(self, usage: Usage) -> Usage:
+    def _priced(self, chunk: Chunk, usage: Usage) -> Chunk:
         card = self._card
         cost = (
             usage.prompt_tokens * card.price_in_usd_per_m + usage.completion_tokens * card.price_out_usd_per_m
         )
-        return replace(usage, cost_usd=cost / 1e6 + usage.cpu_s * card.price_cpu_usd_per_hour / 3600)
+        cost_usd = cost / 1e6 + usage.cpu_s * card.price_cpu_usd_per_hour / 3600
+        priced = Usage(usage.prompt_tokens, usage.completion_tokens, usage.cpu_s, cost_usd)
+        return Chunk(chunk.text, chunk.finish_reason, priced, chunk.raw, chunk.whole)
 
 
-def _reason(error: Exception) -> str:
-    """Never the repr: aiohttp puts the request's headers into some of them, and URLs into their text."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.message or type(error).__name__
-    if isinstance(error, aiohttp.ServerDisconnectedError):  # its text may be all headers of the response
-        return "the server disconnected"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+class _Reading:
+    """A stream's bytes to chunks as they come, but for the last: usage follows the finish.
+
+    An opening without a word, which only names the role, is held back too: nothing is said yet.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.done = False  # said to be: `[DONE]` may be missing
+        self._name = name
+        self._events = Events()
+        self._opening: Chunk | None = None
+        self._begun = False
+        self._finish: Chunk | None = None
+        self._usage: Usage | None = None
+        self._pieces = self._size = 0  # of text
+
+    def take(self, received: bytes) -> Iterator[Chunk]:
+        """The chunks that are complete with these bytes. Raises: GarbageError."""
+        try:
+            for data in self._events.feed(received):
+                if data == b"[DONE]":
+                    self.done = True
+                    return
+                chunk = parse_chunk(data)
+                if chunk.usage is not None:
+                    self._usage = chunk.usage
+                    chunk = replace(chunk, usage=None)
+                if chunk.raw:
+                    yield from self._in_order(chunk)
+        except GarbageError as error:
+            raise GarbageError(f"{self._name} sent {error.message}") from None
+
+    def _in_order(self, chunk: Chunk) -> Iterator[Chunk]:
+        if chunk.text:
+            self._pieces += 1
+            self._size += len(chunk.text.encode())
+        elif not self._begun and chunk.finish_reason is None:
+            self._opening, self._begun = chunk, True
+            return
+        self._begun = True
+        if self._opening is not None:
+            yield self._opening
+            self._opening = None
+        if self._finish is not None:  # of several choices, another one goes on
+            yield replace(self._finish, finish_reason=None)
+            self._finish = None
+        if chunk.finish_reason is None:
+            yield chunk
+        else:
+            self._finish = chunk
+
+    def last(self) -> Chunk:
+        """The chunk with the finish. Raises: CutError where none came."""
+        if self._finish is None:
+            raise CutError(f"{self._name} ended its stream without finishing its answer.")
+        return self._finish
+
+    def usage(self, query: Query) -> Usage:
+        """As reported; what never comes is estimated, rather high than low."""
+        return self._usage or _estimated(query, self._pieces, self._size)
 
 
-async def _said(response: aiohttp.ClientResponse) -> str:
-    """The start of a body that is no stream, as text; as much of it as comes."""
+def _estimated(query: Query, pieces: int, size: int) -> Usage:
+    """Of an answer with so many pieces of text, which take `size` bytes."""
+    return Usage(query.estimated_tokens, max(pieces, size // 4))
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """When to try again, in [0, 86400] seconds from now, as far as the reply says it."""
+    milliseconds, when = headers.get("retry-after-ms", ""), headers.get("retry-after", "")
+    found = math.nan
+    with suppress(ValueError):
+        found = float(milliseconds) / 1000
+    if not math.isfinite(found):
+        with suppress(ValueError):
+            found = float(when)
+    if not math.isfinite(found):
+        with suppress(ValueError, OverflowError):
+            found = parsedate_to_datetime(when).timestamp() - time.time()
+    return min(max(found, 0.0), _DAY_S) if math.isfinite(found) else None
+
+
+async def _said(response: Response) -> str:
+    """The start of a body that is no answer, as text; as much of it as comes."""
     raw = b""
-    with suppress(aiohttp.ClientError, OSError):  # the status says enough
-        async for received in response.content.iter_any():
+    with suppress(UpstreamError):  # the status says enough
+        async for received in response:
             raw += received
             if len(raw) >= _ERROR_BYTES:
                 break

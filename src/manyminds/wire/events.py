@@ -1,14 +1,14 @@
-"""What an expert streams: server-sent events to chunks, and error bodies to text."""
+"""What an expert sends: server-sent events, or one whole completion, to chunks; error bodies to text."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from manyminds.errors import GarbageError
 from manyminds.types import Chunk, Usage
 
-__all__ = ["Events", "error_text", "parse_chunk"]
+__all__ = ["Events", "error_text", "parse_chunk", "parse_completion"]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=1000)]
@@ -55,7 +55,27 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    message: _Message
+    index: _Index = 0
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Answer] = []
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    error: Any = None
+
+
+_Shape = TypeVar("_Shape", _Chunk, _Completion)
+
 _chunk = msgspec.json.Decoder(_Chunk)
+_completion = msgspec.json.Decoder(_Completion)
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line ends between tokens would end the line of an event
 
 
@@ -66,24 +86,49 @@ def parse_chunk(raw: bytes) -> Chunk:
 
     Raises: GarbageError when it is not one; its message carries an upstream `error` object's text.
     """
+    found = _decoded(_chunk, raw, "chat completion chunk")
+    usage = _usage_of(found) if found.usage else None
+    if not found.choices:
+        return Chunk(usage=usage)
+    text, finish_reason = "", None
+    for choice in reversed(found.choices):
+        finish_reason = choice.finish_reason or finish_reason
+        if choice.index == 0:
+            text = (choice.delta.content or "") if choice.delta else ""
+    if b"\n" in raw or b"\r" in raw:
+        raw = raw.translate(_ONE_LINE)
+    return Chunk(text, finish_reason, usage, raw)
+
+
+def parse_completion(raw: bytes) -> Chunk:
+    """A whole chat completion, as the one chunk of its answer. Usage is None where none is reported.
+
+    Raises: GarbageError, as `parse_chunk` does, also for one without choices.
+    """
+    found = _decoded(_completion, raw, "chat completion")
+    if not found.choices:
+        raise GarbageError(f"no chat completion: {error_text(raw, 200) or 'nothing'}")
+    first = next((choice for choice in found.choices if choice.index == 0), found.choices[0])
+    finish_reason = next((c.finish_reason for c in found.choices if c.finish_reason), "stop")
+    usage = _usage_of(found) if found.usage else None
+    return Chunk(first.message.content or "", finish_reason, usage, raw, whole=True)
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes, what: str) -> _Shape:
     try:
         raw.decode()  # what we do not read is relayed, and must be text
-        chunk = _chunk.decode(raw)
+        found = decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise GarbageError(f"no chat completion chunk: {error}") from None
-    if chunk.error is not None:
+        raise GarbageError(f"no {what}: {error}") from None
+    if found.error is not None:
         raise GarbageError(f"an error: {error_text(raw)}")
-    first = next((c for c in chunk.choices if c.index == 0), None)
-    timings = chunk.timings or _Timings()
-    usage = None
-    if chunk.usage:
-        cpu_s = (timings.prompt_ms + timings.predicted_ms) / 1000
-        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cpu_s)
-    if not chunk.choices:
-        return Chunk(usage=usage)
-    text = (first.delta.content or "") if first and first.delta else ""
-    finish_reason = next((c.finish_reason for c in chunk.choices if c.finish_reason), None)
-    return Chunk(text, finish_reason, usage, raw.translate(_ONE_LINE))
+    return found
+
+
+def _usage_of(found: _Chunk | _Completion) -> Usage:
+    counted, timings = found.usage or _Usage(), found.timings or _Timings()
+    cpu_s = (timings.prompt_ms + timings.predicted_ms) / 1000
+    return Usage(counted.prompt_tokens, counted.completion_tokens, cpu_s)
 
 
 class Events:
@@ -102,24 +147,33 @@ class Events:
     def feed(self, received: bytes) -> Iterator[bytes]:
         """The data of every event that `received` completes. Raises: GarbageError past the limit."""
         *ended, rest = received.split(b"\n")
-        for piece in ended:
-            self._add(piece)
-            line = bytes(self._rest).removesuffix(b"\r")
-            self._rest.clear()
+        for line in ended:
+            if self._rest:
+                self._add(line)
+                line = bytes(self._rest)
+                self._rest.clear()
+            elif self._size + len(line) > self._limit_bytes:
+                raise self._too_large()
+            if line.endswith(b"\r"):
+                line = line[:-1]
             if line.startswith(b"data:"):
-                self._data.append(line[5:].removeprefix(b" "))
+                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
                 self._size += len(line)
             elif not line and self._data:
-                data = b"\n".join(self._data)
+                data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
                 self._data, self._size = [], 0
                 if data:
                     yield data
-        self._add(rest)
+        if rest:
+            self._add(rest)
 
     def _add(self, piece: bytes) -> None:
         self._rest += piece
         if self._size + len(self._rest) > self._limit_bytes:
-            raise GarbageError(f"an event of more than {self._limit_bytes} bytes")
+            raise self._too_large()
+
+    def _too_large(self) -> GarbageError:
+        return GarbageError(f"an event of more than {self._limit_bytes} bytes")
 
 
 def error_text(raw: bytes, limit: int = 2000) -> str:
