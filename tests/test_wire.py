@@ -102,19 +102,19 @@ def test_a_query_made_here_survives_the_wire(sampling: Sampling, text: str) -> N
     assert (there.model, there.stream, there.include_usage) == ("m", True, True)
 
 
-@given(st.dictionaries(names, values, max_size=5), values, st.sampled_from([None, 0, 2]))
-def test_unknown_fields_keep_their_bytes(extra: dict[str, Any], deep: Any, indent: int | None) -> None:
+@given(st.dictionaries(names, values, max_size=5), values, st.sampled_from([None, 0, 2]), st.booleans())
+def test_unknown_fields_keep_their_bytes(
+    extra: dict[str, Any], deep: Any, indent: int | None, stream: bool
+) -> None:
     message = {"role": "user", "content": "Why?", "x_deep": deep}
-    body = chat(messages=[message], manyminds={"panel": 3}, stream=False) | extra
+    body = chat(messages=[message], manyminds={"panel": 3}, stream=stream) | extra
     body = {key: body[key] for key in sorted(body, reverse=True)}
-    sent = request_body(parse_request(json.dumps(body, indent=indent).encode()), "upstream")
+    query = parse_request(json.dumps(body, indent=indent).encode())
+    sent = request_body(query, "upstream", whole=not stream)
     there = json.loads(sent)
     assert "manyminds" not in there
-    assert there.pop("stream_options") == {"include_usage": True}
-    assert there == {k: v for k, v in body.items() if k != "manyminds"} | {
-        "model": "upstream",
-        "stream": True,
-    }
+    assert there.pop("stream_options", None) == ({"include_usage": True} if stream else None)
+    assert there == {k: v for k, v in body.items() if k != "manyminds"} | {"model": "upstream"}
     for key, value in (extra | {"messages": [message]}).items():
         written_so = json.dumps(value, indent=indent).replace("\n", "\n" + " " * (indent or 0))
         assert written_so.encode() in sent, key
@@ -340,6 +340,7 @@ def test_any_request_is_read_or_refused(body: bytes) -> None:
         error_body(error)
         return
     assert json.loads(request_body(query, "m"))["stream"] is True
+    assert json.loads(request_body(query, "m", whole=True))["stream"] is False
     assert query.messages
     "".join(message.text for message in query.messages).encode()
 

@@ -1,16 +1,33 @@
-"""OpenAI JSON to and from the types. Knows no socket and no expert."""
+"""Clients' and experts' JSON to and from the types. Knows no socket and no expert."""
 
-from manyminds.wire.events import Events, error_text, parse_chunk
+from manyminds.wire.chat import CHAT
+from manyminds.wire.completions import COMPLETIONS
+from manyminds.wire.dialect import Dialect, Reply
+from manyminds.wire.embeddings import EmbeddingRequest, embeddings_body, parse_embeddings
+from manyminds.wire.events import Events, error_text, parse_chunk, parse_completion
+from manyminds.wire.messages import MESSAGES, count_tokens
 from manyminds.wire.replies import completion, error_body, event, report_object, stream_end, written
 from manyminds.wire.requests import parse_request, request_body
+from manyminds.wire.responses import RESPONSES
 
 __all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "MESSAGES",
+    "RESPONSES",
+    "Dialect",
+    "EmbeddingRequest",
     "Events",
+    "Reply",
     "completion",
+    "count_tokens",
+    "embeddings_body",
     "error_body",
     "error_text",
     "event",
     "parse_chunk",
+    "parse_completion",
+    "parse_embeddings",
     "parse_request",
     "report_object",
     "request_body",

@@ -13,8 +13,9 @@ import msgspec
 from manyminds.errors import GarbageError, ManymindsError
 from manyminds.types import Chunk, Query, Report, Usage
 
-__all__ = ["completion", "error_body", "event", "report_object", "stream_end", "written"]
+__all__ = ["completion", "error_body", "event", "relayed", "report_object", "stream_end", "written"]
 
+_OURS = b'"manyminds"'
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
@@ -53,6 +54,23 @@ def stream_end(last: Chunk, query: Query, model: str, *, first: bool = False) ->
         return [_encode(fields | extra) if had_usage or extra else finish]
     tail = _head(query, model, "chat.completion.chunk") | {"choices": [], "usage": _usage_object(last.usage)}
     return [_encode(fields) if had_usage else finish, _encode(tail | extra)]
+
+
+def relayed(chunk: Chunk) -> bytes:
+    """The whole completion that an expert sent, as it came, with the report added.
+
+    Raises: GarbageError where there already is a field of that name that cannot be replaced.
+    """
+    raw = chunk.raw.rstrip()
+    if chunk.report is None:
+        return raw
+    report = _encode(chunk.report)
+    if _OURS not in raw:
+        return b"".join([raw[:-1], b',"manyminds":', report, b"}"])
+    try:  # it is such a network itself
+        return _encode(dict(_object.decode(raw)) | {"manyminds": msgspec.Raw(report)})
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise GarbageError(f"The expert's reply cannot be relayed: {error}.") from None
 
 
 def completion(chunks: Sequence[Chunk], query: Query, model: str) -> bytes:

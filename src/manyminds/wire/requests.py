@@ -7,14 +7,16 @@ options) and `manyminds` changed, so that fields unknown to us survive.
 import json
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from manyminds.errors import InvalidRequestError
 from manyminds.types import Limits, Message, Query, Sampling
 
-__all__ = ["parse_request", "request_body"]
+__all__ = ["parse_request", "read_body", "request_body"]
+
+_Read = TypeVar("_Read")
 
 
 class _Limits(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,14 +52,27 @@ class _Request(msgspec.Struct):
     logprobs: bool | None = None
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
-    manyminds: msgspec.Raw = msgspec.Raw(b"{}")
+    manyminds: msgspec.Raw = msgspec.Raw()
 
 
 _SCANNED_BYTES = 100_000
 _MOST_TOKENS = 2**31 - 1
 _SEEDS = 2**63  # upstreams take 64 bits
+_BOUNDS = (
+    ("max_completion_tokens", 1, _MOST_TOKENS),
+    ("max_tokens", 1, _MOST_TOKENS),
+    ("seed", -_SEEDS, _SEEDS - 1),
+    ("n", 1, 128),
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+)
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_IMAGES = ("image_url", "input_image")
+_STRUCTURED = ("json_object", "json_schema")
+_NOTHING: frozenset[str] = frozenset()
+_ABSENT = msgspec.Raw()
+_UNLIMITED = Limits()
 _request = msgspec.json.Decoder(_Request)
 _limits = msgspec.json.Decoder(_Limits)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -70,7 +85,7 @@ def parse_request(raw: bytes, request_id: str = "") -> Query:
     Raises: InvalidRequestError, whose `param` names the field.
     """
     try:
-        raw.decode()  # fields that are not ours are never decoded, yet everything must be text
+        raw.decode()  # what we do not read is relayed, and must be text
         request = _request.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_finite(raw) or _invalid(error) from None
@@ -88,6 +103,18 @@ def parse_request(raw: bytes, request_id: str = "") -> Query:
         request_id=request_id,
         raw=raw,
     )
+
+
+def read_body(raw: bytes, decoder: "msgspec.json.Decoder[_Read]") -> tuple[_Read, dict[str, msgspec.Raw]]:
+    """A request's body: what `decoder` reads of it, and all of its fields in the bytes they came in.
+
+    Raises: InvalidRequestError, whose `param` names the field as the caller wrote it.
+    """
+    try:
+        raw.decode()  # fields that are not ours are never decoded, yet everything must be text
+        return decoder.decode(raw), _object.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _not_finite(raw) or _invalid(error) from None
 
 
 def _invalid(error: Exception, prefix: str = "") -> InvalidRequestError:
@@ -174,18 +201,17 @@ def _message(fields: dict[str, Any], where: str) -> Message:
 
 
 def _sampling(request: _Request) -> Sampling:
-    _check("max_completion_tokens", request.max_completion_tokens, low=1, high=_MOST_TOKENS)
-    _check("max_tokens", request.max_tokens, low=1, high=_MOST_TOKENS)
+    for name, low, high in _BOUNDS:
+        if (value := getattr(request, name)) is not None:
+            _check(name, value, low=low, high=high)
     max_tokens = request.max_completion_tokens or request.max_tokens
-    _check("seed", request.seed, low=-_SEEDS, high=_SEEDS - 1)
-    _check("n", request.n, low=1, high=128)
-    _check("temperature", request.temperature, low=0, high=2)
-    _check("top_p", request.top_p, low=0, high=1)
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     return Sampling(max_tokens, request.temperature, request.top_p, request.seed, stop, request.n or 1)
 
 
 def _parse_limits(raw: msgspec.Raw) -> Limits:
+    if raw == _ABSENT:
+        return _UNLIMITED
     try:
         limits = _limits.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -224,33 +250,35 @@ def _check(param: str, value: float | None, *, low: float, high: float = math.in
 
 
 def _demands(request: _Request) -> frozenset[str]:
-    images = any(
-        part.get("type") in ("image_url", "input_image")
-        for message in request.messages
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-    )
-    tooled = any(m.get("tool_calls") or m.get("role") in ("tool", "function") for m in request.messages)
-    structured = (request.response_format or {}).get("type") in ("json_object", "json_schema")
-    found = {
-        "tools": bool(request.tools) or tooled,
-        "json_schema": structured,
-        "image": images,
-        "logprobs": bool(request.logprobs),
-    }
-    return frozenset(name for name, present in found.items() if present)
+    found = set()
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(p.get("type") in _IMAGES for p in content):
+            found.add("image")
+        if message.get("tool_calls") or message["role"] in ("tool", "function"):
+            found.add("tools")
+    if request.tools:
+        found.add("tools")
+    if request.response_format and request.response_format.get("type") in _STRUCTURED:
+        found.add("json_schema")
+    if request.logprobs:
+        found.add("logprobs")
+    return frozenset(found) if found else _NOTHING
 
 
-def request_body(query: Query, model: str) -> bytes:
-    """The JSON to send upstream: always a stream, always with usage.
+def request_body(query: Query, model: str, *, whole: bool = False) -> bytes:
+    """The JSON to send upstream, for a stream with usage, or for an answer in one piece.
 
     The caller's own fields go through as the bytes they came in.
     """
     fields: dict[str, Any] = dict(_object.decode(query.raw)) if query.raw else _fields_of(query)
     fields.pop("manyminds", None)
     fields["model"] = model
-    fields["stream"] = True
-    fields["stream_options"] = {"include_usage": True}
+    fields["stream"] = not whole
+    if whole:
+        fields.pop("stream_options", None)
+    else:
+        fields["stream_options"] = {"include_usage": True}
     return _encode(fields)
 
 
