@@ -1,5 +1,7 @@
 """`manyminds bench`: what is claimed of speed and size, measured here and now."""
 
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +93,52 @@ def router(file: str | None, /, runs: int, folder: str | None, as_json: bool) ->
         _show(found)
 
 
+@bench.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 3600),
+    default=2.0,
+    show_default=True,
+    help="Length of each measurement.",
+)
+@click.option(
+    "--runs", default=3, show_default=True, type=click.IntRange(1, 100), help="Of each measurement."
+)
+@click.option("--litellm", metavar="PATH", type=click.Path(), help="Compare with this litellm program too.")
+@click.option(
+    "--soak",
+    metavar="SECONDS",
+    type=click.FloatRange(0.01, 86_400),
+    help="Instead, half of the load that it bears for so long.",
+)
+@as_json
+def gateway(seconds: float, runs: int, litellm: str | None, soak: float | None, as_json: bool) -> None:
+    """Speed of the gateway on one core, beside nginx and litellm, its budget and ledger on.
+
+    From a checkout on Linux, with a C compiler. The models behind it answer at once or after a fixed time, on
+    another core; what a gateway adds is compared with asking them directly. nginx is measured where it is
+    installed. CPU time tells more than wall-clock time on a machine that does other things too.
+    """
+    from manyminds.evals import speed
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with us
+    if soak is not None:
+        found = speed.soak(soak, _say)
+    else:
+        with bars() as progress:
+            found = speed.measure(seconds, runs, litellm, _say, progress)
+    if as_json:
+        print_json(found)
+    elif soak is not None:
+        _show_soak(found)
+    else:
+        _show_speed(found)
+
+
+def _say(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
 def _labelled(folder: str) -> tuple[str, list[str], list[str]]:
     """The set's name, and texts with their categories, drawn evenly. Raises: DataError."""
     from manyminds.errors import DataError
@@ -144,3 +192,41 @@ def _show(found: Mapping[str, Any]) -> None:
             f" {100 * loss['static_accuracy']:.1f}% by the fast one, {100 * loss['swapped_accuracy']:.1f}%"
             f" by the fast one in its place (cosine {loss['cosine']:.3f})"
         )
+
+
+def _show_soak(found: Mapping[str, Any]) -> None:
+    click.echo(f"{found['requests']:,} requests, {found['errors']:,} errors")
+    click.echo(f"ledger: {found['ledger_rows']:,} rows of {found['requests']:,} requests")
+    start_mb, end_mb = found["memory_start_mb"], found["memory_end_mb"]
+    click.echo(f"memory: {start_mb:.1f} MB at first, {end_mb:.1f} MB at last ({end_mb - start_mb:+.1f} MB)")
+
+
+def _show_speed(found: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = (
+        f"medians of {found['runs']} runs of {found['seconds']:g} s; figures of streams are of their chunks"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, title=title, title_justify="left")
+    for column in ("case", "target"):
+        table.add_column(column, no_wrap=True)
+    for column in ("per s", "p50 ms", "added ms", "CPU µs", "pace", "MB", "errors"):
+        table.add_column(column, justify="right", no_wrap=True)
+    shown = (("per_s", ",.0f"), ("p50_ms", ".2f"), ("added_p50_ms", ".2f"), ("cpu_us", ",.1f"))
+    last = ""
+    for row in found["rows"]:
+        figures = [_median(row[key], form) for key, form in (*shown, ("pace", ".1%"), ("memory_mb", ".0f"))]
+        case = row["case"] if row["case"] != last else ""
+        table.add_row(case, row["target"], *figures, f"{row['errors']:,}")
+        last = row["case"]
+    Console(width=100).print(table)
+    if (times := found["times_litellm"]) is not None:
+        click.echo(f"pass_64: {times:,.1f} times the requests per second of litellm")
+    if (share := found["of_nginx_per_cpu_s"]) is not None:
+        click.echo(f"pass_64: {share:.2%} of nginx's requests per CPU second")
+    click.echo(f"ledger: {found['ledger_rows']:,} rows of {found['requests']:,} requests")
+
+
+def _median(figure: Mapping[str, float] | None, form: str) -> str:
+    return format(figure["median"], form) if figure else ""
