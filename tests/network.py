@@ -14,7 +14,7 @@ from manyminds.gateway import Gateway, Parts
 from manyminds.index import Index
 from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
-from manyminds.types import Answer, Card, Embed, Expert, Limits, Outcome, Query, Report
+from manyminds.types import Answer, Card, Embed, Expert, Limits, Query, Report
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Records:
     """Stands where the ledger would."""
 
     rows: list[tuple[Report, str, str]] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     def record(
         self,
@@ -32,10 +32,9 @@ class Records:
         text: str,
         status: str,
         seconds: float,
-        outcomes: Sequence[Outcome],
     ) -> None:
         self.rows.append((report, text, status))
-        self.outcomes.extend(outcomes)
+        self.answers.extend(answers)
 
 
 def scripted(name: str, script: Script, **card: Any) -> Scripted:

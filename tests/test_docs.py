@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from manyminds import config
 from manyminds.cli import main
-from manyminds.experts.scripted import Script, Scripted
 from manyminds.router.policy import POLICIES
-from manyminds.types import Attribution, Card, Limits, PanelEntry, Report
+from manyminds.types import Attribution, Limits, PanelEntry, Report
 from manyminds.web.app import Edge, build
+from tests.network import network
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -138,7 +138,7 @@ def test_every_field_is_documented(prefix: str, noun: type, nth: int) -> None:
 
 
 def test_every_endpoint_is_documented() -> None:
-    edge = Edge(Scripted(Card("nobody", "scripted"), Script()), POLICIES, list, lambda: True, 1)
+    edge = Edge(network(), POLICIES, list, lambda: True, 1)
     served = {
         f"{method} {route.path.replace(':path', '')}"
         for route in build(edge).routes

@@ -10,10 +10,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from manyminds import canonical
-from manyminds.attribution import attribute
+from manyminds.alarm import Alarm
 from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, UnavailableError
-from manyminds.fanout import Fanout, Patience
+from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
+from manyminds.report import of_one, of_panel
 from manyminds.router.policy import POLICIES
 from manyminds.types import (
     Answer,
@@ -24,8 +25,6 @@ from manyminds.types import (
     Expert,
     Limits,
     Outcome,
-    PanelEntry,
-    Posterior,
     Query,
     Report,
     Route,
@@ -36,8 +35,8 @@ from manyminds.types import (
 
 __all__ = ["Gateway", "Parts", "Record"]
 
-Record = Callable[[Report, Query, Sequence[Answer], str, str, float, Sequence[Outcome]], None]
-"""Keeps a request: report, query, answers, released text, status, seconds, outcomes."""
+Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
+"""Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
 
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
@@ -72,16 +71,21 @@ class Gateway:
         self._parts = parts
         self._patience = patience
         self._defaults = defaults
+        self._alarm = Alarm()
 
     @property
     def card(self) -> Card:
         return self._card
 
-    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+    def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`. The last chunk carries the report. Raises: ManymindsError.
 
         Closing the generator cancels every call; what was asked is recorded all the same.
         """
+        return self._pass(query) if query.model in self._parts.experts else self._ask(query)
+
+    async def _ask(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """A panel's answer."""
         began_s = asyncio.get_running_loop().time()
         query = await self._receive(query)
         route = self._route(query)
@@ -103,11 +107,56 @@ class Gateway:
             finally:
                 await calls.cancel()
                 seconds = asyncio.get_running_loop().time() - began_s
-                report = await self._record(query, route, combiner, calls.answers, text, status, seconds)
+                report = of_panel(query, route, combiner, calls.answers)
+                self._record(report, query, calls.answers, text, status, seconds)
         if last is None:
             raise CutError("The answer ended before it was finished.")
         usage = replace(last.usage or Usage(), cost_usd=report.cost_usd)  # what all of it took
         yield replace(last, usage=usage, report=report)
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        """See `types.Completer`. What `stream` gives, sooner where one expert is asked by name."""
+        if query.model not in self._parts.experts:
+            async with aclosing(self._ask(query)) as chunks:
+                return [chunk async for chunk in chunks]
+        route, call = self._single(query)
+        try:
+            found = await call.whole()
+        finally:
+            report = self._record_single(query, route, call)
+        return [*found[:-1], _reporting(found[-1], report)]
+
+    async def _pass(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """The answer of one expert, asked by name: its chunks as they come, untouched."""
+        route, call = self._single(query)
+        last = Chunk()
+        try:
+            async with aclosing(call.chunks()) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish_reason is None:
+                        yield chunk
+                    else:
+                        last = chunk
+        finally:
+            report = self._record_single(query, route, call)
+        yield _reporting(last, report)
+
+    def _single(self, query: Query) -> tuple[Route, Single]:
+        expert, limits = self._parts.experts[query.model], query.limits
+        if limits.budget_usd is None and self._defaults.budget_usd is not None:
+            limits = replace(limits, budget_usd=self._defaults.budget_usd)
+        route = self._parts.router.route(query, [expert.card], limits)
+        return route, Single(
+            route.calls[0], expert, query, self._patience, self._deadline_s(query), self._alarm
+        )
+
+    def _record_single(self, query: Query, route: Route, call: Single) -> Report:
+        answer = call.answer
+        report = of_one(query, route, answer)
+        ended = answer.status in ("ok", "cancelled")
+        status = answer.status if ended else "cut" if answer.text else "failed"
+        self._record(report, query, [answer], answer.text, status, answer.seconds)
+        return report
 
     # --- receive ---
 
@@ -116,22 +165,25 @@ class Gateway:
 
         The vector takes milliseconds of computation, in a thread; an expert asked by name needs none.
         """
-        limits, default = query.limits, self._defaults
         named = query.model
-        if named not in (*POLICIES, *self._parts.experts, self._card.name):
+        if named not in (*POLICIES, self._card.name):
             known = ", ".join([*POLICIES, *sorted(self._parts.experts)])
             raise ModelNotFoundError(f"No model is named {named!r:.80}. There are: {known}.", param="model")
-        chosen = named if named in POLICIES and named != "auto" else default.policy
-        limits = replace(
-            limits,
-            policy=limits.policy or chosen,
-            deadline_s=limits.deadline_s or default.deadline_s,
-            budget_usd=default.budget_usd if limits.budget_usd is None else limits.budget_usd,
-        )
-        vector = None
-        if self._parts.embed is not None and query.model not in self._parts.experts:
+        chosen = named if named in POLICIES and named != "auto" else self._defaults.policy
+        limits, vector = self._limits(query, chosen), None
+        if self._parts.embed is not None:
             (vector,) = await asyncio.to_thread(self._parts.embed, [query.question])
         return replace(query, limits=limits, task=canonical.task(query), vector=vector)
+
+    def _limits(self, query: Query, policy: str | None) -> Limits:
+        """The request's limits, and where it sets none, this network's."""
+        limits, default = query.limits, self._defaults
+        return replace(
+            limits,
+            policy=limits.policy or policy,
+            deadline_s=self._deadline_s(query),
+            budget_usd=default.budget_usd if limits.budget_usd is None else limits.budget_usd,
+        )
 
     # --- route ---
 
@@ -142,9 +194,7 @@ class Gateway:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
         names: Sequence[str] = sorted(experts)
-        if query.model in experts:
-            names = [query.model]
-        elif len(names) > _CANDIDATES:
+        if len(names) > _CANDIDATES:
             names = self._narrowed(
                 query, [name for name in names if _meets(experts[name].card, query)] or names
             )
@@ -167,101 +217,38 @@ class Gateway:
             posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
             return route.threshold < 1 and posterior.best >= route.threshold
 
-        patience = replace(self._patience, deadline_s=query.limits.deadline_s or self._patience.deadline_s)
-        return Fanout(query, route, self._parts.experts, patience, enough)
+        patience = replace(self._patience, deadline_s=self._deadline_s(query))
+        return Fanout(query, route, self._parts.experts, patience, enough, self._alarm)
+
+    def _deadline_s(self, query: Query) -> float:
+        return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s
 
     # --- record ---
 
-    async def _record(
-        self,
-        query: Query,
-        route: Route,
-        combiner: Combiner,
-        answers: Sequence[Answer],
-        text: str,
-        status: str,
-        seconds: float,
-    ) -> Report:
+    def _record(
+        self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
+    ) -> None:
         """Writes down who said what and what it cost; what was learnt goes to the router.
 
         A ledger that fails is logged: the answer has been given.
         """
-        report = _report(query, route, combiner, answers)
-        outcomes = [_outcome(query, answer) for answer in answers if answer.status != "cancelled"]
         for answer in answers:
-            self._parts.router.observe(_outcome(query, answer))
+            if answer.ttft_s is not None:
+                self._parts.router.observe(_outcome(query, answer))
         try:
-            await asyncio.to_thread(
-                self._parts.record, report, query, answers, text, status, seconds, outcomes
-            )
+            self._parts.record(report, query, answers, text, status, seconds)
         except ManymindsError as error:
             log.error("request %s was not recorded: %s", query.request_id, error)
-        return report
+
+
+def _reporting(last: Chunk, report: Report) -> Chunk:
+    return Chunk(last.text, last.finish_reason, last.usage, last.raw, last.whole, last.confidence, report)
 
 
 def _meets(card: Card, query: Query) -> bool:
     """Whether the router could choose it at all, by what needs no prediction."""
     include, names = set(query.limits.include), {card.name, card.source}
     return query.demands <= card.offers and (not include or bool(include & names))
-
-
-def _report(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Report:
-    drafts = [answer for answer in answers if answer.method != "fuse"]
-    fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
-    strategy: Strategy = "select" if route.strategy == "fuse" and not fused else route.strategy
-    posterior = combiner.posterior(query, route, drafts)
-    candidates = combiner.candidates(query, route, drafts)
-    shown = dict(zip(map(id, drafts), candidates, strict=True))
-    cost = sum(answer.usage.cost_usd for answer in answers)
-    voters = [c for c in candidates if c is not None]
-    winner = _winner(posterior)
-    comparable = bool(voters) and strategy not in ("race", "pass")
-    return Report(
-        request_id=query.request_id,
-        policy=route.policy,
-        strategy=strategy,
-        panel=tuple(_entry(query, route, posterior, answer, shown.get(id(answer))) for answer in answers),
-        agreement=sum(c == winner for c in voters) / len(voters) if comparable else None,
-        probability=posterior.best if voters and not fused else None,
-        attribution=attribute(query, route, drafts, combiner.posterior, combiner.candidates, estimated=fused),
-        cost_usd=cost,
-        saved_usd=_best_single_cost(route, answers) - cost,
-    )
-
-
-def _winner(posterior: Posterior) -> str | None:
-    pairs = zip(posterior.candidates, posterior.probabilities, strict=True)
-    return max(pairs, key=lambda pair: pair[1], default=(None, 0.0))[0]
-
-
-def _entry(
-    query: Query, route: Route, posterior: Posterior, answer: Answer, candidate: str | None
-) -> PanelEntry:
-    call = route.call_of(answer.expert)
-    probabilities = dict(zip(posterior.candidates, posterior.probabilities, strict=True))
-    text = canonical.answer_of(query.task, answer.text) or answer.text
-    if not query.limits.explain and len(text) > _SHOWN:
-        text = text[: _SHOWN - 1] + "…"
-    return PanelEntry(
-        expert=answer.expert,
-        source=answer.source,
-        weight=call.share if call and answer.method != "fuse" else 0.0,
-        answer=text,
-        correct_probability=None if candidate is None else probabilities.get(candidate),
-        ttft_s=answer.ttft_s,
-        seconds=answer.seconds,
-        cost_usd=answer.usage.cost_usd,
-        status=answer.status,
-        stage=answer.stage,
-        method=answer.method,
-        error=answer.error.message if answer.error else None,
-    )
-
-
-def _best_single_cost(route: Route, answers: Sequence[Answer]) -> float:
-    """What the best single expert took, or would have taken as the router expects."""
-    asked = [a.usage.cost_usd for a in answers if a.expert == route.best_single and a.status == "ok"]
-    return asked[0] if asked else route.best_single_cost_usd
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:

@@ -8,10 +8,9 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-
-import aiohttp
 
 from manyminds import catalog
 from manyminds.artefact import Artefact, load
@@ -21,10 +20,10 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config, ExpertEntry
 from manyminds.encoder import Encoder
-from manyminds.errors import ConfigError, UnavailableError
+from manyminds.errors import ConfigError, LedgerError, UnavailableError
 from manyminds.experts.child import Model
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
-from manyminds.experts.openai import OpenAI, trace
+from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts
@@ -32,6 +31,7 @@ from manyminds.index import Index
 from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
 from manyminds.types import Card, Combiner, Expert, Limits, Strategy
+from manyminds.upstream import Client
 
 __all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "knowledge", "local_models"]
 
@@ -43,6 +43,7 @@ ARTEFACT = "artefact.npz"
 
 _DIMENSION = 384
 _CONNECT_S = 5.0
+_TIDY_S = 3600.0
 _MB = 1_000_000
 _MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
 _WINDOW_TOKENS = 8192  # of a remote expert that states none
@@ -178,8 +179,11 @@ class Node:
         async with AsyncExitStack() as stack:
             self._ledger = Ledger(self._config.ledger.url, store_text=self._config.ledger.store_text)
             stack.callback(self._ledger.close)
-            self._session = await stack.enter_async_context(_session(aiohttp.TCPConnector(limit=0)))
-            self._loopback = await stack.enter_async_context(_session(aiohttp.TCPConnector(force_close=True)))
+            if (days := self._config.ledger.retention_days) is not None:
+                tidying = asyncio.create_task(self._tidy(timedelta(days=days)))
+                stack.push_async_callback(_ended, tidying)
+            self._client = await stack.enter_async_context(Client(_CONNECT_S))
+            self._loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             for expert in self._make_experts():
                 self.experts[expert.card.name] = expert
                 if isinstance(expert, Local):
@@ -225,6 +229,15 @@ class Node:
     def cards(self) -> list[Card]:
         """Every expert's card, by name."""
         return [self.experts[name].card for name in sorted(self.experts)]
+
+    async def _tidy(self, kept: timedelta) -> None:
+        """Deletes what the ledger need not keep any longer, now and then."""
+        while True:
+            try:
+                await asyncio.to_thread(self._ledger.prune, datetime.now(UTC) - kept)
+            except LedgerError as error:
+                log.error("%s", error)
+            await asyncio.sleep(_TIDY_S)
 
     # --- experts ---
 
@@ -298,7 +311,7 @@ class Node:
     def _make_entry(self, entry: ExpertEntry) -> Expert:
         if entry.kind == "recorded":
             return _recorded(entry)
-        return OpenAI(_card(entry), entry.url, self._session, self._key(entry))
+        return OpenAI(_card(entry), entry.url, self._client, self._key(entry))
 
     def _key(self, entry: ExpertEntry) -> str:
         return self._environ.get(entry.key_env, "").strip() if entry.key_env else ""
@@ -308,7 +321,7 @@ class Node:
     def _make_gateway(self) -> Gateway:
         policy = self._config.policy
         encoder = self._make_encoder()
-        embed = encoder.encode if encoder else None
+        self.embed = embed = encoder.encode if encoder else None
         index = Index(_DIMENSION)
         artefact = self._load_artefact()
         router = SkillRouter(index, embed, artefact)
@@ -347,12 +360,9 @@ class Node:
         return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
 
 
-def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-    """No limit of time but for connecting: the fan-out has its own."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-    return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace()]
-    )
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _card(entry: ExpertEntry) -> Card:

@@ -25,8 +25,10 @@ __all__ = [
     "Card",
     "Chunk",
     "Combiner",
+    "Completer",
     "Embed",
     "Expert",
+    "Key",
     "Kind",
     "Limits",
     "Message",
@@ -158,8 +160,9 @@ class Usage:
 class Chunk:
     """A piece of an answer. The last one has a finish reason and the usage.
 
-    `raw` is the expert's own JSON event, relayed untouched where it is one; a chunk without it is
-    written by the edge from `text`. `report` comes with a gateway's last chunk, `confidence` (raw, in
+    `raw` is the expert's own JSON, relayed untouched: an event of a stream, or with `whole`, which only a
+    `Completer` gives, all of its chat completion in the only chunk. A chunk without it is written by
+    the edge from `text`. `report` comes with a gateway's last chunk, `confidence` (raw, in
     [0, 1]) with an expert that has one.
     """
 
@@ -167,6 +170,7 @@ class Chunk:
     finish_reason: str | None = None
     usage: Usage | None = None
     raw: bytes = b""
+    whole: bool = False
     confidence: float | None = None
     report: "Report | None" = None
 
@@ -334,6 +338,19 @@ class Report:
     cache: str = "off"
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a virtual key allows whoever calls with it. The key itself is nowhere: only its hash is kept."""
+
+    id: str  # how the ledger and the logs name it
+    name: str  # whose it is, in its owner's words
+    models: tuple[str, ...] = ()  # globs of policies and experts that it may ask for; empty is all
+    requests_per_min: int | None = None
+    tokens_per_min: int | None = None
+    budget_usd: float | None = None  # per period, in UTC
+    period: Literal["day", "month", "total"] = "month"
+
+
 # --- protocols -------------------------------------------------------------------------------------
 
 
@@ -356,6 +373,15 @@ class Expert(Protocol):
     def card(self) -> Card: ...
 
     def stream(self, query: Query) -> AsyncGenerator[Chunk, None]: ...
+
+
+@runtime_checkable
+class Completer(Expert, Protocol):
+    """An expert that can also answer in one piece, at less cost than as a stream. Same errors, same rules."""
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        """All chunks of the answer; one with `whole` where the expert sent its completion in one piece."""
+        ...
 
 
 @runtime_checkable

@@ -167,9 +167,9 @@ def test_a_tight_deadline_is_told(client: openai.OpenAI) -> None:
 def test_the_ledger_has_every_request(client: openai.OpenAI, folder: Path) -> None:
     report = ask(client, "What is 2 + 3?").model_extra["manyminds"]
     with sqlite3.connect(folder / "home" / "ledger.db") as ledger:
-        row = ledger.execute(
-            "select policy, strategy, question from requests where request_id = ?", [report["request_id"]]
-        ).fetchone()
+        asked = "select policy, strategy, question from requests where request_id = ?", [report["request_id"]]
+        wait_until(lambda: ledger.execute(*asked).fetchone() is not None)  # it is written with others
+        row = ledger.execute(*asked).fetchone()
         calls = ledger.execute(
             "select expert, status, cpu_s, cost_usd from calls where request_id = ?", [report["request_id"]]
         ).fetchall()

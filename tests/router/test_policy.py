@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
-from manyminds.router.policy import POLICIES, affordable, choose, eligible, resolve
+from manyminds.router.policy import POLICIES, affordable, choose, direct, eligible, resolve
 from manyminds.router.predictor import Load, Prediction, estimate_load
 from manyminds.types import Card, Limits, Message, Query, Route, Sampling, Strategy, Task
 
@@ -264,8 +264,9 @@ class TestSingle:
         assert (staged(found), found.strategy, found.policy) == ([["b"]], "pass", policy)
 
     def test_pass_through_is_one_call(self) -> None:
-        found = route("pass", FOUR[:1], query(OPTION))
+        found = direct(FOUR[0])
         assert (found.strategy, staged(found), found.calls[0].method) == ("pass", [["a"]], "generate")
+        assert (found.policy, found.best_single, found.reserve) == ("pass", "a", ())
 
     def test_the_strategy_pass_asks_the_best(self) -> None:
         assert staged(route("max", FOUR, limits=Limits(strategy="pass"))) == [["b"]]

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -195,6 +195,9 @@ class Failing(Scripted):
             yield Chunk("never")
         finally:
             raise RuntimeError("s3cret")
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        return [chunk async for chunk in self.stream(query)]
 
 
 def test_a_failure_after_the_client_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:

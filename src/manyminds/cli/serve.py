@@ -70,7 +70,7 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) -> None:
     import uvicorn
 
-    from manyminds.node import Node
+    from manyminds.node import ENCODER, Node
     from manyminds.router.policy import POLICIES
     from manyminds.web.app import Edge, build
     from manyminds.web.protocol import Protocol
@@ -83,6 +83,8 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             ready=lambda: node.ready,
             max_body_bytes=int(config.server.max_body_mb * 1e6),
             loopback=ip_address(listener.getsockname()[0]).is_loopback,
+            encoder=ENCODER,
+            embed=node.embed,
         )
         settings = uvicorn.Config(
             build(edge),
@@ -90,6 +92,7 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             ws="none",
             lifespan="off",
             log_config=None,
+            proxy_headers=False,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_DRAIN_S,

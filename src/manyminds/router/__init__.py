@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from manyminds.artefact import Artefact
 from manyminds.index import Index
 from manyminds.router.planner import Planner
-from manyminds.router.policy import DIRECT, affordable, choose, eligible, resolve
+from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve
 from manyminds.router.predictor import Evidence, Prediction, absorb, estimate_load, predict, source_of
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
@@ -37,6 +37,8 @@ class SkillRouter:
 
         Raises: NoExpertError, InvalidRequestError for an unknown policy, ModelNotFoundError.
         """
+        if len(candidates) == 1 and (alone := self._alone(query, candidates[0], limits)) is not None:
+            return alone
         policy = resolve(query, candidates, limits)
         if policy == DIRECT:
             candidates = [card for card in candidates if card.name == query.model]
@@ -48,12 +50,30 @@ class SkillRouter:
         if query.vector is not None and not learnt:  # what was learnt takes its place
             similarity = self._index.similarity(query.vector, names)
         predictions: Sequence[Prediction] = predict(cards, self._evidence, similarity, load)
+        if policy == DIRECT:
+            return direct(affordable(predictions, limits)[0])
         if self._planner is not None:
             predictions = self._planner.informed(query, predictions)
         return choose(policy, query, affordable(predictions, limits), limits, load, self._planner)
 
+    def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
+        """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""
+        if card.name != query.model or limits.policy not in (None, *POLICIES):
+            return None
+        if limits.include or limits.exclude or limits.weights or limits.budget_usd is not None:
+            return None
+        load = estimate_load(query)
+        if query.demands - card.offers or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
+            return None
+        (found,) = predict((card,), self._evidence, {}, load)
+        return direct(found)
+
     def observe(self, outcome: Outcome) -> None:
-        """Adds one call to what is known of its expert. O(1). An unknown expert is ignored."""
+        """Adds one call to what is known of its expert. O(1). An unknown expert is ignored, and
+        so is a call that tells nothing: neither how fast it began nor whether it was right.
+        """
+        if outcome.ttft_s is None and outcome.correct is None:
+            return
         if outcome.expert in self._sources:
             known = self._evidence.get(outcome.expert, Evidence())
             self._evidence[outcome.expert] = absorb(known, outcome)

@@ -21,7 +21,7 @@ from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
 
-__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "eligible", "rates", "resolve"]
+__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "direct", "eligible", "rates", "resolve"]
 
 POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
@@ -170,7 +170,7 @@ def choose(
     strategy: Strategy = limits.strategy or (
         "vote" if comparable else "race" if policy == "fast" else "select"
     )
-    if policy == DIRECT or "tools" in query.demands or query.sampling.n > 1 or strategy == "pass":
+    if "tools" in query.demands or query.sampling.n > 1 or strategy == "pass":
         strategy, panel = "pass", _Panel((tuple(ranked[:1]),))
     elif policy == "cheap":
         panel = _cheap(ranked, query.task, limits) if strategy == "vote" else _cheapest(ranked)
@@ -186,9 +186,23 @@ def choose(
     if fuser is not None and len(panel.members) == 1:
         strategy, fuser = "select", None  # one draft is the answer
     route = _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
-    if policy == DIRECT:
-        return route
     return replace(route, reserve=_reserve(route, ranked, query, limits))
+
+
+def direct(alone: Prediction) -> Route:
+    """The route of an expert that was asked for by name: it alone, and nobody in its stead."""
+    name = alone.card.name
+    call = Call(name, alone.source, alone.probability, share=1.0)
+    return Route(
+        policy=DIRECT,
+        strategy="pass",
+        calls=(call,),
+        expected_accuracy=alone.probability,
+        expected_cost_usd=alone.cost_usd,
+        expected_latency_s=alone.latency_s,
+        best_single=name,
+        best_single_cost_usd=alone.cost_usd,
+    )
 
 
 def _planned(

@@ -6,7 +6,7 @@ priors, not fits: a card's claims count as much as a few observed calls, then wh
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from manyminds.types import Card, Outcome, Query
 
@@ -86,16 +86,18 @@ def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
     Tokens and seconds are added apart, so that the rate is that of all text and short answers do not
     swing it.
     """
-    kept = evidence
+    e = evidence
+    waits, wait_s, tokens, token_s = e.waits, e.wait_s, e.tokens, e.token_s
+    grades, correct = e.grades, e.correct
     if outcome.ttft_s is not None:
-        kept = replace(kept, waits=_DECAY * kept.waits + 1.0, wait_s=_DECAY * kept.wait_s + outcome.ttft_s)
+        waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + outcome.ttft_s
         generating_s = outcome.seconds - outcome.ttft_s
         if outcome.completion_tokens > 1 and generating_s > 0.0:
-            tokens = _DECAY * kept.tokens + (outcome.completion_tokens - 1)
-            kept = replace(kept, tokens=tokens, token_s=_DECAY * kept.token_s + generating_s)
+            tokens = _DECAY * tokens + (outcome.completion_tokens - 1)
+            token_s = _DECAY * token_s + generating_s
     if outcome.correct is not None:
-        kept = replace(kept, grades=kept.grades + 1.0, correct=kept.correct + outcome.correct)
-    return kept
+        grades, correct = grades + 1.0, correct + outcome.correct
+    return Evidence(waits, wait_s, tokens, token_s, grades, correct)
 
 
 def estimate_load(query: Query) -> Load:

@@ -1,44 +1,47 @@
 """The HTTP edge: OpenAI's chat completions and models, and health. Knows an expert, not what it is."""
 
-import asyncio
 import logging
-import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from manyminds.alarm import Alarm
 from manyminds.errors import (
     EndpointNotFoundError,
     InvalidRequestError,
     ManymindsError,
     MethodNotAllowedError,
     ModelNotFoundError,
-    RefusedError,
-    SlowRequestError,
-    TooLargeError,
-    UnavailableError,
 )
-from manyminds.types import Card, Chunk, Expert, Query
+from manyminds.types import Card, Completer, Embed
+from manyminds.web.answering import Answering
+from manyminds.web.embedding import Embedding
 from manyminds.web.origin import check_origin
-from manyminds.wire import completion, error_body, event, parse_request, stream_end, written
+from manyminds.web.replies import advice, new_id, read_body, send_json
+from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, count_tokens
 
-__all__ = ["Edge", "build"]
+__all__ = ["App", "Edge", "build"]
 
 log = logging.getLogger(__name__)
 
-_DONE = b"data: [DONE]\n\n"
-_READ_S = 60.0  # between two pieces of a request's body
+_DIALECTS = MappingProxyType(
+    {
+        "/v1/chat/completions": CHAT,
+        "/v1/completions": COMPLETIONS,
+        "/v1/messages": MESSAGES,
+        "/v1/responses": RESPONSES,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,172 +49,62 @@ class Edge:
     """What the edge serves.
 
     `expert` answers; `policies` and `cards` are listed as models; `ready` says whether there is anyone to
-    ask; `loopback`, whether only this machine can reach it.
+    ask; `loopback`, whether only this machine can reach it; `embed` is the sentence encoder of that name,
+    None where it is not installed.
     """
 
-    expert: Expert
+    expert: Completer
     policies: Sequence[str]
     cards: Callable[[], Sequence[Card]]
     ready: Callable[[], bool]
     max_body_bytes: int
     loopback: bool = True
+    encoder: str = ""
+    embed: Embed | None = None
 
 
-def build(edge: Edge) -> Starlette:
+def build(edge: Edge) -> "App":
     """The ASGI application."""
     models = _Models(edge)
     routes = [
-        Route("/v1/chat/completions", _Chat(edge), methods=["POST"]),
         Route("/v1/models", models.list, methods=["GET"]),
         Route("/v1/models/{name:path}", models.retrieve, methods=["GET"]),
+        Route("/v1/experts", models.experts, methods=["GET"]),
+        Route("/v1/messages/count_tokens", _Counting(edge), methods=["POST"]),
         Route("/health/live", _live, methods=["GET"]),
         Route("/health/ready", _Ready(edge), methods=["GET"]),
     ]
+    answering: dict[str, ASGIApp] = {
+        path: Answering(edge.expert, dialect, edge.max_body_bytes) for path, dialect in _DIALECTS.items()
+    }
+    answering["/v1/embeddings"] = Embedding(edge.embed, edge.encoder, edge.max_body_bytes)
+    routes += [Route(path, app, methods=["POST"]) for path, app in answering.items()]
     handlers: Any = {HTTPException: _http_error, ManymindsError: _own_error, Exception: _unexpected}
-    app = Starlette(routes=routes, middleware=[Middleware(_Guard, edge=edge)], exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # such a redirect would go wherever the Host header says
-    return app
+    return App(app, answering, loopback=edge.loopback)
 
 
-class _Guard:
-    """Keeps web pages of other sites away: any page may send requests to this machine."""
+class App:
+    """Keeps web pages of other sites away, and takes the short way to what answers."""
 
-    def __init__(self, app: ASGIApp, edge: Edge) -> None:
+    def __init__(self, app: Starlette, answering: Mapping[str, ASGIApp], *, loopback: bool) -> None:
         self._app = app
-        self._edge = edge
+        self._answering = answering
+        self._loopback = loopback
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        return self._app.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            check_origin(scope, loopback=self._edge.loopback)
+            check_origin(scope, loopback=self._loopback)
         except ManymindsError as error:
             await _error(error)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
-
-
-# --- chat completions ------------------------------------------------------------------------------
-
-
-class _Chat:
-    """`POST /v1/chat/completions`, as a plain ASGI callable."""
-
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(send, secrets.token_hex(12))
-        try:
-            raw = await _body(scope, receive, self._edge.max_body_bytes)
-            if raw is not None:
-                query = parse_request(raw, reply.request_id)
-                await _until_gone(receive, self._answer(query, reply))
-        except ManymindsError as error:
-            await reply.fail(error)
-        except Exception:
-            log.exception("request %s failed unexpectedly", reply.request_id)
-            await reply.fail(ManymindsError("Something went wrong inside this node; its log says what."))
-        except asyncio.CancelledError:  # only the server does that, when it ends: here it has come to its end
-            with suppress(asyncio.CancelledError):
-                await reply.fail(UnavailableError("This node is ending: ask again soon."))
-
-    async def _answer(self, query: Query, reply: "_Reply") -> None:
-        async with aclosing(self._edge.expert.stream(query)) as chunks:
-            await (reply.stream(chunks, query) if query.stream else reply.whole(chunks, query))
-
-
-class _Reply:
-    """One reply on its way."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.request_id = request_id
-        self._send = send
-        self._begun = False
-        self._ended = False
-
-    async def whole(self, chunks: AsyncGenerator[Chunk, None], query: Query) -> None:
-        received = [chunk async for chunk in chunks]
-        body = completion(received, query, query.model)
-        self._ended = True
-        await _send(self._send, 200, body, self.request_id)
-
-    async def stream(self, chunks: AsyncGenerator[Chunk, None], query: Query) -> None:
-        async for chunk in chunks:
-            first = not self._begun
-            if chunk.finish_reason is None:
-                await self._events([written(chunk, query, query.model, first=first)])
-            else:
-                await self._events(stream_end(chunk, query, query.model, first=first))
-        await self._end(_DONE)
-
-    async def fail(self, error: ManymindsError) -> None:
-        """An error before the first byte has its status, later its event; after the end it has neither."""
-        if self._begun and not self._ended:
-            await self._end(event(error_body(error)))
-        elif not self._ended:
-            self._ended = True
-            await _send_error(self._send, error, self.request_id)
-
-    async def _end(self, body: bytes) -> None:
-        self._ended = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _events(self, data: list[bytes]) -> None:
-        if not self._begun:
-            self._begun = True
-            headers = _headers(b"text/event-stream; charset=utf-8", self.request_id)
-            headers.append((b"cache-control", b"no-cache"))
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        body = b"".join(event(d) for d in data)
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes | None:
-    """The request's body; None when the client left. Raises: TooLargeError, SlowRequestError."""
-    declared = dict(scope["headers"]).get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        try:
-            async with asyncio.timeout(_READ_S):
-                message = await receive()
-        except TimeoutError:
-            raise SlowRequestError(
-                f"No more of the body came for {_READ_S:g} s: send it without such a pause."
-            ) from None
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-    return b"".join(parts)
-
-
-def _too_large(limit_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"The body is larger than {limit_bytes / 1e6:g} MB: send less, or raise `server.max_body_mb`."
-    )
-
-
-async def _until_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work`, and cancels it at once when the client goes away. Raises: what `work` raises."""
-
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.create_task(work), asyncio.create_task(gone())
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-        if not working.cancelled():
-            working.result()
+        quick = self._answering.get(scope["path"]) if scope["method"] == "POST" else None
+        await (quick or self._app)(scope, receive, send)
 
 
 # --- models and health -----------------------------------------------------------------------------
@@ -235,12 +128,37 @@ class _Models:
     async def list(self, request: Request) -> Response:
         return _json({"object": "list", "data": self._all()})
 
+    async def experts(self, request: Request) -> Response:
+        """`GET /v1/experts`: every expert's card."""
+        cards = [msgspec.to_builtins(card) for card in self._edge.cards()]
+        for card in cards:
+            card["offers"] = sorted(card["offers"])
+        return _json({"object": "list", "data": cards})
+
     async def retrieve(self, request: Request) -> Response:
         name = request.path_params["name"]
         for model in self._all():
             if model["id"] == name:
                 return _json(model)
         raise ModelNotFoundError(f"No model is named {name!r}: GET /v1/models lists them.", param="model")
+
+
+class _Counting:
+    """`POST /v1/messages/count_tokens`."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._alarm = Alarm()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_id()
+        try:
+            raw = await read_body(scope, receive, self._edge.max_body_bytes, self._alarm)
+            if raw is not None:
+                await send_json(send, 200, count_tokens(raw), request_id)
+        except ManymindsError as error:
+            status, body = MESSAGES.refuse(error, request_id)
+            await send_json(send, status, body, request_id, advice(error))
 
 
 async def _live(request: Request) -> Response:
@@ -262,41 +180,13 @@ class _Ready:
 # --- replies ---------------------------------------------------------------------------------------
 
 
-def _headers(content_type: bytes, request_id: str) -> list[tuple[bytes, bytes]]:
-    return [(b"content-type", content_type), (b"x-request-id", request_id.encode())]
-
-
-async def _send(
-    send: Send, status: int, body: bytes, request_id: str, more: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
-    headers = [*_headers(b"application/json", request_id), *more]
-    headers.append((b"content-length", str(len(body)).encode()))
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_error(send: Send, error: ManymindsError, request_id: str) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in _advice(error).items()]
-    await _send(send, error.status, error_body(error), request_id, headers)
-
-
-def _advice(error: ManymindsError) -> dict[str, str]:
-    """What a client that gets this error should do next."""
-    if isinstance(error, SlowRequestError):
-        return {"connection": "close"}  # else its sender could keep it for ever
-    if isinstance(error, InvalidRequestError | RefusedError):
-        return {"x-should-retry": "false"}
-    return {}
-
-
 def _json(fields: dict[str, Any], status: int = 200, more: dict[str, str] | None = None) -> Response:
-    headers = {"x-request-id": secrets.token_hex(12)} | (more or {})
+    headers = {"x-request-id": new_id()} | (more or {})
     return Response(msgspec.json.encode(fields), status, headers, "application/json")
 
 
 def _error(error: ManymindsError) -> Response:
-    return _json(error.body(), error.status, _advice(error))
+    return _json(error.body(), error.status, advice(error))
 
 
 async def _own_error(request: Request, error: ManymindsError) -> Response:

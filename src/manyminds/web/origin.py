@@ -4,6 +4,7 @@ A page of any site may make its reader's browser send requests to the reader's o
 what the browser says in `Host`, `Origin` and `Sec-Fetch-Site`. Other clients send no `Origin`.
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -24,8 +25,7 @@ def check_origin(scope: Scope, *, loopback: bool) -> None:
     """
     headers = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")
-    name = _name(f"//{host}")
-    if loopback and host and not _is_loopback(name):
+    if loopback and host and not _calls_loopback(host):
         raise ForbiddenError(
             f"This node serves its own machine: call it by 127.0.0.1 or localhost, not by {host!r:.80}."
         )
@@ -34,10 +34,15 @@ def check_origin(scope: Scope, *, loopback: bool) -> None:
     origin = headers.get(b"origin")
     from_here = origin is None
     if origin is not None:
-        page = _name(origin.decode("latin-1"))
+        page, name = _name(origin.decode("latin-1")), _name(f"//{host}")
         from_here = bool(page) and (page == name or (loopback and _is_loopback(page)))
     if not from_here or headers.get(b"sec-fetch-site") == b"cross-site":
         raise ForbiddenError("This request comes from a web page of another site: it may not use this node.")
+
+
+@lru_cache(maxsize=64)  # most clients say the same
+def _calls_loopback(host: str) -> bool:
+    return _is_loopback(_name(f"//{host}"))
 
 
 def _name(url: str) -> str:

@@ -10,33 +10,19 @@ asked for and the one before is drained. A call that fails leaves an answer that
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
 from types import TracebackType
 
+from manyminds.alarm import Alarm
 from manyminds.errors import (
-    CutError,
-    ExpertError,
     GarbageError,
-    InvalidRequestError,
-    ManymindsError,
-    RefusedError,
-    SlowError,
     UnavailableError,
 )
-from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer, Status, Usage
+from manyminds.fanout.patience import Patience, paced
+from manyminds.fanout.tally import Tally
+from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer
 
-__all__ = ["Fanout", "Patience"]
-
-_LIMIT_BYTES = 8_000_000  # of one answer with its JSON; what an expert sends is untrusted
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait: for a call's first token, between two tokens, and for everything."""
-
-    first_token_s: float = 30.0
-    idle_s: float = 20.0
-    deadline_s: float = 60.0
+__all__ = ["Fanout"]
 
 
 class Fanout:
@@ -50,6 +36,7 @@ class Fanout:
         enough: told what is in, and true stops the rest: after every answer where all are asked at once,
             after every stage where there are several. Whoever is asked in stages was chosen by what whole
             stages say; the first to answer alone is not what was chosen.
+        alarm: what keeps the limits, shared between requests.
     """
 
     def __init__(
@@ -59,7 +46,9 @@ class Fanout:
         experts: Mapping[str, Expert],
         patience: Patience,
         enough: Callable[[Sequence[Answer]], Awaitable[bool]] | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
+        self._alarm = alarm or Alarm()
         self._query = query
         self._experts = experts
         self._patience = patience
@@ -91,8 +80,8 @@ class Fanout:
         """See `types.Arrivals`."""
         seen: set[int] = set()
         while True:
-            fresh = [a for a in self._arrivals if a.received and id(a) not in seen]
-            for arrival in sorted(fresh, key=lambda a: a.first_at):
+            fresh = [a for a in self._arrivals if a.tally.chunks and id(a) not in seen]
+            for arrival in sorted(fresh, key=lambda a: a.tally.first_at or 0.0):
                 seen.add(id(arrival))
                 yield arrival
             if not fresh and not await self._advance():
@@ -163,7 +152,7 @@ class Fanout:
 
     def _start(self, call: Call, query: Query) -> "_Arrival":
         arrival = _Arrival(call, self._experts.get(call.expert), query, self._changed)
-        work = arrival.run(self._patience, self.deadline)
+        work = arrival.run(self._patience, self.deadline, self._alarm)
         arrival.task = asyncio.create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
         self._arrivals.append(arrival)
@@ -174,19 +163,18 @@ class _Arrival:
     """One call under way; keeps the contract of `types.Arrival`."""
 
     def __init__(self, call: Call, expert: Expert | None, query: Query, changed: asyncio.Event) -> None:
-        self.call = call
-        self._expert = expert
-        self._query = query
+        self.tally = Tally(call, expert.card if expert else None, query)
         self.answer: Answer | None = None
         self.task: asyncio.Task[None] | None = None
-        self.received: list[Chunk] = []
-        self.began: float | None = None
-        self.first_at = 0.0
         self.ended_at = 0.0
-        self._status: Status = "cancelled"
-        self._error: ExpertError | None = None
+        self._expert = expert
+        self._query = query
         self._changed = changed
         self._news = asyncio.Event()
+
+    @property
+    def call(self) -> Call:
+        return self.tally.call
 
     def cancel(self) -> None:
         """Stops the call; its answer then says "cancelled". Does nothing to one that has ended."""
@@ -203,8 +191,8 @@ class _Arrival:
         """See `types.Arrival`."""
         position = 0
         while True:
-            while position < len(self.received):
-                yield self.received[position]
+            while position < len(self.tally.chunks):
+                yield self.tally.chunks[position]
                 position += 1
             if self.answer is not None:
                 break
@@ -220,101 +208,29 @@ class _Arrival:
         self._news.set()
         self._changed.set()
 
-    async def run(self, patience: Patience, deadline: float) -> None:
-        """Makes the call. `settle` reads how it ended from what is left here."""
-        self.began = asyncio.get_running_loop().time()
+    async def run(self, patience: Patience, deadline: float, alarm: Alarm) -> None:
+        """Makes the call; the tally then says how it ended."""
+        tally, loop = self.tally, asyncio.get_running_loop()
+        tally.began = loop.time()
         try:
             if self._expert is None:
                 raise UnavailableError(f"{self.call.expert} has left this network.")
-            await self._pump(_stream(self._expert, self._query, self.call), patience, deadline)
-            self._status = "ok"
+            stream = _stream(self._expert, self._query, self.call)
+            async with aclosing(paced(self.call.expert, stream, patience, deadline, alarm)) as chunks:
+                async for chunk in chunks:
+                    tally.take(chunk, loop.time())
+                    self._tell()
+            tally.status = "ok"
         except (Exception, asyncio.CancelledError) as failure:
             if self.task is not None and self.task.cancelling():
                 return  # we cancelled it, whatever the expert made of that
-            self._status = self._failed(deadline)
-            self._error = failure if isinstance(failure, ExpertError) else self._unexpected(failure)
+            tally.fail(failure, late=loop.time() >= deadline)
 
     def settle(self, task: asyncio.Task[None]) -> None:
         """Writes the answer, also for a task that was cancelled before its first step."""
         self.ended_at = task.get_loop().time()
-        began = self.ended_at if self.began is None else self.began
-        last = self.received[-1] if self.received else Chunk()
-        self.answer = Answer(
-            expert=self.call.expert,
-            source=self.call.source,
-            status=self._status,
-            text="".join(c.text for c in self.received),
-            chunks=tuple(self.received),
-            stage=self.call.stage,
-            method=self.call.method,
-            confidence=last.confidence,
-            ttft_s=self.first_at - began if self.received else None,
-            seconds=self.ended_at - began,
-            usage=last.usage or self._spent(self.ended_at - began),
-            error=self._error,
-        )
+        self.answer = self.tally.answer(self.ended_at)
         self._tell()
-
-    def _spent(self, seconds: float) -> Usage:
-        """What a call took that ended before its expert could say so: an estimate, rather high than low.
-
-        A call that failed before its first word is taken to have cost nothing, and one that was stopped
-        before it to have computed nothing: it may have waited its turn.
-        """
-        if self._expert is None or self.began is None or self._status in ("ok", "failed"):
-            return Usage()
-        card = self._expert.card
-        prompt, completion = self._query.estimated_tokens, sum(1 for chunk in self.received if chunk.text)
-        cpu_s = seconds if card.price_cpu_usd_per_hour and self.received else 0.0
-        tokens_usd = prompt * card.price_in_usd_per_m + completion * card.price_out_usd_per_m
-        return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
-
-    def _unexpected(self, failure: BaseException) -> ExpertError:
-        """A nested network refused, or an expert broke its contract: its call fails, the request does not."""
-        if isinstance(failure, InvalidRequestError):
-            return RefusedError(failure.message)
-        if isinstance(failure, ManymindsError):
-            return UnavailableError(failure.message)
-        return GarbageError(f"{self.call.expert} failed unexpectedly: {failure!r:.300}")
-
-    def _failed(self, deadline: float) -> Status:
-        if asyncio.get_running_loop().time() >= deadline:
-            return "late"
-        return "cut" if self.received else "failed"
-
-    async def _pump(self, stream: AsyncGenerator[Chunk, None], patience: Patience, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
-        limit_s, size = patience.first_token_s, 0
-        try:
-            while True:
-                limit = asyncio.timeout_at(min(loop.time() + limit_s, deadline))
-                try:
-                    async with limit:
-                        chunk = await anext(stream)
-                except StopAsyncIteration:
-                    break
-                except TimeoutError:
-                    if not limit.expired():  # it is the expert's own
-                        raise
-                    raise self._slow(limit_s, loop.time() >= deadline) from None
-                if not self.received:
-                    self.first_at = loop.time()
-                    limit_s = patience.idle_s
-                size += len(chunk.text) + len(chunk.raw)
-                if size > _LIMIT_BYTES:
-                    raise GarbageError(f"{self.call.expert} sent more than {_LIMIT_BYTES} bytes.")
-                self.received.append(chunk)
-                self._tell()
-        finally:
-            await stream.aclose()
-        if not self.received or self.received[-1].finish_reason is None:
-            raise CutError(f"{self.call.expert} ended without finishing its answer.")
-
-    def _slow(self, limit_s: float, late: bool) -> SlowError:
-        if late:
-            return SlowError(f"{self.call.expert} had not finished at the deadline.")
-        what = "nothing more" if self.received else "no first token"
-        return SlowError(f"{self.call.expert} sent {what} within {limit_s:g} s.")
 
 
 def _stages(calls: Sequence[Call]) -> list[list[Call]]:

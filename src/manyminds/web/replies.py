@@ -1,0 +1,86 @@
+"""Bodies in, JSON out: what all endpoints that take a body share."""
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from starlette.types import Receive, Scope, Send
+
+from manyminds.alarm import Alarm, Watch
+from manyminds.errors import (
+    InvalidRequestError,
+    ManymindsError,
+    RefusedError,
+    SlowRequestError,
+    TooLargeError,
+)
+
+__all__ = ["advice", "new_id", "read_body", "send_json"]
+
+_READ_S = 60.0  # between two pieces of a request's body
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def new_id() -> str:
+    """A request's name, in headers, logs and the ledger. Later ones sort later, as its index likes it."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, alarm: Alarm) -> bytes | None:
+    """The request's body; None when the client left. Raises: TooLargeError, SlowRequestError."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    if declared.isdigit() and int(declared) > limit_bytes:
+        raise _too_large(limit_bytes)
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        watch = Watch(alarm, asyncio.get_running_loop().time() + _READ_S)
+        try:
+            with watch:
+                message = await receive()
+        except TimeoutError:
+            raise SlowRequestError(
+                f"No more of the body came for {_READ_S:g} s: send it without such a pause."
+            ) from None
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(limit_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"The body is larger than {limit_bytes / 1e6:g} MB: send less, or raise `server.max_body_mb`."
+    )
+
+
+async def send_json(
+    send: Send, status: int, body: bytes, request_id: str, more: Mapping[str, str] = _NOTHING
+) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", request_id.encode()),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    headers += [(name.encode(), value.encode()) for name, value in more.items()]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def advice(error: ManymindsError) -> dict[str, str]:
+    """Headers that say what a client that gets this error should do next."""
+    found = {}
+    if error.retry_after_s is not None:
+        found["retry-after"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, SlowRequestError):
+        found["connection"] = "close"  # else its sender could keep it for ever
+    elif isinstance(error, InvalidRequestError | RefusedError) and error.status != 429:
+        found["x-should-retry"] = "false"
+    return found
