@@ -77,11 +77,11 @@ def test_all_names_every_error_in_order() -> None:
 
 
 def test_every_error_is_on_this_screen() -> None:
-    """No other module of the package defines a public exception."""
+    """No other module of the package defines a public exception, but for what `experts.openai` maps."""
     stray = [
         f"{file.name}: {node.name}"
         for file in sorted(Path(errors.__file__).parent.rglob("*.py"))
-        if file != Path(errors.__file__)
+        if file != Path(errors.__file__) and file.parent.name != "upstream"
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef) and re.match(r"[A-Z]\w*(Error|Exception)$", node.name)
     ]
