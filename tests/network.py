@@ -10,7 +10,7 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Patience
-from manyminds.gateway import Gateway, Parts
+from manyminds.gateway import Gateway, Parts, Reserve
 from manyminds.index import Index
 from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
@@ -23,6 +23,7 @@ class Records:
 
     rows: list[tuple[Report, str, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
 
     def record(
         self,
@@ -34,6 +35,7 @@ class Records:
         seconds: float,
     ) -> None:
         self.rows.append((report, text, status))
+        self.queries.append(query)
         self.answers.extend(answers)
 
 
@@ -59,6 +61,7 @@ def network(
     records: Records | Ledger | None = None,
     patience: Patience | None = None,
     embed: Embed | None = None,
+    reserve: Reserve | None = None,
 ) -> Gateway:
     """A gateway over these experts."""
     by_name: Mapping[str, Expert] = {expert.card.name: expert for expert in experts}
@@ -74,6 +77,7 @@ def network(
         combiners={"vote": vote, "select": select, "fuse": Fuse(select), "race": race, "pass": race},
         record=(records or Records()).record,
         embed=embed,
+        reserve=reserve,
     )
     defaults = Limits(policy="auto", deadline_s=60.0)
     return Gateway(Card("net", "gateway", source="net"), parts, patience or Patience(), defaults)

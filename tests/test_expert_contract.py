@@ -1,12 +1,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from manyminds.experts.guarded import Guarded
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
 from tests import clock
@@ -44,6 +46,12 @@ async def recorded() -> AsyncGenerator[Subject, None]:
 
 
 @asynccontextmanager
+async def guarded() -> AsyncGenerator[Subject, None]:
+    async with scripted() as subject:
+        yield replace(subject, expert=Guarded(subject.expert, lambda: 0.5))
+
+
+@asynccontextmanager
 async def openai() -> AsyncGenerator[Subject, None]:
     from tests.experts.upstream import speaking
 
@@ -69,6 +77,7 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 KINDS: dict[str, tuple[Maker, Run]] = {  # how to make one, and the loop it runs in: real peers need real time
     "scripted": (scripted, clock.run),
+    "guarded": (guarded, clock.run),
     "recorded": (recorded, clock.run),
     "openai": (openai, asyncio.run),
     "local": (local, asyncio.run),

@@ -45,6 +45,13 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 lets the system choose one.")] = 8000
+    keys: Annotated[
+        Literal["auto", "required"],
+        Meta(description="Who needs a key: auto (whoever calls from elsewhere) or required (everybody)."),
+    ] = "auto"
+    most_at_once: Annotated[
+        int, Meta(ge=1, description="Requests answered at once; more are sent away with 429.")
+    ] = 1000
     max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
 
 

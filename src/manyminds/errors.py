@@ -181,7 +181,7 @@ class UnauthorizedError(InvalidRequestError):
 
 
 class ForbiddenError(InvalidRequestError):
-    """The request comes from a web page that this node does not belong to."""
+    """The request comes from a web page that this node does not belong to, or its key is not for this."""
 
     status = 403
     code = "forbidden"

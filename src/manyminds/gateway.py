@@ -5,17 +5,18 @@ A gateway is itself an `Expert`: networks nest. Knows no HTTP, no file and no ki
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from manyminds import canonical
 from manyminds.alarm import Alarm
-from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, UnavailableError
+from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, NoExpertError, UnavailableError
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.report import of_one, of_panel
-from manyminds.router.policy import POLICIES
+from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.types import (
     Answer,
     Card,
@@ -23,6 +24,7 @@ from manyminds.types import (
     Combiner,
     Embed,
     Expert,
+    Key,
     Limits,
     Outcome,
     Query,
@@ -33,12 +35,23 @@ from manyminds.types import (
     Usage,
 )
 
-__all__ = ["Gateway", "Parts", "Record"]
+__all__ = ["Gateway", "Hold", "Parts", "Record", "Reserve"]
 
 Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
 """Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
 
+
+class Hold(Protocol):
+    """Money put aside for one request. Who never settles it has spent all of it."""
+
+    def settle(self, spent_usd: float) -> None: ...
+
+
+Reserve = Callable[[Key, float], Awaitable[Hold]]
+"""Puts aside what a request of a key may cost at most, in US dollars. Raises: BudgetError."""
+
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
+_FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 
 log = logging.getLogger(__name__)
@@ -54,6 +67,7 @@ class Parts:
     combiners: Mapping[Strategy, Combiner]
     record: Record
     embed: Embed | None = None
+    reserve: Reserve | None = None
 
 
 class Gateway:
@@ -89,6 +103,7 @@ class Gateway:
         began_s = asyncio.get_running_loop().time()
         query = await self._receive(query)
         route = self._route(query)
+        hold = await self._reserve(query, route)
         combiner = self._parts.combiners[route.strategy]
         text, last, status = "", None, "cancelled"
         async with self._call(query, route, combiner) as calls:
@@ -108,6 +123,8 @@ class Gateway:
                 await calls.cancel()
                 seconds = asyncio.get_running_loop().time() - began_s
                 report = of_panel(query, route, combiner, calls.answers)
+                if hold is not None:
+                    hold.settle(report.cost_usd)
                 self._record(report, query, calls.answers, text, status, seconds)
         if last is None:
             raise CutError("The answer ended before it was finished.")
@@ -119,17 +136,20 @@ class Gateway:
         if query.model not in self._parts.experts:
             async with aclosing(self._ask(query)) as chunks:
                 return [chunk async for chunk in chunks]
-        route, call = self._single(query)
+        route = self._direct(query)
+        hold = await self._reserve(query, route)
+        call = self._single(query, route)
         try:
             found = await call.whole()
         finally:
-            report = self._record_single(query, route, call)
+            report = self._record_single(query, route, call, hold)
         return [*found[:-1], _reporting(found[-1], report)]
 
     async def _pass(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """The answer of one expert, asked by name: its chunks as they come, untouched."""
-        route, call = self._single(query)
-        last = Chunk()
+        route = self._direct(query)
+        hold = await self._reserve(query, route)
+        call, last = self._single(query, route), Chunk()
         try:
             async with aclosing(call.chunks()) as chunks:
                 async for chunk in chunks:
@@ -138,21 +158,24 @@ class Gateway:
                     else:
                         last = chunk
         finally:
-            report = self._record_single(query, route, call)
+            report = self._record_single(query, route, call, hold)
         yield _reporting(last, report)
 
-    def _single(self, query: Query) -> tuple[Route, Single]:
+    def _direct(self, query: Query) -> Route:
         expert, limits = self._parts.experts[query.model], query.limits
         if limits.budget_usd is None and self._defaults.budget_usd is not None:
             limits = replace(limits, budget_usd=self._defaults.budget_usd)
-        route = self._parts.router.route(query, [expert.card], limits)
-        return route, Single(
-            route.calls[0], expert, query, self._patience, self._deadline_s(query), self._alarm
-        )
+        return self._parts.router.route(query, [expert.card], limits)
 
-    def _record_single(self, query: Query, route: Route, call: Single) -> Report:
+    def _single(self, query: Query, route: Route) -> Single:
+        expert = self._parts.experts[query.model]
+        return Single(route.calls[0], expert, query, self._patience, self._deadline_s(query), self._alarm)
+
+    def _record_single(self, query: Query, route: Route, call: Single, hold: Hold | None) -> Report:
         answer = call.answer
         report = of_one(query, route, answer)
+        if hold is not None:
+            hold.settle(report.cost_usd)
         ended = answer.status in ("ok", "cancelled")
         status = answer.status if ended else "cut" if answer.text else "failed"
         self._record(report, query, [answer], answer.text, status, answer.seconds)
@@ -193,7 +216,17 @@ class Gateway:
         if not experts:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
-        names: Sequence[str] = sorted(experts)
+        names, now = sorted(experts), asyncio.get_running_loop().time()
+        well = [name for name in names if not _is_spared(experts[name], now)]
+        if well and len(well) < len(names):
+            try:
+                return self._route_among(query, well)
+            except NoExpertError:
+                pass  # whoever could do it fails now: asked all the same, it says until when
+        return self._route_among(query, names)
+
+    def _route_among(self, query: Query, names: Sequence[str]) -> Route:
+        experts = self._parts.experts
         if len(names) > _CANDIDATES:
             names = self._narrowed(
                 query, [name for name in names if _meets(experts[name].card, query)] or names
@@ -206,6 +239,30 @@ class Gateway:
         hits = index.search(query.vector, len(index)).hits if query.vector is not None and len(index) else ()
         near = [name for name, _ in hits if name in known]
         return [*near, *(name for name in names if name not in index or not near)][:_CANDIDATES]
+
+    async def _reserve(self, query: Query, route: Route) -> Hold | None:
+        """What this may cost at most is put aside from the budget of the caller's key, if it has one."""
+        if query.key is None or query.key.budget_usd is None or self._parts.reserve is None:
+            return None
+        return await self._parts.reserve(query.key, self._most_usd(query, route))
+
+    def _most_usd(self, query: Query, route: Route) -> float:
+        """If everybody who may be asked reads and writes as much as there can be, and always computes."""
+        prompt, deadline_s = query.most_tokens, self._deadline_s(query)
+        most, drafts = 0.0, 0
+        asked = [(call.expert, call.samples, 0) for call in route.everyone]
+        if route.fuser is not None:
+            asked.append((route.fuser, 1, _FUSE_TOKENS))
+        for name, samples, instructions in asked:
+            if (expert := self._parts.experts.get(name)) is None:
+                continue
+            card = expert.card
+            written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
+            read = prompt * samples + (instructions + drafts if instructions else 0)
+            drafts += written
+            tokens_usd = read * card.price_in_usd_per_m + written * card.price_out_usd_per_m
+            most += tokens_usd / 1e6 + samples * deadline_s * card.price_cpu_usd_per_hour / 3600
+        return most
 
     # --- call ---
 
@@ -233,7 +290,7 @@ class Gateway:
         A ledger that fails is logged: the answer has been given.
         """
         for answer in answers:
-            if answer.ttft_s is not None:
+            if answer.ttft_s is not None or report.policy != DIRECT:
                 self._parts.router.observe(_outcome(query, answer))
         try:
             self._parts.record(report, query, answers, text, status, seconds)
@@ -243,6 +300,12 @@ class Gateway:
 
 def _reporting(last: Chunk, report: Report) -> Chunk:
     return Chunk(last.text, last.finish_reason, last.usage, last.raw, last.whole, last.confidence, report)
+
+
+def _is_spared(expert: Expert, now: float) -> bool:
+    """Whether it fails every call at once until a later time: see `experts.guarded`."""
+    until: float | None = getattr(expert, "open_until", None)
+    return until is not None and now < until
 
 
 def _meets(card: Card, query: Query) -> bool:

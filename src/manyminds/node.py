@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from manyminds import catalog
+from manyminds.admission import Admission
 from manyminds.artefact import Artefact, load
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
@@ -44,6 +45,7 @@ ARTEFACT = "artefact.npz"
 _DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
+_KEYS_S = 2.0  # until a new key is known, and a revoked one is not
 _MB = 1_000_000
 _MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
 _WINDOW_TOKENS = 8192  # of a remote expert that states none
@@ -159,12 +161,21 @@ class Node:
         config: what to run.
         environ: where the keys are that `key_env` names.
         learnt: whether to use what `manyminds train` left, if it did.
+        keys_required: whether only callers with a key are answered.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str], *, learnt: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        learnt: bool = True,
+        keys_required: bool = False,
+    ) -> None:
         self._config = config
         self._environ = environ
         self._learnt = learnt
+        self._keys_required = keys_required
         self._stack = AsyncExitStack()
         self.experts: dict[str, Expert] = {}
         self.locals: list[Local] = []
@@ -179,6 +190,10 @@ class Node:
         async with AsyncExitStack() as stack:
             self._ledger = Ledger(self._config.ledger.url, store_text=self._config.ledger.store_text)
             stack.callback(self._ledger.close)
+            self.admission = await self._open_admission()
+            stack.push_async_callback(self.admission.close)
+            watching = asyncio.create_task(self._watch_keys())
+            stack.push_async_callback(_ended, watching)
             if (days := self._config.ledger.retention_days) is not None:
                 tidying = asyncio.create_task(self._tidy(timedelta(days=days)))
                 stack.push_async_callback(_ended, tidying)
@@ -221,6 +236,10 @@ class Node:
         return sorted(self.experts.keys() - waiting)
 
     @property
+    def has_keys(self) -> bool:
+        return self.admission.has_keys
+
+    @property
     def ready(self) -> bool:
         """Whether loading has ended, and at least one expert can be asked if there is any."""
         return not self._loading and bool(self.running or not self.experts)
@@ -229,6 +248,31 @@ class Node:
     def cards(self) -> list[Card]:
         """Every expert's card, by name."""
         return [self.experts[name].card for name in sorted(self.experts)]
+
+    async def _open_admission(self) -> Admission:
+        async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
+            return await asyncio.to_thread(self._ledger.lease, key_id, period, want_nusd, limit_nusd)
+
+        async def give_back(key_id: str, period: str, nusd: int) -> None:
+            await asyncio.to_thread(self._ledger.give_back, key_id, period, nusd)
+
+        server = self._config.server
+        return Admission(
+            await asyncio.to_thread(self._ledger.keys),
+            open=not self._keys_required,
+            most_at_once=server.most_at_once,
+            lease=lease,
+            give_back=give_back,
+        )
+
+    async def _watch_keys(self) -> None:
+        """Takes over what `manyminds keys` changes while this node runs."""
+        while True:
+            await asyncio.sleep(_KEYS_S)
+            try:
+                self.admission.replace(await asyncio.to_thread(self._ledger.keys))
+            except LedgerError as error:
+                log.error("%s", error)
 
     async def _tidy(self, kept: timedelta) -> None:
         """Deletes what the ledger need not keep any longer, now and then."""
@@ -337,7 +381,9 @@ class Node:
             "race": race,
             "pass": race,
         }
-        parts = Parts(self.experts, index, router, combiners, self._ledger.record, embed)
+        parts = Parts(
+            self.experts, index, router, combiners, self._ledger.record, embed, self.admission.reserve
+        )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
         return Gateway(Card("manyminds", "gateway", source="manyminds"), parts, patience, defaults)

@@ -65,6 +65,9 @@ Status: TypeAlias = Literal["ok", "failed", "cut", "late", "cancelled"]
 # --- what is asked ---------------------------------------------------------------------------------
 
 
+_IMAGE_TOKENS = 4096  # of an image that is sent as an address
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn. `text` joins the text parts; images and tool calls stay in `Query.raw`."""
@@ -124,6 +127,7 @@ class Query:
     include_usage: bool = False
     request_id: str = ""
     raw: bytes = b""
+    key: "Key | None" = None  # what the caller came with; None is nobody in particular
     task: Task = Task()
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
 
@@ -136,6 +140,12 @@ class Query:
         """
         size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in self.messages)
         return -(-size // 4) + 4 * len(self.messages)
+
+    @property
+    def most_tokens(self) -> int:
+        """More prompt tokens than any tokenizer can make of it: a byte each, and images at their largest."""
+        size = len(self.raw) or sum(len(m.text.encode("utf-8", "surrogatepass")) + 64 for m in self.messages)
+        return size + (_IMAGE_TOKENS * self.raw.count(b"image_url") if "image" in self.demands else 0)
 
     @property
     def question(self) -> str:
@@ -252,6 +262,7 @@ class Call:
     share: float = 0.0
     weight: float = 1.0  # the caller's multiplier of the vote
     method: Method = "generate"
+    hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +275,7 @@ class Route:
     threshold: float = 1.0  # enough posterior mass to stop asking: of a stage, where there are several
     quorum: int | None = None
     fuser: str | None = None
-    reserve: tuple[Call, ...] = ()  # asked one after another, only while nobody has answered
+    reserve: tuple[Call, ...] = ()  # asked one by one: beside slow calls, and while nobody has answered
     expected_accuracy: float = 0.0
     expected_cost_usd: float = 0.0
     expected_latency_s: float = 0.0

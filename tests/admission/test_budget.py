@@ -192,6 +192,21 @@ def test_what_a_burst_left_over_goes_back_to_other_gateways() -> None:
     run(story())
 
 
+def test_what_went_back_is_there_again_at_once() -> None:
+    async def main() -> None:
+        node = door(ALICE)
+        holds = [await node.reserve(ALICE, 0.2) for _ in range(5)]
+        with pytest.raises(BudgetError):
+            await node.reserve(ALICE, 0.2)
+        for hold in holds:
+            hold.settle(0.0)
+        (await node.reserve(ALICE, 0.01)).settle(0.0)  # now all but a hundredth goes back
+        await turns()
+        (await node.reserve(ALICE, 0.2)).settle(0.2)
+
+    run(main())
+
+
 def test_a_refused_giant_leaves_the_rest_to_other_gateways() -> None:
     async def story() -> None:
         ledger = FakeLedger()

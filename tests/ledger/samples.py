@@ -2,7 +2,7 @@
 
 from manyminds.errors import CutError
 from manyminds.ledger import Ledger
-from manyminds.types import Answer, Message, Outcome, PanelEntry, Query, Report, Usage
+from manyminds.types import Answer, Key, Message, Outcome, PanelEntry, Query, Report, Usage
 
 ANSWERS = (
     Answer("a", "alice", "ok", "4", ttft_s=0.1, seconds=0.3, usage=Usage(7, 2, 0.25, 0.001)),
@@ -31,13 +31,13 @@ def report(request_id: str = "r", cost_usd: float = 0.003, policy: str = "auto")
     return Report(request_id, policy, "vote", panel, 0.5, 0.8, (), cost_usd, 0.01)
 
 
-def ask(text: str = "PROMPT") -> Query:
-    return Query((Message("user", text),))
+def ask(text: str = "PROMPT", key: str = "") -> Query:
+    return Query((Message("user", text),), key=Key(key, "somebody") if key else None)
 
 
 def record(ledger: Ledger, request_id: str = "r", *, policy: str = "auto", key: str = "") -> None:
     """A request with two calls, at 0.001 and 0.002 dollars."""
-    ledger.record(report(request_id, policy=policy), ask(), ANSWERS, "4", "ok", 0.4, OUTCOMES, key)
+    ledger.record(report(request_id, policy=policy), ask(key=key), ANSWERS, "4", "ok", 0.4, OUTCOMES)
 
 
 def counted(ledger: Ledger) -> tuple[int, int]:

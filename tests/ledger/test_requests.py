@@ -204,7 +204,7 @@ def test_totals_are_the_sum_of_what_was_recorded(ledger: Ledger, costs: list[flo
     for i, cost_usd in enumerate(costs):
         answer = Answer("a", "alice", "ok", usage=Usage(3, cost_usd=cost_usd))
         one = Report(f"{key}-{i}", "auto", "pass", (), None, None, (), cost_usd, 0.0)
-        ledger.record(one, ask(), (answer,), "", "ok", 0.0, (), key)
+        ledger.record(one, ask(key=key), (answer,), "", "ok", 0.0)
     for by in ("key", "policy", "day", "expert"):
         rows = ledger.totals(by, key=key)
         assert sum(row["cost_usd"] for row in rows) == pytest.approx(math.fsum(costs))

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -92,6 +93,59 @@ class TestPredict:
         assert after(outcome("cancelled")) == Evidence()
         assert after(outcome("cancelled", ttft_s=0.7)).waits == 1.0
 
+    waits = st.lists(st.floats(0.0, 60.0), max_size=250)
+
+    @given(waits)
+    def test_what_is_slow_is_the_95th_percentile_of_the_last_calls(self, waits: list[float]) -> None:
+        found = after(*(outcome(ttft_s=wait_s) for wait_s in waits)).slow_s
+        if len(waits) < 20:
+            assert found is None
+        else:
+            assert found == pytest.approx(float(np.quantile(waits[-100:], 0.95)), rel=1e-9, abs=1e-12)
+
+    @given(st.integers(0, 2**32 - 1), st.sampled_from(["exponential", "gamma", "lognormal", "uniform"]))
+    def test_what_is_slow_follows_a_stream_and_then_a_change(self, seed: int, law: str) -> None:
+        draw = np.random.default_rng(seed)
+        shape = (2.0,) if law == "gamma" else ()
+        for scale in (1.0, 10.0, 0.1):
+            before = after(
+                *(outcome(ttft_s=wait_s) for wait_s in scale * getattr(draw, law)(*shape, size=100))
+            )
+            assert before.slow_s is not None
+            truth = np.quantile(scale * getattr(draw, law)(*shape, size=20_000), [0.75, 0.999])
+            assert truth[0] < before.slow_s < truth[1] * 1.5
+
+    @given(waits, st.floats(0.0, 90.0), st.sampled_from(["failed", "cut", "late", "cancelled"]))
+    def test_a_call_left_when_it_was_slow_counts_as_slow(
+        self, waits: list[float], seconds: float, status: Status
+    ) -> None:
+        before = after(*(outcome(ttft_s=wait_s) for wait_s in waits))
+        found = absorb(before, outcome(status, seconds=seconds))
+        if status in ("late", "cancelled") and before.slow_s is not None and seconds >= before.slow_s:
+            assert found.recent_s == (*before.recent_s[-99:], 1.5 * seconds)
+            assert found.waits > before.waits * 0.98
+        else:
+            assert found == before
+
+    @pytest.mark.parametrize("later_s", [0.0, 0.1, 0.5])
+    def test_hedges_do_not_make_less_and_less_seem_slow(self, later_s: float) -> None:
+        """Each call that is slow is left a moment later, as one that lost to its hedge is."""
+        draw, evidence, hedged = np.random.default_rng(7), Evidence(), 0
+        for wait_s in draw.lognormal(size=4000).tolist():
+            slow_s = evidence.slow_s
+            if slow_s is not None and wait_s > slow_s + later_s:
+                hedged += 1
+                evidence = absorb(evidence, outcome("cancelled", seconds=slow_s + later_s))
+            else:
+                evidence = absorb(evidence, outcome(ttft_s=wait_s, seconds=wait_s))
+        assert 0.04 < hedged / 4000 < 0.06
+
+    def test_predictions_say_when_to_hedge(self) -> None:
+        timed = after(*[outcome(ttft_s=0.7)] * 19)
+        assert predict([CARD], {"a": timed}, {}, LOAD)[0].hedge_s is None
+        timed = absorb(timed, outcome(ttft_s=0.7))
+        assert predict([CARD], {"a": timed}, {}, LOAD)[0].hedge_s == pytest.approx(0.7)
+
     def test_a_speed_of_nothing_is_slow_and_no_error(self) -> None:
         (found,) = predict([replace(CARD, tokens_per_s=0.0)], {}, {}, LOAD)
         assert 100.0 < found.latency_s < math.inf
@@ -171,6 +225,25 @@ class TestSkillRouter:
             made.observe(Outcome("r", "law", "ok", 0.1, 0.2, 9, 0.0))
             made.observe(Outcome("r", "code", "ok", 0.1, 0.2, 9, 1.0))
         assert made.route(query("law"), [LAW, CODE], AUTO).best_single == "code"
+
+    def test_what_is_measured_says_when_to_hedge_whatever_the_order(self) -> None:
+        made, cards = router(LAW, CODE, PLAIN), [LAW, CODE, PLAIN]
+        for i in range(20):
+            made.observe(Outcome("r", "law", "ok", 0.1 * i, 9.0, 9))
+            made.observe(Outcome("r", "plain", "ok", 0.3, 9.0, 9))
+        found = made.route(query("law"), cards, replace(AUTO, panel=1))
+        hedges = {call.expert: call.hedge_s for call in found.everyone}
+        assert hedges == {"law": pytest.approx(1.805), "code": None, "plain": pytest.approx(0.3)}
+        for order in itertools.permutations(cards):
+            assert made.route(query("law"), order, replace(AUTO, panel=1)) == found
+        assert made.route(query("law", "law"), cards, Limits()).calls[0].hedge_s is None
+
+    def test_a_call_that_tells_nothing_is_ignored(self) -> None:
+        made = router(LAW, CODE)
+        for status in ("ok", "failed", "cut", "late", "cancelled"):
+            made.observe(Outcome("r", "law", status, None, 9.0, 9))
+        cards = [LAW, CODE]
+        assert made.route(query("law"), cards, AUTO) == router(LAW, CODE).route(query("law"), cards, AUTO)
 
     def test_without_a_vector_the_cards_decide(self) -> None:
         plain = replace(query("law"), vector=None)

@@ -112,6 +112,10 @@ class Admission:
             f"`Authorization: Bearer KEY` or as `x-api-key: KEY` ({_MINTED})."
         )
 
+    @property
+    def has_keys(self) -> bool:
+        return bool(self._keys)
+
     def allows(self, key: Key | None, model: str) -> None:
         """Lets a request for this policy or expert pass.
 

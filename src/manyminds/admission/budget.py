@@ -237,6 +237,7 @@ class Budgets:
                 elif purse.block > _PLENTY * purse.share:
                     spare, purse.block = purse.block - purse.share, purse.share
                     await self._give_back(purse.key.id, purse.period, spare)
+                    purse.dry_until_s = -math.inf  # there is that much again
                 else:
                     break
         except Exception as error:

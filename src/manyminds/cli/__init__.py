@@ -17,6 +17,8 @@ try:
     from manyminds.cli.data import data
     from manyminds.cli.evaluate import eval_
     from manyminds.cli.frontier import frontier
+    from manyminds.cli.keys import keys
+    from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
     from manyminds.cli.pull import pull
     from manyminds.cli.serve import serve
@@ -75,5 +77,5 @@ def main(ctx: click.Context, file: str | None) -> None:
     ctx.obj = file
 
 
-for command in (ask, bench, config, data, doctor, eval_, experts, frontier, pull, serve, train):
+for command in (ask, bench, config, data, doctor, eval_, experts, frontier, keys, ledger, pull, serve, train):
     main.add_command(command)

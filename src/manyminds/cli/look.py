@@ -11,7 +11,7 @@ from manyminds.cli.settings import as_json, print_json, read
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["config", "doctor", "experts"]
+__all__ = ["config", "doctor", "experts", "print_table", "table_of"]
 
 
 @click.group()
@@ -45,7 +45,7 @@ def list_experts(file: str | None, as_json: bool) -> None:
         pullable = [{"name": m.name, "licence": m.licence, "tiers": m.tiers} for m in absent]
         print_json({"experts": [msgspec.to_builtins(card) for card in found], "not_running": pullable})
         return
-    table = _table("expert", "kind", "source", "skills", "accuracy claimed", "in $/M", "out $/M")
+    table = table_of("expert", "kind", "source", "skills", "accuracy claimed", "in $/M", "out $/M")
     for card in found:
         prices = (f"{card.price_in_usd_per_m:g}", f"{card.price_out_usd_per_m:g}")
         if card.kind == "local":
@@ -53,7 +53,7 @@ def list_experts(file: str | None, as_json: bool) -> None:
         table.add_row(
             card.name, card.kind, card.source, ", ".join(card.skills), f"{card.accuracy:.2f}", *prices
         )
-    _print(table)
+    print_table(table)
     for model in absent:
         how = f"`manyminds pull {model.name}` brings it"
         if not catalog.missing(settings.home, model):
@@ -72,10 +72,10 @@ def config(file: str | None, as_json: bool) -> None:
     if as_json:
         print_json([{"key": s.key, "value": s.value, "origin": s.origin} for s in settings])
         return
-    table = _table("key", "value", "from")
+    table = table_of("key", "value", "from")
     for setting in settings:
         table.add_row(setting.key, "" if setting.value is None else str(setting.value), setting.origin)
-    _print(table)
+    print_table(table)
 
 
 @click.command()
@@ -95,7 +95,8 @@ def doctor(file: str | None, verify: bool, as_json: bool) -> None:
     sys.exit(0 if all(check.ok for check in checks) else 1)
 
 
-def _table(*headings: str) -> "Table":
+def table_of(*headings: str) -> "Table":
+    """A table without lines."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -104,7 +105,7 @@ def _table(*headings: str) -> "Table":
     return table
 
 
-def _print(table: "Table") -> None:
+def print_table(table: "Table") -> None:
     """On standard output; as wide as it needs to be where that is not a terminal."""
     from rich.console import Console
 

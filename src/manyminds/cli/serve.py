@@ -75,14 +75,22 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
     from manyminds.web.app import Edge, build
     from manyminds.web.protocol import Protocol
 
-    async with Node(config, os.environ) as node:
+    loopback = ip_address(listener.getsockname()[0]).is_loopback
+    required = config.server.keys == "required" or not loopback
+    async with Node(config, os.environ, keys_required=required) as node:
+        if required and not node.has_keys:
+            raise ConfigError(
+                f"At {config.server.host} callers of this node need a key, and there is none yet: make one "
+                "with `manyminds keys create NAME`, or listen on 127.0.0.1."
+            )
         edge = Edge(
             expert=node.gateway,
             policies=POLICIES,
             cards=lambda: node.cards,
             ready=lambda: node.ready,
             max_body_bytes=int(config.server.max_body_mb * 1e6),
-            loopback=ip_address(listener.getsockname()[0]).is_loopback,
+            loopback=loopback,
+            admission=node.admission,
             encoder=ENCODER,
             embed=node.embed,
         )

@@ -4,13 +4,16 @@ The only module that starts tasks for a request; none outlives `Fanout.__aexit__
 and no combiner: when to stop is a callable.
 
 Each call has a time to first token and an idle limit, all have one deadline. A stage starts when it is
-asked for and the one before is drained. A call that fails leaves an answer that says how.
+asked for and the one before is drained. A call that fails leaves an answer that says how. Beside a call
+that is slow to start, one of the reserve is asked, once; whoever starts first counts.
 """
 
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 from manyminds.alarm import Alarm
@@ -18,7 +21,7 @@ from manyminds.errors import (
     GarbageError,
     UnavailableError,
 )
-from manyminds.fanout.patience import Patience, paced
+from manyminds.fanout.patience import Patience, note_slow, paced
 from manyminds.fanout.tally import Tally
 from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer
 
@@ -57,6 +60,8 @@ class Fanout:
         self._waiting = _stages(route.calls)
         self._staged = len(self._waiting) > 1
         self._reserve = list(route.reserve)
+        # Each of the reserve fits a budget beside the panel, but not with another of the reserve.
+        self._hedges = len(self._reserve) if query.limits.budget_usd is None else 1
         self._arrivals: list[_Arrival] = []
         self._closed = False
         self._changed = asyncio.Event()
@@ -147,12 +152,26 @@ class Fanout:
             return False
         for call in self._waiting.pop(0):
             for _ in range(call.samples):
-                self._start(call, self._query)
+                arrival = self._start(call, self._query)
+                if call.hedge_s is not None and self._reserve:
+                    due_s = asyncio.get_running_loop().time() + call.hedge_s
+                    self._alarm.note(arrival, due_s, partial(self._hedge, arrival))
         return True
 
+    def _hedge(self, slow: "_Arrival") -> None:
+        """Asks the next of the reserve beside a call that is slow to start."""
+        late = asyncio.get_running_loop().time() >= self.deadline
+        if self._closed or late or not self._reserve or not self._hedges:
+            return
+        self._hedges -= 1
+        call = replace(self._reserve.pop(0), stage=slow.call.stage)
+        slow.overdue = True
+        slow.rival = hedge = self._start(call, self._query)
+        hedge.rival = slow
+
     def _start(self, call: Call, query: Query) -> "_Arrival":
-        arrival = _Arrival(call, self._experts.get(call.expert), query, self._changed)
-        work = arrival.run(self._patience, self.deadline, self._alarm)
+        arrival = _Arrival(call, self._experts.get(call.expert), query, self._changed, self._alarm)
+        work = arrival.run(self._patience, self.deadline)
         arrival.task = asyncio.create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
         self._arrivals.append(arrival)
@@ -160,9 +179,17 @@ class Fanout:
 
 
 class _Arrival:
-    """One call under way; keeps the contract of `types.Arrival`."""
+    """One call under way; keeps the contract of `types.Arrival`.
 
-    def __init__(self, call: Call, expert: Expert | None, query: Query, changed: asyncio.Event) -> None:
+    A hedge and the call beside which it was started are each other's rival.
+    """
+
+    def __init__(
+        self, call: Call, expert: Expert | None, query: Query, changed: asyncio.Event, alarm: Alarm
+    ) -> None:
+        self.rival: _Arrival | None = None
+        self.overdue = False  # a hedge was started beside it
+        self.lost = False  # its rival was first
         self.tally = Tally(call, expert.card if expert else None, query)
         self.answer: Answer | None = None
         self.task: asyncio.Task[None] | None = None
@@ -171,6 +198,7 @@ class _Arrival:
         self._query = query
         self._changed = changed
         self._news = asyncio.Event()
+        self._alarm = alarm  # where its hedge is noted, if it may have one
 
     @property
     def call(self) -> Call:
@@ -208,7 +236,7 @@ class _Arrival:
         self._news.set()
         self._changed.set()
 
-    async def run(self, patience: Patience, deadline: float, alarm: Alarm) -> None:
+    async def run(self, patience: Patience, deadline: float) -> None:
         """Makes the call; the tally then says how it ended."""
         tally, loop = self.tally, asyncio.get_running_loop()
         tally.began = loop.time()
@@ -216,8 +244,10 @@ class _Arrival:
             if self._expert is None:
                 raise UnavailableError(f"{self.call.expert} has left this network.")
             stream = _stream(self._expert, self._query, self.call)
-            async with aclosing(paced(self.call.expert, stream, patience, deadline, alarm)) as chunks:
+            async with aclosing(paced(self._expert, stream, patience, deadline, self._alarm)) as chunks:
                 async for chunk in chunks:
+                    if tally.first_at is None and not self._win():
+                        return
                     tally.take(chunk, loop.time())
                     self._tell()
             tally.status = "ok"
@@ -226,10 +256,21 @@ class _Arrival:
                 return  # we cancelled it, whatever the expert made of that
             tally.fail(failure, late=loop.time() >= deadline)
 
+    def _win(self) -> bool:
+        """At its first chunk: stops its rival, and sees that it gets none. False: it has lost itself."""
+        self._alarm.drop(self)
+        if self.rival is not None and not self.lost:
+            self.rival.lost = True
+            self.rival.cancel()
+        return not self.lost
+
     def settle(self, task: asyncio.Task[None]) -> None:
         """Writes the answer, also for a task that was cancelled before its first step."""
+        self._alarm.drop(self)
         self.ended_at = task.get_loop().time()
         self.answer = self.tally.answer(self.ended_at)
+        if self.overdue and self.lost and self.answer.status == "cancelled" and self._expert is not None:
+            note_slow(self._expert)
         self._tell()
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import CutError, GarbageError, SlowError
-from manyminds.types import Chunk
+from manyminds.types import Chunk, Expert
 
-__all__ = ["Patience", "check", "paced"]
+__all__ = ["Patience", "check", "note_slow", "paced"]
 
 _LIMIT_BYTES = 8_000_000  # of one answer with its JSON; what an expert sends is untrusted
 
@@ -23,16 +23,18 @@ class Patience:
 
 
 async def paced(
-    name: str, stream: AsyncGenerator[Chunk, None], patience: Patience, deadline: float, alarm: Alarm
+    expert: Expert, stream: AsyncGenerator[Chunk, None], patience: Patience, deadline: float, alarm: Alarm
 ) -> AsyncGenerator[Chunk, None]:
     """The chunks of one call as long as they come in time, are not too large, and end with a finish.
 
-    `deadline` is a time of the loop's clock.
+    `stream` is the expert's, `deadline` a time of the loop's clock. An expert that passes a limit of
+    `patience` is told so; that a caller allows less time is not its fault.
     Closing the generator closes `stream`. Raises: SlowError, CutError, GarbageError, and what `stream` does.
     """
-    loop = asyncio.get_running_loop()
+    loop, name = asyncio.get_running_loop(), expert.card.name
     limit_s = patience.first_token_s
-    watch = Watch(alarm, min(loop.time() + limit_s, deadline))
+    owed_at = loop.time() + limit_s
+    watch = Watch(alarm, min(owed_at, deadline))
     size, last = 0, None
     try:
         while True:
@@ -44,6 +46,8 @@ async def paced(
             except TimeoutError:
                 if not watch.rang:  # it is the expert's own
                     raise
+                if owed_at <= deadline:
+                    note_slow(expert)
                 raise _slow(name, limit_s, last is not None, loop.time() >= deadline) from None
             size += len(chunk.text) + len(chunk.raw)
             if size > _LIMIT_BYTES:
@@ -51,7 +55,8 @@ async def paced(
             last = chunk
             yield chunk
             limit_s = patience.idle_s
-            watch.due_s = min(loop.time() + limit_s, deadline)
+            owed_at = loop.time() + limit_s
+            watch.due_s = min(owed_at, deadline)
     finally:
         await stream.aclose()
     if last is None or last.finish_reason is None:
@@ -67,6 +72,16 @@ def check(name: str, chunks: Sequence[Chunk]) -> None:
         raise _too_much(name)
     if not chunks or chunks[-1].finish_reason is None:
         raise _unfinished(name)
+
+
+def note_slow(expert: Expert) -> None:
+    """Tells an expert that keeps count of its failures that a call of it was given up for slowness.
+
+    To itself it was cancelled, as any call that is no longer needed.
+    """
+    note = getattr(expert, "note_slow", None)
+    if note is not None:
+        note()
 
 
 def _too_much(name: str) -> GarbageError:

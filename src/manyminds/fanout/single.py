@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import AnswerError, DeadlineError, SlowError
-from manyminds.fanout.patience import Patience, check, paced
+from manyminds.fanout.patience import Patience, check, note_slow, paced
 from manyminds.fanout.tally import Tally
 from manyminds.types import Answer, Call, Chunk, Expert, Query
 
@@ -21,6 +21,7 @@ class Single:
     ) -> None:
         self._alarm = alarm
         self._loop = asyncio.get_running_loop()
+        self._hurried = deadline_s < patience.deadline_s
         self._deadline = self._loop.time() + deadline_s
         self._tally = Tally(call, expert.card, query, began=self._loop.time())
         self._expert = expert
@@ -31,7 +32,7 @@ class Single:
         """Its chunks as they come. Closing the generator cancels the call. Raises: AnswerError."""
         tally, clock = self._tally, self._loop.time
         stream = paced(
-            tally.call.expert, self._expert.stream(self._query), self._patience, self._deadline, self._alarm
+            self._expert, self._expert.stream(self._query), self._patience, self._deadline, self._alarm
         )
         try:
             async with aclosing(stream) as chunks:
@@ -57,6 +58,8 @@ class Single:
             tally.status = "ok"
         except Exception as failure:
             late = isinstance(failure, TimeoutError) and watch.rang
+            if late and not self._hurried:
+                note_slow(self._expert)
             known = SlowError(f"{name} had not finished at the deadline.") if late else failure
             raise self._failed(known) from failure.__cause__
         return tally.chunks

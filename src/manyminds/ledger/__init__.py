@@ -57,18 +57,15 @@ class Ledger:
         status: str,
         seconds: float,
         outcomes: Sequence[Outcome] = (),
-        key: str = "",
     ) -> None:
         """Takes a request with all its calls; of outcomes, those that somebody graded. Never blocks.
 
         While the database is away, requests wait in memory; see `status`. A request id is recorded once.
 
         `text` is the released answer; `status` is ok, cut, failed or cancelled; `seconds` is how long the
-        whole request took; `key` is the id of the virtual key that it came with.
+        whole request took.
         """
-        taken = rows(
-            report, query, answers, text, status, seconds, outcomes, key, store_text=self._store_text
-        )
+        taken = rows(report, query, answers, text, status, seconds, outcomes, store_text=self._store_text)
         self._writer.put(taken, taken.size_bytes)
 
     @property

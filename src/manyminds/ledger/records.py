@@ -105,7 +105,6 @@ def rows(
     status: str,
     seconds: float,
     outcomes: Sequence[Outcome],
-    key: str,
     *,
     store_text: bool,
 ) -> Rows:
@@ -114,7 +113,7 @@ def rows(
     request = (
         name,
         stamp(),
-        key,
+        query.key.id if query.key else "",
         report.policy,
         report.strategy,
         status,

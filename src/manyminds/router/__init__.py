@@ -72,8 +72,6 @@ class SkillRouter:
         """Adds one call to what is known of its expert. O(1). An unknown expert is ignored, and
         so is a call that tells nothing: neither how fast it began nor whether it was right.
         """
-        if outcome.ttft_s is None and outcome.correct is None:
-            return
         if outcome.expert in self._sources:
             known = self._evidence.get(outcome.expert, Evidence())
             self._evidence[outcome.expert] = absorb(known, outcome)

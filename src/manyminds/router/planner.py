@@ -56,7 +56,7 @@ class Planner:
             read_usd = tokens * p.card.price_in_usd_per_m / 1e6
             cost_usd = max(cost_usd, read_usd) if self._priced else p.cost_usd
             latency_s = seconds if math.isfinite(seconds) else p.latency_s
-            made.append(Prediction(p.card, p.source, probability, cost_usd, p.ttft_s, latency_s))
+            made.append(Prediction(p.card, p.source, probability, cost_usd, p.ttft_s, latency_s, p.hedge_s))
         return made
 
     def knows(self, names: Iterable[str]) -> bool:

@@ -33,7 +33,7 @@ _PARAMS = {
     "image": "messages",
 }  # request field of a demand, if not its name
 _RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
-_RESERVE = 3  # experts asked, one after another, where the whole panel failed
+_RESERVE = 3  # experts asked, one after another, where the whole panel failed or one of it is slow
 _SHOWN = 8  # experts that an error names
 
 
@@ -229,7 +229,10 @@ def _planned(
 
 
 def _reserve(route: Route, ranked: Sequence[Prediction], query: Query, limits: Limits) -> tuple[Call, ...]:
-    """The likeliest of those who are not asked, for when all who are fail; within the budget one by one."""
+    """The likeliest of those who are not asked, for when all who are fail, or one of them is slow to start.
+
+    Within the budget one by one.
+    """
     asked = {call.expert for call in route.calls}
     others = [p for p in ranked if p.card.name not in asked]
     if limits.budget_usd is not None:
@@ -243,6 +246,7 @@ def _reserve(route: Route, ranked: Sequence[Prediction], query: Query, limits: L
             stage=last + i,
             weight=_weight(p.card, limits.weights),
             method=_method(p.card, route.strategy, query),
+            hedge_s=p.hedge_s,
         )
         for i, p in enumerate(others[:_RESERVE], 1)
     )
@@ -367,6 +371,7 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
             share=vote / total,
             weight=weight,
             method=_method(p.card, strategy, query),
+            hedge_s=p.hedge_s,
         )
         for p, stage, vote, weight in zip(members, stages, votes, weights, strict=True)
     )

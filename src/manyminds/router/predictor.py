@@ -26,12 +26,16 @@ _CLAIM_CALLS = 4.0  # observed calls that a card's claim of time to first token 
 _CLAIM_GRADES = 8.0  # graded answers that its claim of accuracy counts for
 _CLAIM_TOKENS = 256.0  # generated tokens that its claim of tokens per second counts for
 _DECAY = 0.98  # weight of what is known after each further call: a memory of some 50 calls
+_RECENT = 100  # calls whose times to first token are kept
+_MEASURED = 20  # of them at least, before it is said what is slow
+_SLOW = 0.95  # of all calls begin sooner
+_LEFT = 1.5  # times what was waited: so 1 call in 20 is hedged, as meant; taken as 1 time, up to 1 in 4
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the calls of one expert have shown. All but the grades fade with further calls.
+    """What the calls of one expert have shown. All but the grades fade with further calls, or are forgotten.
 
     Failures are not among it: who is down now is the fan-out's to find, and nobody is shunned for having
     been down once.
@@ -43,6 +47,8 @@ class Evidence:
     token_s: float = 0.0  # of generation after the first token, over `tokens`
     grades: float = 0.0
     correct: float = 0.0
+    recent_s: tuple[float, ...] = ()  # times to first token of the last calls, oldest first
+    slow_s: float | None = None  # their 95th percentile; None of too few
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Prediction:
     cost_usd: float
     ttft_s: float
     latency_s: float  # to its last token
+    hedge_s: float | None = None  # to a first token that is slow for it; None where too little is known
 
 
 def source_of(card: Card) -> str:
@@ -84,20 +91,43 @@ def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
     """Adds one call, also one that was cancelled: its first token was timed.
 
     Tokens and seconds are added apart, so that the rate is that of all text and short answers do not
-    swing it.
+    swing it. A call that tells neither how fast it began nor whether it was right changes nothing.
+    O(1), with a constant of some hundred kept times.
     """
     e = evidence
     waits, wait_s, tokens, token_s = e.waits, e.wait_s, e.tokens, e.token_s
-    grades, correct = e.grades, e.correct
-    if outcome.ttft_s is not None:
-        waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + outcome.ttft_s
-        generating_s = outcome.seconds - outcome.ttft_s
+    grades, correct, recent_s, slow_s = e.grades, e.correct, e.recent_s, e.slow_s
+    if (waited_s := _waited_s(e, outcome)) is not None:
+        waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + waited_s
+        recent_s = (*recent_s[1 - _RECENT :], waited_s)
+        slow_s = _quantile(sorted(recent_s), _SLOW) if len(recent_s) >= _MEASURED else None
+        generating_s = outcome.seconds - waited_s
         if outcome.completion_tokens > 1 and generating_s > 0.0:
             tokens = _DECAY * tokens + (outcome.completion_tokens - 1)
             token_s = _DECAY * token_s + generating_s
     if outcome.correct is not None:
         grades, correct = grades + 1.0, correct + outcome.correct
-    return Evidence(waits, wait_s, tokens, token_s, grades, correct)
+    return Evidence(waits, wait_s, tokens, token_s, grades, correct, recent_s, slow_s)
+
+
+def _waited_s(seen: Evidence, outcome: Outcome) -> float | None:
+    """Its time to first token; an estimate, of one that was left without a token when it was slow already.
+
+    Such a call is as a rule one that lost to its hedge. Were it not counted, what is slow would be told by
+    the quick ones alone, become less with every hedge, and in the end most calls would be hedged. What was
+    left before it was slow says nothing.
+    """
+    if outcome.ttft_s is not None:
+        return outcome.ttft_s
+    left = outcome.status in ("cancelled", "late") and seen.slow_s is not None
+    return _LEFT * outcome.seconds if left and outcome.seconds >= (seen.slow_s or 0.0) else None
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear between neighbours: type 7 of Hyndman & Fan 1996, numpy's own."""
+    place = share * (len(ordered) - 1)
+    i = int(place)
+    return ordered[i] + (place - i) * (ordered[min(i + 1, len(ordered) - 1)] - ordered[i])
 
 
 def estimate_load(query: Query) -> Load:
@@ -139,4 +169,4 @@ def _predict(card: Card, seen: Evidence, nearness: float, load: Load) -> Predict
         + load.completion_tokens * card.price_out_usd_per_m / 1e6
         + latency_s * card.price_cpu_usd_per_hour / 3600.0
     )
-    return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s)
+    return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s)

@@ -11,9 +11,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from manyminds.admission import Admission
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import ManymindsError, UnavailableError
 from manyminds.types import Chunk, Completer, Query
+from manyminds.web.door import Entry
 from manyminds.web.replies import advice, new_id, read_body, send_json
 from manyminds.wire import Dialect, Reply
 
@@ -32,19 +34,27 @@ _ALIVE = b": still thinking\n\n"
 class Answering:
     """An endpoint where `expert` answers in a dialect, as a plain ASGI callable."""
 
-    def __init__(self, expert: Completer, dialect: Dialect, max_body_bytes: int) -> None:
+    def __init__(
+        self, expert: Completer, dialect: Dialect, admission: Admission, max_body_bytes: int
+    ) -> None:
         self._expert = expert
         self._dialect = dialect
+        self._admission = admission
         self._max_body_bytes = max_body_bytes
         self._alarm = Alarm()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Sending(send, self._dialect, self._alarm)
         try:
-            raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
-            if raw is not None:
-                query = self._dialect.parse(raw, reply.request_id)
-                await _while_there(receive, self._answer(query, reply), reply, self._alarm)
+            with self._admission.enter():
+                reply.entry = entry = Entry(self._admission, scope)
+                raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
+                if raw is not None:
+                    query = entry.admit(self._dialect.parse(raw, reply.request_id))
+                    try:
+                        await _while_there(receive, self._answer(query, reply), reply, self._alarm)
+                    finally:
+                        entry.settle(reply.tokens)
         except ManymindsError as error:
             await reply.fail(error)
         except Exception:
@@ -67,6 +77,8 @@ class _Sending:
 
     def __init__(self, send: Send, dialect: Dialect, alarm: Alarm) -> None:
         self.request_id = new_id()
+        self.entry: Entry | None = None
+        self.tokens = 0  # that the answer took, as far as is known
         self._send = send
         self._dialect = dialect
         self._alarm = alarm
@@ -77,8 +89,9 @@ class _Sending:
 
     async def whole(self, chunks: Sequence[Chunk], query: Query) -> None:
         body = self._dialect.reply(query).whole(chunks)
+        self._count(chunks[-1])
         self._ended = True
-        await send_json(self._send, 200, body, self.request_id)
+        await send_json(self._send, 200, body, self.request_id, self._rates())
 
     async def stream(self, chunks: AsyncGenerator[Chunk, None], query: Query) -> None:
         """Sends events as chunks come; a client that takes none for `_TAKEN_S` is given up."""
@@ -88,6 +101,7 @@ class _Sending:
         try:
             async for chunk in chunks:
                 body = reply.events(chunk)
+                self._count(chunk)
                 watch.due_s = clock() + _TAKEN_S
                 with watch:
                     await self._events(body, more=chunk.finish_reason is None)
@@ -109,13 +123,21 @@ class _Sending:
         elif not self._ended:
             self._ended = True
             status, body = self._dialect.refuse(error, self.request_id)
-            await send_json(self._send, status, body, self.request_id, advice(error))
+            more = [(name.encode(), value.encode()) for name, value in advice(error).items()]
+            await send_json(self._send, status, body, self.request_id, [*self._rates(), *more])
+
+    def _rates(self) -> list[tuple[bytes, bytes]]:
+        return self.entry.rates.headers() if self.entry is not None and self.entry.key is not None else []
+
+    def _count(self, chunk: Chunk) -> None:
+        if chunk.usage is not None:
+            self.tokens = chunk.usage.prompt_tokens + chunk.usage.completion_tokens
 
     async def _events(self, body: bytes, *, more: bool = True) -> None:
         self._quiet, self._ended = False, not more
         if not self._begun:
             self._begun = True
-            headers = [(b"x-request-id", self.request_id.encode()), *_STREAM]
+            headers = [(b"x-request-id", self.request_id.encode()), *_STREAM, *self._rates()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from manyminds.admission import Admission
 from manyminds.alarm import Alarm
 from manyminds.errors import (
     EndpointNotFoundError,
@@ -25,9 +26,10 @@ from manyminds.errors import (
 )
 from manyminds.types import Card, Completer, Embed
 from manyminds.web.answering import Answering
+from manyminds.web.door import credentials, everybody
 from manyminds.web.embedding import Embedding
 from manyminds.web.origin import check_origin
-from manyminds.web.replies import advice, new_id, read_body, send_json
+from manyminds.web.replies import advice, new_id, read_body, send_error, send_json
 from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, count_tokens
 
 __all__ = ["App", "Edge", "build"]
@@ -50,7 +52,7 @@ class Edge:
 
     `expert` answers; `policies` and `cards` are listed as models; `ready` says whether there is anyone to
     ask; `loopback`, whether only this machine can reach it; `embed` is the sentence encoder of that name,
-    None where it is not installed.
+    None where it is not installed. `admission` says who may ask.
     """
 
     expert: Completer
@@ -59,6 +61,7 @@ class Edge:
     ready: Callable[[], bool]
     max_body_bytes: int
     loopback: bool = True
+    admission: Admission = field(default_factory=everybody)
     encoder: str = ""
     embed: Embed | None = None
 
@@ -75,22 +78,26 @@ def build(edge: Edge) -> "App":
         Route("/health/ready", _Ready(edge), methods=["GET"]),
     ]
     answering: dict[str, ASGIApp] = {
-        path: Answering(edge.expert, dialect, edge.max_body_bytes) for path, dialect in _DIALECTS.items()
+        path: Answering(edge.expert, dialect, edge.admission, edge.max_body_bytes)
+        for path, dialect in _DIALECTS.items()
     }
-    answering["/v1/embeddings"] = Embedding(edge.embed, edge.encoder, edge.max_body_bytes)
+    answering["/v1/embeddings"] = Embedding(edge.embed, edge.encoder, edge.admission, edge.max_body_bytes)
     routes += [Route(path, app, methods=["POST"]) for path, app in answering.items()]
     handlers: Any = {HTTPException: _http_error, ManymindsError: _own_error, Exception: _unexpected}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # such a redirect would go wherever the Host header says
-    return App(app, answering, loopback=edge.loopback)
+    return App(app, answering, edge.admission, loopback=edge.loopback)
 
 
 class App:
     """Keeps web pages of other sites away, and takes the short way to what answers."""
 
-    def __init__(self, app: Starlette, answering: Mapping[str, ASGIApp], *, loopback: bool) -> None:
+    def __init__(
+        self, app: Starlette, answering: Mapping[str, ASGIApp], admission: Admission, *, loopback: bool
+    ) -> None:
         self._app = app
         self._answering = answering
+        self._admission = admission
         self._loopback = loopback
 
     @property
@@ -100,10 +107,12 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             check_origin(scope, loopback=self._loopback)
+            quick = self._answering.get(scope["path"]) if scope["method"] == "POST" else None
+            if quick is None and scope["path"].startswith("/v1/"):
+                self._admission.identify(*credentials(scope))
         except ManymindsError as error:
             await _error(error)(scope, receive, send)
             return
-        quick = self._answering.get(scope["path"]) if scope["method"] == "POST" else None
         await (quick or self._app)(scope, receive, send)
 
 
@@ -157,8 +166,7 @@ class _Counting:
             if raw is not None:
                 await send_json(send, 200, count_tokens(raw), request_id)
         except ManymindsError as error:
-            status, body = MESSAGES.refuse(error, request_id)
-            await send_json(send, status, body, request_id, advice(error))
+            await send_error(send, error, request_id, MESSAGES.refuse(error, request_id))
 
 
 async def _live(request: Request) -> Response:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
+from manyminds.admission import Admission
 from manyminds.alarm import Alarm
 from manyminds.errors import InvalidRequestError, ManymindsError, ModelNotFoundError, UnavailableError
 from manyminds.types import Embed
-from manyminds.web.replies import advice, new_id, read_body, send_json
-from manyminds.wire import EmbeddingRequest, embeddings_body, error_body, parse_embeddings
+from manyminds.web.door import credentials
+from manyminds.web.replies import new_id, read_body, send_error, send_json
+from manyminds.wire import EmbeddingRequest, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -24,7 +26,8 @@ _BATCH = 32  # texts in one piece of work, between which others get their turn
 class Embedding:
     """The endpoint, as a plain ASGI callable. `name` is the encoder's, which `auto` stands for too."""
 
-    def __init__(self, embed: Embed | None, name: str, max_body_bytes: int) -> None:
+    def __init__(self, embed: Embed | None, name: str, admission: Admission, max_body_bytes: int) -> None:
+        self._admission = admission
         self._embed = embed
         self._name = name
         self._max_body_bytes = max_body_bytes
@@ -33,12 +36,16 @@ class Embedding:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_id()
         try:
-            raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
-            if raw is not None:
-                body = await self._answer(parse_embeddings(raw))
-                await send_json(send, 200, body, request_id)
+            with self._admission.enter():
+                key = self._admission.identify(*credentials(scope))
+                raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
+                if raw is not None:
+                    request = parse_embeddings(raw)
+                    self._admission.allows(key, request.model)
+                    self._admission.take(key, sum(map(_tokens, request.inputs)))
+                    await send_json(send, 200, await self._answer(request), request_id)
         except ManymindsError as error:
-            await send_json(send, error.status, error_body(error), request_id, advice(error))
+            await send_error(send, error, request_id)
 
     async def _answer(self, request: EmbeddingRequest) -> bytes:
         if request.model not in ("auto", self._name):
@@ -50,12 +57,15 @@ class Embedding:
         vectors = await self._encode(self._embed, request.inputs)
         if request.dimensions is not None:
             vectors = _shortened(vectors, request.dimensions)
-        tokens = sum(-(-len(text.encode("utf-8", "surrogatepass")) // 4) for text in request.inputs)
-        return embeddings_body(request, vectors, self._name, tokens)
+        return embeddings_body(request, vectors, self._name, sum(map(_tokens, request.inputs)))
 
     async def _encode(self, embed: Embed, texts: Sequence[str]) -> "Vectors":
         batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
         return np.concatenate([await asyncio.to_thread(embed, batch) for batch in batches])
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 def _shortened(vectors: "Vectors", dimensions: int) -> "Vectors":

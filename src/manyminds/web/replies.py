@@ -4,8 +4,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,11 +16,11 @@ from manyminds.errors import (
     SlowRequestError,
     TooLargeError,
 )
+from manyminds.wire import error_body
 
-__all__ = ["advice", "new_id", "read_body", "send_json"]
+__all__ = ["advice", "new_id", "read_body", "send_error", "send_json"]
 
 _READ_S = 60.0  # between two pieces of a request's body
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def new_id() -> str:
@@ -62,16 +61,25 @@ def _too_large(limit_bytes: int) -> TooLargeError:
 
 
 async def send_json(
-    send: Send, status: int, body: bytes, request_id: str, more: Mapping[str, str] = _NOTHING
+    send: Send, status: int, body: bytes, request_id: str, more: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"x-request-id", request_id.encode()),
         (b"content-length", b"%d" % len(body)),
+        *more,
     ]
-    headers += [(name.encode(), value.encode()) for name, value in more.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(
+    send: Send, error: ManymindsError, request_id: str, reply: tuple[int, bytes] | None = None
+) -> None:
+    """`reply` is its status and body in a format that is not OpenAI's."""
+    status, body = reply or (error.status, error_body(error))
+    more = [(name.encode(), value.encode()) for name, value in advice(error).items()]
+    await send_json(send, status, body, request_id, more)
 
 
 def advice(error: ManymindsError) -> dict[str, str]:
