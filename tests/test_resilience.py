@@ -19,6 +19,7 @@ from tests.experts.test_guarded import (
     OK,
     QUERY,
     STALLS,
+    Whole,
     failure,
     guarded,
     now,
@@ -137,6 +138,21 @@ def test_a_hedge_that_loses_has_not_failed() -> None:
     run(main())
 
 
+def test_a_slow_call_that_nobody_waits_for_any_more_has_not_failed() -> None:
+    async def main() -> None:
+        expert, _ = guarded(HANGS, failures=1)
+        other = Scripted(Card("other", "scripted", source="s"), Script(first_token_s=9.0))
+        request = asyncio.create_task(
+            asked(expert, other, deadline_s=8.0, patience=Patience(9, 9, 8), hedge_s=0.3)
+        )
+        await asyncio.sleep(2)
+        request.cancel()
+        await asyncio.wait([request])
+        assert (other.cancelled, expert.open_until) == (1, None)
+
+    run(main())
+
+
 # --- whom a gateway asks -----------------------------------------------------------------------------
 
 
@@ -158,7 +174,10 @@ def test_a_panel_does_without_those_whose_circuit_is_open() -> None:
         assert await reply(net) == "yes indeed"
         assert (down.asked, up.asked) == (1, 1)
         for _ in range(3):
-            assert await reply(net) == "yes indeed"
+            async with aclosing(net.stream(QUERY)) as chunks:
+                report = [chunk async for chunk in chunks][-1].report
+            assert report is not None
+            assert [entry.expert for entry in report.panel] == ["good"]
         assert (down.asked, up.asked) == (1, 4)
         await asyncio.sleep(10)
         assert await reply(net) == "yes indeed"  # with a probe
@@ -190,5 +209,35 @@ def test_where_all_circuits_are_open_the_reasons_are_told() -> None:
         for said in ("x failed: a cannot be reached", "x failed: x is not asked for another 10.0 s"):
             with pytest.raises(Exception, match=said):
                 await reply(net)
+
+    run(main())
+
+
+# --- what a gateway learns of slowness ---------------------------------------------------------------
+
+
+def test_a_gateway_hedges_by_what_it_has_measured_and_learns_from_losers() -> None:
+    async def main() -> None:
+        actor, other = Whole([Script(first_token_s=1.0)]), Scripted(Card("b", "scripted", "b"), OK)
+        actor.card = Card("a", "scripted", "s", accuracy=0.9)
+        net = network(actor, other)
+
+        async def timed() -> float:
+            before = now()
+            await reply(net, limits=Limits(panel=1, strategy="select"))
+            return now() - before
+
+        assert [await timed() for _ in range(20)] == pytest.approx([1.0] * 20)
+        actor.scripts = [HANGS]
+        for _ in range(20):  # who answers in one piece tells nothing of first tokens
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(30):
+                    await net.complete(Query((Message("user", "Why?"),), model="a"))
+        waits = [await timed() for _ in range(7)]
+        assert other.asked == 7
+        assert waits[0] == pytest.approx(1.0)
+        assert waits == sorted(waits)
+        assert waits[-1] > 1.5
+        assert actor.running == 0
 
     run(main())

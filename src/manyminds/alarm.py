@@ -15,7 +15,11 @@ class Alarm:
     set for the earliest and left alone when that one is dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        """`clock` is what others measure durations by, in seconds. The loop's, without: uvloop's stands
+        still for a millisecond at a time.
+        """
+        self.clock = clock or _loop_time
         self._noted: dict[object, tuple[float, Callable[[], None]]] = {}
         self._rings_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -54,6 +58,10 @@ class Alarm:
             earliest = min(due_s for due_s, _ in self._noted.values())
             if earliest < self._rings_s:
                 self._set(earliest)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class Watch:

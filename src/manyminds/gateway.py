@@ -35,7 +35,7 @@ from manyminds.types import (
     Usage,
 )
 
-__all__ = ["Gateway", "Hold", "Parts", "Record", "Reserve"]
+__all__ = ["Gateway", "Hold", "Parts", "Record", "Reserve", "is_spared"]
 
 Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
 """Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
@@ -78,14 +78,22 @@ class Gateway:
         parts: what it is made of.
         patience: limits of time where a request sets none.
         defaults: limits where a request sets none; `policy` must be set.
+        clock: what durations are measured by, in seconds; the loop's, without.
     """
 
-    def __init__(self, card: Card, parts: Parts, patience: Patience, defaults: Limits) -> None:
+    def __init__(
+        self,
+        card: Card,
+        parts: Parts,
+        patience: Patience,
+        defaults: Limits,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._card = card
         self._parts = parts
         self._patience = patience
         self._defaults = defaults
-        self._alarm = Alarm()
+        self._alarm = Alarm(clock)
 
     @property
     def card(self) -> Card:
@@ -100,7 +108,7 @@ class Gateway:
 
     async def _ask(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A panel's answer."""
-        began_s = asyncio.get_running_loop().time()
+        began_s = self._alarm.clock()
         query = await self._receive(query)
         route = self._route(query)
         hold = await self._reserve(query, route)
@@ -121,7 +129,7 @@ class Gateway:
                 raise
             finally:
                 await calls.cancel()
-                seconds = asyncio.get_running_loop().time() - began_s
+                seconds = self._alarm.clock() - began_s
                 report = of_panel(query, route, combiner, calls.answers)
                 if hold is not None:
                     hold.settle(report.cost_usd)
@@ -216,8 +224,8 @@ class Gateway:
         if not experts:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
-        names, now = sorted(experts), asyncio.get_running_loop().time()
-        well = [name for name in names if not _is_spared(experts[name], now)]
+        names = sorted(experts)
+        well = [name for name in names if not is_spared(experts[name])]
         if well and len(well) < len(names):
             try:
                 return self._route_among(query, well)
@@ -302,10 +310,10 @@ def _reporting(last: Chunk, report: Report) -> Chunk:
     return Chunk(last.text, last.finish_reason, last.usage, last.raw, last.whole, last.confidence, report)
 
 
-def _is_spared(expert: Expert, now: float) -> bool:
-    """Whether it fails every call at once until a later time: see `experts.guarded`."""
+def is_spared(expert: Expert) -> bool:
+    """Whether it fails every call at once for a while: see `experts.guarded`. In a running loop."""
     until: float | None = getattr(expert, "open_until", None)
-    return until is not None and now < until
+    return until is not None and asyncio.get_running_loop().time() < until
 
 
 def _meets(card: Card, query: Query) -> bool:

@@ -5,6 +5,7 @@ Knows every part by name and none from the inside.
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -27,11 +28,11 @@ from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.fanout import Patience
-from manyminds.gateway import Gateway, Parts
+from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
-from manyminds.ledger import Ledger
+from manyminds.ledger import Backlog, Ledger
 from manyminds.router import SkillRouter
-from manyminds.types import Card, Combiner, Expert, Limits, Strategy
+from manyminds.types import Answer, Card, Combiner, Expert, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
 __all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "knowledge", "local_models"]
@@ -162,6 +163,7 @@ class Node:
         environ: where the keys are that `key_env` names.
         learnt: whether to use what `manyminds train` left, if it did.
         keys_required: whether only callers with a key are answered.
+        also: told of every request, as the ledger is.
     """
 
     def __init__(
@@ -171,11 +173,13 @@ class Node:
         *,
         learnt: bool = True,
         keys_required: bool = False,
+        also: Record | None = None,
     ) -> None:
         self._config = config
         self._environ = environ
         self._learnt = learnt
         self._keys_required = keys_required
+        self._also = also
         self._stack = AsyncExitStack()
         self.experts: dict[str, Expert] = {}
         self.locals: list[Local] = []
@@ -234,6 +238,22 @@ class Node:
         """
         waiting = {e.card.name for e in self.locals if e.pid is None} - self._started
         return sorted(self.experts.keys() - waiting)
+
+    @property
+    def backlog(self) -> Backlog:
+        """How the ledger's writing goes."""
+        return self._ledger.status
+
+    def circuits(self) -> dict[str, bool]:
+        """Of each expert, whether it is left alone for a while because it failed too often."""
+        return {name: is_spared(expert) for name, expert in self.experts.items()}
+
+    def _record(
+        self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
+    ) -> None:
+        self._ledger.record(report, query, answers, text, status, seconds)
+        if self._also is not None:
+            self._also(report, query, answers, text, status, seconds)
 
     @property
     def has_keys(self) -> bool:
@@ -381,12 +401,11 @@ class Node:
             "race": race,
             "pass": race,
         }
-        parts = Parts(
-            self.experts, index, router, combiners, self._ledger.record, embed, self.admission.reserve
-        )
+        parts = Parts(self.experts, index, router, combiners, self._record, embed, self.admission.reserve)
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
-        return Gateway(Card("manyminds", "gateway", source="manyminds"), parts, patience, defaults)
+        card = Card("manyminds", "gateway", source="manyminds")
+        return Gateway(card, parts, patience, defaults, time.perf_counter)
 
     def _load_artefact(self) -> Artefact | None:
         """What `manyminds train` has written, if it has. Raises: ArtefactError."""

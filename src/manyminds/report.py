@@ -18,7 +18,7 @@ from manyminds.types import (
     Strategy,
 )
 
-__all__ = ["of_one", "of_panel"]
+__all__ = ["of_one", "of_panel", "waited_s"]
 
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 
@@ -54,6 +54,15 @@ def of_one(query: Query, route: Route, answer: Answer) -> Report:
         cost_usd=cost,
         saved_usd=0.0 if heard else route.best_single_cost_usd - cost,
     )
+
+
+def waited_s(report: Report) -> float | None:
+    """Seconds to the slowest answers that were needed, stage after stage; None where nobody answered."""
+    stages: dict[int, float] = {}
+    for entry in report.panel:
+        if entry.status == "ok":
+            stages[entry.stage] = max(stages.get(entry.stage, 0.0), entry.seconds)
+    return sum(stages.values()) if stages else None
 
 
 @lru_cache(maxsize=1024)

@@ -87,7 +87,7 @@ def crowd(url: str, secret: str, requests: int) -> list[int]:
 
 def books(folder: Path, key_id: str) -> tuple[float, float, int]:
     """Of a key: what is leased, what its recorded requests cost, and how many they are."""
-    ledger = Ledger(f"sqlite:///{folder}/home/ledger.db")
+    ledger = Ledger(f"sqlite:///{folder / 'home' / 'ledger.db'}")
     (mine,) = [key for key in ledger.keys().values() if key.id == key_id]
     assert mine.period == "total"
     rows = ledger.requests(10_000, key=key_id)
@@ -119,7 +119,7 @@ def test_killed_under_load_it_has_not_overspent(folder: Path) -> None:
     with served(folder) as node:
         with ThreadPoolExecutor(1) as pool:
             asking = pool.submit(crowd, node.url, secret, 60)
-            ledger = Ledger(f"sqlite:///{folder}/home/ledger.db")
+            ledger = Ledger(f"sqlite:///{folder / 'home' / 'ledger.db'}")
             assert wait_until(lambda: len(ledger.requests(10)) > 3)
             ledger.close()
             node.process.send_signal(signal.SIGKILL)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -96,6 +96,7 @@ class TestPredict:
     waits = st.lists(st.floats(0.0, 60.0), max_size=250)
 
     @given(waits)
+    @example([float(i % 101) for i in range(150)])
     def test_what_is_slow_is_the_95th_percentile_of_the_last_calls(self, waits: list[float]) -> None:
         found = after(*(outcome(ttft_s=wait_s) for wait_s in waits)).slow_s
         if len(waits) < 20:
@@ -115,7 +116,11 @@ class TestPredict:
             truth = np.quantile(scale * getattr(draw, law)(*shape, size=20_000), [0.75, 0.999])
             assert truth[0] < before.slow_s < truth[1] * 1.5
 
-    @given(waits, st.floats(0.0, 90.0), st.sampled_from(["failed", "cut", "late", "cancelled"]))
+    @given(
+        st.lists(st.floats(0.0, 60.0), min_size=18, max_size=22),
+        st.floats(0.0, 90.0),
+        st.sampled_from(["failed", "cut", "late", "cancelled"]),
+    )
     def test_a_call_left_when_it_was_slow_counts_as_slow(
         self, waits: list[float], seconds: float, status: Status
     ) -> None:

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
+from importlib.metadata import version
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -71,13 +72,29 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
     import uvicorn
 
     from manyminds.node import ENCODER, Node
-    from manyminds.router.policy import POLICIES
-    from manyminds.web.app import Edge, build
+    from manyminds.router.policy import DIRECT, POLICIES
+    from manyminds.web.app import ENDPOINTS, Edge, build
+    from manyminds.web.metrics import Metrics
+    from manyminds.web.observer import Observer
     from manyminds.web.protocol import Protocol
+    from manyminds.web.requestlog import RequestLog
 
     loopback = ip_address(listener.getsockname()[0]).is_loopback
     required = config.server.keys == "required" or not loopback
-    async with Node(config, os.environ, keys_required=required) as node:
+    lines = RequestLog(lambda text: print(text, end="", file=sys.stderr, flush=True))
+    async with AsyncExitStack() as stack:
+        node = Node(config, os.environ, keys_required=required, also=lambda *told: observer.record(*told))
+        await stack.enter_async_context(node)
+        stack.callback(lines.close)
+        metrics = Metrics(
+            version("manyminds"),
+            ENDPOINTS,
+            (*POLICIES, DIRECT),
+            node.experts,
+            lambda: node.backlog,
+            node.circuits,
+        )
+        observer = Observer(metrics, lines)
         if required and not node.has_keys:
             raise ConfigError(
                 f"At {config.server.host} callers of this node need a key, and there is none yet: make one "
@@ -91,6 +108,8 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             max_body_bytes=int(config.server.max_body_mb * 1e6),
             loopback=loopback,
             admission=node.admission,
+            seen=observer.seen,
+            metrics=metrics.render,
             encoder=ENCODER,
             embed=node.embed,
         )

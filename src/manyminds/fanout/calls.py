@@ -161,7 +161,7 @@ class Fanout:
     def _hedge(self, slow: "_Arrival") -> None:
         """Asks the next of the reserve beside a call that is slow to start."""
         late = asyncio.get_running_loop().time() >= self.deadline
-        if self._closed or late or not self._reserve or not self._hedges:
+        if late or not self._reserve or not self._hedges:  # nobody is left in reserve once it is cancelled
             return
         self._hedges -= 1
         call = replace(self._reserve.pop(0), stage=slow.call.stage)
@@ -238,8 +238,8 @@ class _Arrival:
 
     async def run(self, patience: Patience, deadline: float) -> None:
         """Makes the call; the tally then says how it ended."""
-        tally, loop = self.tally, asyncio.get_running_loop()
-        tally.began = loop.time()
+        tally, loop, clock = self.tally, asyncio.get_running_loop(), self._alarm.clock
+        tally.began = clock()
         try:
             if self._expert is None:
                 raise UnavailableError(f"{self.call.expert} has left this network.")
@@ -248,7 +248,7 @@ class _Arrival:
                 async for chunk in chunks:
                     if tally.first_at is None and not self._win():
                         return
-                    tally.take(chunk, loop.time())
+                    tally.take(chunk, clock())
                     self._tell()
             tally.status = "ok"
         except (Exception, asyncio.CancelledError) as failure:
@@ -267,7 +267,7 @@ class _Arrival:
     def settle(self, task: asyncio.Task[None]) -> None:
         """Writes the answer, also for a task that was cancelled before its first step."""
         self._alarm.drop(self)
-        self.ended_at = task.get_loop().time()
+        self.ended_at = self._alarm.clock()
         self.answer = self.tally.answer(self.ended_at)
         if self.overdue and self.lost and self.answer.status == "cancelled" and self._expert is not None:
             note_slow(self._expert)

@@ -23,14 +23,14 @@ class Single:
         self._loop = asyncio.get_running_loop()
         self._hurried = deadline_s < patience.deadline_s
         self._deadline = self._loop.time() + deadline_s
-        self._tally = Tally(call, expert.card, query, began=self._loop.time())
+        self._tally = Tally(call, expert.card, query, began=alarm.clock())
         self._expert = expert
         self._query = query
         self._patience = patience
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Its chunks as they come. Closing the generator cancels the call. Raises: AnswerError."""
-        tally, clock = self._tally, self._loop.time
+        tally, clock = self._tally, self._alarm.clock
         stream = paced(
             self._expert, self._expert.stream(self._query), self._patience, self._deadline, self._alarm
         )
@@ -67,7 +67,7 @@ class Single:
     @property
     def answer(self) -> Answer:
         """What has come of it."""
-        return self._tally.answer(self._loop.time())
+        return self._tally.answer(self._alarm.clock())
 
     def _failed(self, failure: Exception) -> AnswerError:
         """Notes the failure; what is to be raised of it."""

@@ -5,8 +5,10 @@ Written for speed: it is the path of every request.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -14,12 +16,13 @@ from starlette.types import Receive, Scope, Send
 from manyminds.admission import Admission
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import ManymindsError, UnavailableError
-from manyminds.types import Chunk, Completer, Query
+from manyminds.types import Chunk, Completer, Key, Query
 from manyminds.web.door import Entry
 from manyminds.web.replies import advice, new_id, read_body, send_json
-from manyminds.wire import Dialect, Reply
+from manyminds.wire import Dialect
+from manyminds.wire import Reply as Writer
 
-__all__ = ["Answering"]
+__all__ = ["Answering", "Reply", "Seen"]
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +31,41 @@ _UNWATCHED_S = 0.05  # of a request, before anybody looks whether its client is 
 _SILENT_S = 10.0  # of a stream, after which a comment says that it is alive
 
 _STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+_NOTHING = Chunk()
 _ALIVE = b": still thinking\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a request, for figures and logs. Times in seconds since it came."""
+
+    request_id: str
+    key: Key | None
+    query: Query | None  # None where it could not be read
+    status: int | str  # HTTP's; `cut` of a stream that broke off, `gone` where the client left
+    seconds: float
+    first_byte_s: float | None
+    last: Chunk  # of the answer, with usage and report where it came so far
+
+
+Seen = Callable[[str, Reply], None]
+"""Told of every request that has ended, with the path that it asked."""
 
 
 class Answering:
     """An endpoint where `expert` answers in a dialect, as a plain ASGI callable."""
 
     def __init__(
-        self, expert: Completer, dialect: Dialect, admission: Admission, max_body_bytes: int
+        self,
+        path: str,
+        expert: Completer,
+        dialect: Dialect,
+        admission: Admission,
+        max_body_bytes: int,
+        seen: Seen,
     ) -> None:
+        self._path = path
+        self._seen = seen
         self._expert = expert
         self._dialect = dialect
         self._admission = admission
@@ -46,11 +75,18 @@ class Answering:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Sending(send, self._dialect, self._alarm)
         try:
+            await self._reply(scope, receive, reply)
+        finally:
+            self._seen(self._path, reply.seen())
+
+    async def _reply(self, scope: Scope, receive: Receive, reply: "_Sending") -> None:
+        try:
             with self._admission.enter():
                 reply.entry = entry = Entry(self._admission, scope)
                 raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
                 if raw is not None:
-                    query = entry.admit(self._dialect.parse(raw, reply.request_id))
+                    reply.query = query = self._dialect.parse(raw, reply.request_id)
+                    query = entry.admit(query)
                     try:
                         await _while_there(receive, self._answer(query, reply), reply, self._alarm)
                     finally:
@@ -78,19 +114,23 @@ class _Sending:
     def __init__(self, send: Send, dialect: Dialect, alarm: Alarm) -> None:
         self.request_id = new_id()
         self.entry: Entry | None = None
-        self.tokens = 0  # that the answer took, as far as is known
+        self.query: Query | None = None
+        self._began_s = time.perf_counter()
+        self._first_s: float | None = None
+        self._status: int | str = "gone"
+        self._last = _NOTHING
         self._send = send
         self._dialect = dialect
         self._alarm = alarm
-        self._streamed: Reply | None = None
+        self._streamed: Writer | None = None
         self._begun = False
         self._ended = False
         self._quiet = True  # since the last `pulse`
 
     async def whole(self, chunks: Sequence[Chunk], query: Query) -> None:
+        self._last = chunks[-1]
         body = self._dialect.reply(query).whole(chunks)
-        self._count(chunks[-1])
-        self._ended = True
+        self._end(200)
         await send_json(self._send, 200, body, self.request_id, self._rates())
 
     async def stream(self, chunks: AsyncGenerator[Chunk, None], query: Query) -> None:
@@ -100,13 +140,15 @@ class _Sending:
         watch = Watch(self._alarm, clock() + _TAKEN_S)
         try:
             async for chunk in chunks:
-                body = reply.events(chunk)
-                self._count(chunk)
+                body, more = reply.events(chunk), chunk.finish_reason is None
                 watch.due_s = clock() + _TAKEN_S
+                if not more:
+                    self._last = chunk
+                    self._end(200)
                 with watch:
-                    await self._events(body, more=chunk.finish_reason is None)
+                    await self._events(body, more=more)
         except TimeoutError:
-            self._ended = True
+            self._end("gone")
             log.warning("request %s: its client takes no more of the stream", self.request_id)
 
     async def pulse(self) -> None:
@@ -119,24 +161,40 @@ class _Sending:
         """An error before the first byte has its status, later its event; after the end it has neither."""
         if self._begun and not self._ended:
             assert self._streamed is not None
+            self._end("cut")
             await self._events(self._streamed.failed(error), more=False)
         elif not self._ended:
-            self._ended = True
             status, body = self._dialect.refuse(error, self.request_id)
+            self._end(status)
             more = [(name.encode(), value.encode()) for name, value in advice(error).items()]
             await send_json(self._send, status, body, self.request_id, [*self._rates(), *more])
 
     def _rates(self) -> list[tuple[bytes, bytes]]:
         return self.entry.rates.headers() if self.entry is not None and self.entry.key is not None else []
 
-    def _count(self, chunk: Chunk) -> None:
-        if chunk.usage is not None:
-            self.tokens = chunk.usage.prompt_tokens + chunk.usage.completion_tokens
+    @property
+    def tokens(self) -> int:
+        """That the answer took, as far as is known."""
+        usage = self._last.usage
+        return 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
+
+    def seen(self) -> Reply:
+        """What became of it."""
+        key = self.entry.key if self.entry is not None else None
+        seconds = time.perf_counter() - self._began_s
+        return Reply(self.request_id, key, self.query, self._status, seconds, self._first_s, self._last)
+
+    def _end(self, status: int | str) -> None:
+        self._ended, self._status = True, status
+        if self._first_s is None:
+            self._first_s = time.perf_counter() - self._began_s
 
     async def _events(self, body: bytes, *, more: bool = True) -> None:
-        self._quiet, self._ended = False, not more
+        self._quiet = False
         if not self._begun:
             self._begun = True
+            if self._first_s is None:
+                self._first_s = time.perf_counter() - self._began_s
             headers = [(b"x-request-id", self.request_id.encode()), *_STREAM, *self._rates()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -25,14 +25,15 @@ from manyminds.errors import (
     ModelNotFoundError,
 )
 from manyminds.types import Card, Completer, Embed
-from manyminds.web.answering import Answering
+from manyminds.web.answering import Answering, Seen
 from manyminds.web.door import credentials, everybody
 from manyminds.web.embedding import Embedding
+from manyminds.web.metrics import CONTENT_TYPE
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import advice, new_id, read_body, send_error, send_json
 from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, count_tokens
 
-__all__ = ["App", "Edge", "build"]
+__all__ = ["ENDPOINTS", "App", "Edge", "build"]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ _DIALECTS = MappingProxyType(
     }
 )
 
+ENDPOINTS = tuple(_DIALECTS)
+"""Paths of the endpoints that answer, as `Edge.seen` is told them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -52,7 +56,8 @@ class Edge:
 
     `expert` answers; `policies` and `cards` are listed as models; `ready` says whether there is anyone to
     ask; `loopback`, whether only this machine can reach it; `embed` is the sentence encoder of that name,
-    None where it is not installed. `admission` says who may ask.
+    None where it is not installed. `admission` says who may ask. `seen` is told of every request that has
+    ended; `metrics` writes figures for Prometheus.
     """
 
     expert: Completer
@@ -62,6 +67,8 @@ class Edge:
     max_body_bytes: int
     loopback: bool = True
     admission: Admission = field(default_factory=everybody)
+    seen: Seen = lambda path, reply: None
+    metrics: Callable[[], bytes] | None = None
     encoder: str = ""
     embed: Embed | None = None
 
@@ -78,10 +85,12 @@ def build(edge: Edge) -> "App":
         Route("/health/ready", _Ready(edge), methods=["GET"]),
     ]
     answering: dict[str, ASGIApp] = {
-        path: Answering(edge.expert, dialect, edge.admission, edge.max_body_bytes)
+        path: Answering(path, edge.expert, dialect, edge.admission, edge.max_body_bytes, edge.seen)
         for path, dialect in _DIALECTS.items()
     }
     answering["/v1/embeddings"] = Embedding(edge.embed, edge.encoder, edge.admission, edge.max_body_bytes)
+    if edge.metrics is not None:
+        routes.append(Route("/metrics", _Figures(edge.metrics), methods=["GET"]))
     routes += [Route(path, app, methods=["POST"]) for path, app in answering.items()]
     handlers: Any = {HTTPException: _http_error, ManymindsError: _own_error, Exception: _unexpected}
     app = Starlette(routes=routes, exception_handlers=handlers)
@@ -108,7 +117,7 @@ class App:
         try:
             check_origin(scope, loopback=self._loopback)
             quick = self._answering.get(scope["path"]) if scope["method"] == "POST" else None
-            if quick is None and scope["path"].startswith("/v1/"):
+            if quick is None and scope["path"].startswith(("/v1/", "/metrics")):
                 self._admission.identify(*credentials(scope))
         except ManymindsError as error:
             await _error(error)(scope, receive, send)
@@ -171,6 +180,16 @@ class _Counting:
 
 async def _live(request: Request) -> Response:
     return _json({"status": "live"})
+
+
+class _Figures:
+    """`GET /metrics`, in Prometheus' text format."""
+
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        self._render = render
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(self._render(), media_type=CONTENT_TYPE)(scope, receive, send)
 
 
 class _Ready:
