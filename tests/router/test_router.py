@@ -132,6 +132,12 @@ class TestPredict:
         else:
             assert found == before
 
+    @pytest.mark.parametrize(("status", "counts"), [("late", 1), ("cancelled", 1), ("failed", 0), ("cut", 0)])
+    def test_who_is_left_without_a_token_after_long_is_slow(self, status: Status, counts: int) -> None:
+        before = after(*[outcome(ttft_s=0.7)] * 20)
+        assert absorb(before, outcome(status, seconds=0.3)) == before
+        assert len(absorb(before, outcome(status, seconds=0.9)).recent_s) == 20 + counts
+
     @pytest.mark.parametrize("later_s", [0.0, 0.1, 0.5])
     def test_hedges_do_not_make_less_and_less_seem_slow(self, later_s: float) -> None:
         """Each call that is slow is left a moment later, as one that lost to its hedge is."""
