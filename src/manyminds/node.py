@@ -5,6 +5,7 @@ Knows every part by name and none from the inside.
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from manyminds.config import POLICIES, Config, ExpertEntry
 from manyminds.encoder import Encoder
 from manyminds.errors import ConfigError, LedgerError, UnavailableError
 from manyminds.experts.child import Model
+from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
@@ -204,7 +206,9 @@ class Node:
             self._client = await stack.enter_async_context(Client(_CONNECT_S))
             self._loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             for expert in self._make_experts():
-                self.experts[expert.card.name] = expert
+                retries = 0 if isinstance(expert, Local) else 1  # it starts its process anew itself
+                draw = random.SystemRandom().random
+                self.experts[expert.card.name] = Guarded(expert, draw, retries=retries)
                 if isinstance(expert, Local):
                     self.locals.append(expert)
                     stack.push_async_callback(expert.aclose)

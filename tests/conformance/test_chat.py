@@ -124,7 +124,6 @@ def test_04_usage_chunk_only_when_asked(node: Served, upstream: Upstream, live: 
     assert text([*events, last]) == WHOLE
 
 
-@pytest.mark.xfail(strict=True, reason="wire.replies.stream_end makes the usage chunk an id of its own")
 def test_04_usage_chunk_is_of_the_same_stream(node: Served, upstream: Upstream, live: Mode) -> None:
     upstream.play(says(*PIECES))
     *events, _ = data(post(node, live.body(stream=True, stream_options={"include_usage": True})).body)
@@ -194,7 +193,6 @@ def test_11_refusal(client: openai.OpenAI, upstream: Upstream, live: Mode) -> No
     assert kinds.count("refusal.delta") == 2
 
 
-@failing_in("fan_out", "wire.replies joins empty pieces of text to an empty text, where OpenAI has null")
 def test_11_a_refusal_has_no_content(client: openai.OpenAI, upstream: Upstream, mode: Mode) -> None:
     upstream.play(speaks([{"refusal": "No."}], {"refusal": "No."}))
     message = client.chat.completions.create(**mode.asking()).choices[0].message

@@ -283,7 +283,6 @@ def test_38_errors_are_the_clients_own(
     assert got.headers["x-request-id"] == got.json["request_id"]
 
 
-@pytest.mark.xfail(strict=True, reason="/v1/messages replies with x-request-id; its clients read request-id")
 def test_38_the_clients_know_the_request_id(
     claude: anthropic.Anthropic, upstream: Upstream, mode: Mode
 ) -> None:

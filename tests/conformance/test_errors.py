@@ -122,10 +122,6 @@ def test_20_when_to_come_back_is_passed_on(node: Served, upstream: Upstream, str
     assert got.headers["retry-after"] == "7"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="combine.release.failure drops its experts' retry_after_s",
-)
 def test_20_the_soonest_of_several_is_passed_on(node: Served, upstream: Upstream) -> None:
     busy = "429 Too Many Requests"
     waits = {m: failing(busy, headers=f"retry-after: {s}\r\n") for m, s in (("a", 50), ("b", 5), ("c", 9))}
@@ -202,7 +198,6 @@ def test_22_the_id_is_the_reports(node: Served, upstream: Upstream, live: Mode) 
     assert got.headers["x-request-id"] == data(got.body)[-2]["manyminds"]["request_id"]
 
 
-@pytest.mark.xfail(strict=True, reason="web.replies.advice lets callers repeat what will not pass by itself")
 def test_22_a_wrong_key_upstream_is_not_retried_by_callers(network: Upstream, tmp_path: Path) -> None:
     """The node's owner must mend it. A node of its own, since it may well not ask again."""
     configured(tmp_path, network)
@@ -214,7 +209,6 @@ def test_22_a_wrong_key_upstream_is_not_retried_by_callers(network: Upstream, tm
     assert [got.headers.get("x-should-retry") for got in (alone, panel)] == ["false", "false"]
 
 
-@pytest.mark.xfail(strict=True, reason="web.replies.advice lets callers repeat what panel and reserve tried")
 def test_22_what_the_node_itself_tried_again_is_not_retried_by_callers(
     node: Served, upstream: Upstream
 ) -> None:

@@ -8,7 +8,7 @@ import openai
 import pydantic
 import pytest
 
-from tests.conformance.edge import Mode, data, failing_in, post
+from tests.conformance.edge import Mode, data, post
 from tests.conformance.upstream import Play, Upstream, calls, says, speaks
 from tests.e2e.node import Served
 from tests.experts.upstream import plain
@@ -86,7 +86,6 @@ def test_08_parallel_calls_are_all_of_one_expert(
     assert all(asked.body["parallel_tool_calls"] is True for asked in upstream.asked)
 
 
-@failing_in("fan_out", "wire.replies joins empty pieces of text to an empty text, where OpenAI has null")
 def test_08_calls_without_text_have_null_content(
     client: openai.OpenAI, upstream: Upstream, mode: Mode
 ) -> None:

@@ -68,7 +68,9 @@ def failure(route: Route, answers: Sequence[Answer]) -> AnswerError:
         return RefusedError(f"No expert can do this ({reasons}): change the request.")
     if not asked:
         return AllExpertsFailedError("No expert was asked: see that at least one is up and not excluded.")
-    return AllExpertsFailedError(f"No expert gave an answer ({reasons}): try again, or ask others.")
+    waits = [a.error.retry_after_s for a in awaited if a.error and a.error.retry_after_s is not None]
+    message = f"No expert gave an answer ({reasons}): try again, or ask others."
+    return AllExpertsFailedError(message, retry_after_s=min(waits, default=None))
 
 
 def _reason(answer: Answer) -> str:

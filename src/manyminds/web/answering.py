@@ -18,7 +18,7 @@ from manyminds.alarm import Alarm, Watch
 from manyminds.errors import ManymindsError, UnavailableError
 from manyminds.types import Chunk, Completer, Key, Query
 from manyminds.web.door import Entry
-from manyminds.web.replies import advice, new_id, read_body, send_json
+from manyminds.web.replies import advice, named, new_id, read_body, send_json
 from manyminds.wire import Dialect
 from manyminds.wire import Reply as Writer
 
@@ -195,7 +195,7 @@ class _Sending:
             self._begun = True
             if self._first_s is None:
                 self._first_s = time.perf_counter() - self._began_s
-            headers = [(b"x-request-id", self.request_id.encode()), *_STREAM, *self._rates()]
+            headers = [*named(self.request_id), *_STREAM, *self._rates()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 

@@ -225,7 +225,9 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         return _error(EndpointNotFoundError(f"There is no {where}. Chat is at POST /v1/chat/completions."))
     if error.status_code == 405:
-        return _error(MethodNotAllowedError(f"{where} is not allowed; see GET /v1/models for a start."))
+        refused = _error(MethodNotAllowedError(f"{where} is not allowed; see GET /v1/models for a start."))
+        refused.headers.update(error.headers or {})  # which methods are
+        return refused
     return _error(InvalidRequestError(f"{where}: {error.detail}."))
 
 

@@ -10,15 +10,18 @@ from starlette.types import Receive, Scope, Send
 
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import (
+    AllExpertsFailedError,
+    BudgetError,
     InvalidRequestError,
     ManymindsError,
     RefusedError,
+    RejectedError,
     SlowRequestError,
     TooLargeError,
 )
 from manyminds.wire import error_body
 
-__all__ = ["advice", "new_id", "read_body", "send_error", "send_json"]
+__all__ = ["advice", "named", "new_id", "read_body", "send_error", "send_json"]
 
 _READ_S = 60.0  # between two pieces of a request's body
 
@@ -60,12 +63,18 @@ def _too_large(limit_bytes: int) -> TooLargeError:
     )
 
 
+def named(request_id: str) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """The request's id as OpenAI's clients read it, and as Anthropic's do."""
+    value = request_id.encode()
+    return (b"x-request-id", value), (b"request-id", value)
+
+
 async def send_json(
     send: Send, status: int, body: bytes, request_id: str, more: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     headers = [
         (b"content-type", b"application/json"),
-        (b"x-request-id", request_id.encode()),
+        *named(request_id),
         (b"content-length", b"%d" % len(body)),
         *more,
     ]
@@ -89,6 +98,10 @@ def advice(error: ManymindsError) -> dict[str, str]:
         found["retry-after"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, SlowRequestError):
         found["connection"] = "close"  # else its sender could keep it for ever
-    elif isinstance(error, InvalidRequestError | RefusedError) and error.status != 429:
+    elif isinstance(error, InvalidRequestError | RefusedError | RejectedError) and error.status != 429:
         found["x-should-retry"] = "false"
+    elif isinstance(error, BudgetError) or (
+        isinstance(error, AllExpertsFailedError) and error.retry_after_s is None
+    ):
+        found["x-should-retry"] = "false"  # its period must pass; or panel and reserve have been tried
     return found

@@ -52,7 +52,8 @@ def stream_end(last: Chunk, query: Query, model: str, *, first: bool = False) ->
     had_usage = fields.pop("usage", None) is not None
     if not query.include_usage:
         return [_encode(fields | extra) if had_usage or extra else finish]
-    tail = _head(query, model, "chat.completion.chunk") | {"choices": [], "usage": _usage_object(last.usage)}
+    tail = {key: value for key, value in fields.items() if key not in ("choices", "manyminds")}
+    tail |= {"choices": [], "usage": _usage_object(last.usage)}
     return [_encode(fields) if had_usage else finish, _encode(tail | extra)]
 
 
@@ -105,10 +106,13 @@ def _whole_choice(index: int, events: list[dict[str, Any]]) -> dict[str, Any]:
     rest = {key: value for event in events for key, value in event.items() if value is not None}
     rest.pop("delta", None)
     message = {"role": "assistant", "content": None, "refusal": None}
+    said = _joined_objects(event.get("delta") for event in events)
+    if said.get("content") == "" and (said.get("tool_calls") or said.get("refusal")):
+        said["content"] = None  # it opened with no word, and no word followed
     logprobs = _joined_objects(event.get("logprobs") for event in events)
     return rest | {
         "index": index,
-        "message": message | _joined_objects(event.get("delta") for event in events),
+        "message": message | said,
         "logprobs": {"content": None, "refusal": None} | logprobs if logprobs else None,
         "finish_reason": rest.get("finish_reason"),
     }
