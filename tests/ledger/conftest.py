@@ -11,11 +11,11 @@ from tests.ledger.postgres import Server, binaries, served
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """PostgreSQL, where it is installed; MANYMINDS_TEST_POSTGRES=require makes it fail where it is not."""
+    """PostgreSQL, where it is installed; TEST_POSTGRES=require makes it fail where it is not."""
     found = binaries()
     if found is None:
         said = "PostgreSQL is not installed: apt install postgresql"
-        if os.environ.get("MANYMINDS_TEST_POSTGRES") == "require":
+        if os.environ.get("TEST_POSTGRES") == "require":
             pytest.fail(said)
         pytest.skip(said)
     with served(found) as started:
