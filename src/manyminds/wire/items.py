@@ -13,6 +13,7 @@ import msgspec
 from manyminds.errors import GarbageError, ManymindsError
 from manyminds.types import Chunk, Query, Usage
 from manyminds.wire.replies import event, report_object
+from manyminds.wire.said import Function, Said, ToolCall
 
 __all__ = ["ResponseReply"]
 
@@ -31,29 +32,12 @@ class _Logprobs(msgspec.Struct):
     content: list[_Token] | None = None
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Said(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
 class _Choice(msgspec.Struct):
     """A choice of a chat completion, or of an event of its stream."""
 
     index: int = 0
-    delta: _Said | None = None
-    message: _Said | None = None
+    delta: Said | None = None
+    message: Said | None = None
     logprobs: _Logprobs | None = None
 
 
@@ -189,7 +173,7 @@ class ResponseReply:
     def _add(self, chunk: Chunk) -> None:
         self._begin()
         choice = _choice(chunk)
-        said = choice.delta or choice.message or _Said()
+        said = choice.delta or choice.message or Said()
         tokens = [_token(token) for token in (choice.logprobs and choice.logprobs.content) or ()]
         # Tokens of a tool call are no text; a token without text may be a piece of a character.
         loose = tokens and not (self._calls or said.tool_calls or said.refusal)
@@ -237,21 +221,21 @@ class ResponseReply:
             self._emit("response.content_part.added", **_where(message), part=message.parts[-1].object())
         return message, message.parts[-1]
 
-    def _call(self, piece: _ToolCall, *, begins: bool) -> None:
+    def _call(self, piece: ToolCall, *, begins: bool) -> None:
         """A piece of a tool call. Without an index, one that `begins` is a call of its own."""
         index = piece.index
         if index is None:
             index = max(self._calls, default=-1) + 1 if begins else max(self._calls, default=0)
         if index not in self._calls:
             self._calls[index] = self._new_call(piece)
-        call, function = self._calls[index], piece.function or _Function()
+        call, function = self._calls[index], piece.function or Function()
         call.name = call.name or function.name or ""
         if function.arguments:
             call.pieces.append(function.arguments)
             where = {"item_id": call.id, "output_index": call.place}
             self._emit("response.function_call_arguments.delta", **where, delta=function.arguments)
 
-    def _new_call(self, piece: _ToolCall) -> _Call:
+    def _new_call(self, piece: ToolCall) -> _Call:
         if self._message:
             self._close(self._message, "completed")
             self._message = None
@@ -293,7 +277,7 @@ def _where(message: _Message) -> dict[str, Any]:
 def _choice(chunk: Chunk) -> _Choice:
     """What a chunk says. Raises: GarbageError where its JSON is no chat completion's."""
     if not chunk.raw:
-        return _Choice(delta=_Said(chunk.text))
+        return _Choice(delta=Said(chunk.text))
     try:
         choices = _chat.decode(chunk.raw).choices
     except (msgspec.DecodeError, RecursionError) as error:

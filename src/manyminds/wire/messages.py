@@ -16,6 +16,7 @@ from manyminds.types import Chunk, Query, Usage
 from manyminds.wire.dialect import Dialect
 from manyminds.wire.replies import completion, event, report_object
 from manyminds.wire.requests import parse_request
+from manyminds.wire.said import Function, Said, ToolCall
 
 __all__ = ["MESSAGES", "count_tokens"]
 
@@ -214,33 +215,10 @@ def _output(request: _Request) -> dict[str, Any]:
             raise _wrong(where, "must be of type json_schema, with a `schema`")
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct):
-    """A tool call, or a piece of one."""
-
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-
-
-class _Said(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-    @property
-    def text(self) -> str:
-        return (self.content or "") + (self.refusal or "")
-
-
 class _Choice(msgspec.Struct):
     index: int = 0
-    delta: _Said | None = None
-    message: _Said | None = None
+    delta: Said | None = None
+    message: Said | None = None
     finish_reason: str | None = None
     stop_reason: Any = None  # vLLM's: the stop sequence that ended the answer
 
@@ -282,8 +260,8 @@ class _Pieces:
     sent: int = 0  # of the arguments
     begun: bool = False
 
-    def add(self, piece: _Call) -> None:
-        function = piece.function or _Function()
+    def add(self, piece: ToolCall) -> None:
+        function = piece.function or Function()
         self.id = self.id or piece.id or ""
         if function.name and not self.begun:
             self.names.append(function.name)
@@ -317,7 +295,7 @@ class _Blocks:
                 yield from self._begin({"type": "text", "text": ""})
             yield self._delta({"type": "text_delta", "text": text})
 
-    def call(self, piece: _Call) -> Iterator[bytes]:
+    def call(self, piece: ToolCall) -> Iterator[bytes]:
         index = piece.index
         if index is None:  # then an id begins a call, as in `completion`
             index = self._highest + 1 if piece.id else max(self._highest, 0)
@@ -393,7 +371,7 @@ class _Reply:
         text, calls = choice.message.text, choice.message.tool_calls or []
         content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
         for call in calls:
-            function = call.function or _Function()
+            function = call.function or Function()
             name, arguments = function.name or "", function.arguments or ""
             if choice.finish_reason == "length" and not (name and _is_object(arguments)):
                 continue
@@ -415,9 +393,9 @@ class _Reply:
             self._begun = True
             unknown = {"stop_reason": None, "stop_sequence": None}
             yield _event("message_start", message=self._message([], None) | unknown)
-        written = _Choice(delta=_Said(chunk.text), finish_reason=chunk.finish_reason)
+        written = _Choice(delta=Said(chunk.text), finish_reason=chunk.finish_reason)
         choice = _first_choice(chunk.raw) if chunk.raw else written
-        said = choice.delta or _Said()
+        said = choice.delta or Said()
         self._refused |= bool(said.refusal)
         yield from self._blocks.text(said.text)
         for piece in said.tool_calls or ():
