@@ -127,7 +127,7 @@ def test_04_usage_chunk_only_when_asked(node: Served, upstream: Upstream, live: 
 def test_04_usage_chunk_is_of_the_same_stream(node: Served, upstream: Upstream, live: Mode) -> None:
     upstream.play(says(*PIECES))
     *events, _ = data(post(node, live.body(stream=True, stream_options={"include_usage": True})).body)
-    of_one_model(events)
+    assert of_one_model(events)["id"]
 
 
 def test_05_usage_is_asked_of_upstream_in_any_case(node: Served, upstream: Upstream, live: Mode) -> None:

@@ -1,21 +1,25 @@
 """Requests with keys at the edge: who is let in, and what is counted."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from manyminds.admission import Admission, digest
-from manyminds.experts.scripted import Script
+from manyminds.errors import UnavailableError
+from manyminds.experts.scripted import Script, Scripted
 from manyminds.router.policy import POLICIES
-from manyminds.types import Key
+from manyminds.types import Card, Chunk, Key, Query
 from manyminds.web.app import Edge, build
 from tests.clock import run
-from tests.network import Records, network, scripted
+from tests.network import Records, network
 from tests.web.asgi import Reply, call
 
 SECRET = "mm-secret"
 BODY: dict[str, Any] = {"model": "a", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 10}
+SLOW = Script(text="one two three", per_chunk_s=5.0)
+DOWN = Script(fail_before=UnavailableError("down"))
 PATHS = {
     "/v1/chat/completions": BODY,
     "/v1/messages": BODY,
@@ -39,10 +43,24 @@ class Purse:
         self.leased -= nusd
 
 
+class AtOnce(Scripted):
+    """Answers in one piece where that is asked for."""
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        return [chunk async for chunk in self.stream(query)]
+
+
 class Node:
     """An edge before one expert, which answers in three words of a thousandth of a dollar each."""
 
-    def __init__(self, *, public: bool = False, most_at_once: int = 9, **limits: Any) -> None:
+    def __init__(
+        self,
+        *,
+        public: bool = False,
+        most_at_once: int = 9,
+        script: Script = Script(text="one two three"),  # noqa: B008 - a value
+        **limits: Any,
+    ) -> None:
         self.records, self.purse = Records(), Purse()
         keys = {digest(SECRET): Key("key_1", "ann", **limits)}
         self.admission = Admission(
@@ -52,7 +70,7 @@ class Node:
             lease=self.purse.lease,
             give_back=self.purse.give_back,
         )
-        expert = scripted("a", Script(text="one two three"), price_out_usd_per_m=1000.0)
+        expert = AtOnce(Card("a", "scripted", source="a", price_out_usd_per_m=1000.0), script)
         gateway = network(expert, records=self.records, reserve=self.admission.reserve)
         self.app = build(
             Edge(
@@ -66,10 +84,17 @@ class Node:
             )
         )
 
-    async def ask(self, path: str = "/v1/chat/completions", *, secret: str = SECRET, **fields: Any) -> Reply:
+    async def ask(
+        self,
+        path: str = "/v1/chat/completions",
+        *,
+        secret: str = SECRET,
+        gone_after_s: float | None = None,
+        **fields: Any,
+    ) -> Reply:
         body = json.dumps(PATHS[path] | fields).encode()
         headers = {"authorization": f"Bearer {secret}"} if secret else {}
-        return await call(self.app, "POST", path, body, headers=headers)
+        return await call(self.app, "POST", path, body, headers=headers, gone_after_s=gone_after_s)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -130,6 +155,36 @@ def test_tokens_are_counted_as_they_were_used() -> None:
     first, second, third = run(left())
     assert first < 50
     assert first > second > third > 0, "what was taken and not used did not come back"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_gets_no_tokens_back(stream: bool) -> None:
+    node = Node(tokens_per_min=100, script=SLOW)
+
+    async def leave() -> Reply:
+        await node.ask(max_tokens=50, stream=stream, gone_after_s=1.0)
+        return await node.ask(max_tokens=50)
+
+    reply = run(leave())
+    assert reply.status == 429, "who leaves before the end could ask for ever"
+
+
+def test_who_gets_an_error_gets_all_tokens_back() -> None:
+    node = Node(tokens_per_min=100, script=DOWN)
+
+    async def fail() -> list[Reply]:
+        return [await node.ask(max_tokens=50) for _ in range(3)]
+
+    replies = run(fail())
+    assert [reply.status for reply in replies] == [503] * 3
+
+
+def test_what_was_given_up_unseen_is_paid_as_if_all_had_been_written() -> None:
+    node = Node(budget_usd=1.0, script=SLOW)
+    run(node.ask(max_tokens=50, gone_after_s=1.0))
+    ((report, _, status),) = node.records.rows
+    assert status == "cancelled"
+    assert report.cost_usd == pytest.approx(0.05)
 
 
 def test_a_budget_is_never_passed_and_what_is_unspent_comes_back() -> None:

@@ -113,6 +113,11 @@ class Admission:
         )
 
     @property
+    def inside(self) -> int:
+        """How many requests are being answered."""
+        return self._room.inside
+
+    @property
     def has_keys(self) -> bool:
         return bool(self._keys)
 
@@ -226,6 +231,10 @@ class _Room:
     def __init__(self, most: int) -> None:
         self._most = most
         self._inside = 0
+
+    @property
+    def inside(self) -> int:
+        return self._inside
 
     def __enter__(self) -> None:
         if self._inside >= self._most:

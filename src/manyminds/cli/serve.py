@@ -95,6 +95,11 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             node.circuits,
         )
         observer = Observer(metrics, lines)
+
+        def figures() -> bytes:
+            metrics.in_flight = node.admission.inside
+            return metrics.render()
+
         if required and not node.has_keys:
             raise ConfigError(
                 f"At {config.server.host} callers of this node need a key, and there is none yet: make one "
@@ -109,7 +114,7 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             loopback=loopback,
             admission=node.admission,
             seen=observer.seen,
-            metrics=metrics.render,
+            metrics=figures,
             encoder=ENCODER,
             embed=node.embed,
         )

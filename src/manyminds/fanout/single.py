@@ -50,7 +50,7 @@ class Single:
             async with aclosing(self.chunks()) as stream:
                 return [chunk async for chunk in stream]
         tally, name = self._tally, self._tally.call.expert
-        watch = Watch(self._alarm, self._deadline)
+        watch, tally.whole = Watch(self._alarm, self._deadline), True
         try:
             with watch:
                 tally.chunks = list(await complete(self._query))

@@ -24,6 +24,7 @@ class Tally:
     query: Query
     began: float | None = None
     first_at: float | None = None  # None also where it came all at once
+    whole: bool = False  # asked for in one piece: until that comes, nobody sees what is written
     chunks: list[Chunk] = field(default_factory=list)
     status: Status = "cancelled"  # as long as it has neither succeeded nor failed
     error: ExpertError | None = None
@@ -61,13 +62,16 @@ class Tally:
         """What a call took that ended before its expert could say so: an estimate, rather high than low.
 
         A call that failed before its first word is taken to have cost nothing, and one that was stopped
-        before it to have computed nothing: it may have waited its turn.
+        before it to have computed nothing: it may have waited its turn. One that was to come whole may have
+        been written to its end when it was stopped, and be charged for.
         """
         if self.card is None or self.began is None or self.status in ("ok", "failed"):
             return Usage()
-        card = self.card
+        card, sampling = self.card, self.query.sampling
         prompt, completion = self.query.estimated_tokens, sum(1 for chunk in self.chunks if chunk.text)
-        cpu_s = seconds if card.price_cpu_usd_per_hour and self.chunks else 0.0
+        if self.whole:
+            completion = (sampling.max_tokens or card.context_tokens) * sampling.n
+        cpu_s = seconds if card.price_cpu_usd_per_hour and (self.chunks or self.whole) else 0.0
         tokens_usd = prompt * card.price_in_usd_per_m + completion * card.price_out_usd_per_m
         return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
 

@@ -150,7 +150,7 @@ def _open_server(url: "sa.URL", busy_s: float) -> "sa.Engine":
     try:
         return sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            # No statements prepared: what stands between may hand each transaction to another session.
+            # No statements prepared: a pooler in between may hand each transaction to another connection.
             connect_args={k: v for k, v in arguments.items() if k not in url.query}
             | {"prepare_threshold": None},
             paramstyle="format",

@@ -77,20 +77,18 @@ class Answering:
         try:
             await self._reply(scope, receive, reply)
         finally:
+            reply.settle()
             self._seen(self._path, reply.seen())
 
     async def _reply(self, scope: Scope, receive: Receive, reply: "_Sending") -> None:
         try:
             with self._admission.enter():
-                reply.entry = entry = Entry(self._admission, scope)
+                reply.entry = Entry(self._admission, scope)
                 raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
                 if raw is not None:
-                    reply.query = query = self._dialect.parse(raw, reply.request_id)
-                    query = entry.admit(query)
-                    try:
-                        await _while_there(receive, self._answer(query, reply), reply, self._alarm)
-                    finally:
-                        entry.settle(reply.tokens)
+                    reply.query = self._dialect.parse(raw, reply.request_id)
+                    query = reply.entry.admit(reply.query)
+                    await _while_there(receive, self._answer(query, reply), reply, self._alarm)
         except ManymindsError as error:
             await reply.fail(error)
         except Exception:
@@ -172,11 +170,18 @@ class _Sending:
     def _rates(self) -> list[tuple[bytes, bytes]]:
         return self.entry.rates.headers() if self.entry is not None and self.entry.key is not None else []
 
-    @property
-    def tokens(self) -> int:
-        """That the answer took, as far as is known."""
+    def settle(self) -> None:
+        """Counts the answer's tokens for its key: as they were used, or none where an error was the reply.
+
+        Of an answer that broke off, or whose client left, all that was taken stays taken: nobody knows.
+        """
         usage = self._last.usage
-        return 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
+        if self.entry is None:
+            return
+        if usage is not None:
+            self.entry.settle(usage.prompt_tokens + usage.completion_tokens)
+        elif not isinstance(self._status, str):
+            self.entry.settle(0)
 
     def seen(self) -> Reply:
         """What became of it."""

@@ -144,7 +144,7 @@ class Metrics:
     """
 
     in_flight: int
-    """Requests being answered: whoever serves counts it up and down."""
+    """Requests being answered: whoever serves sets it before it renders."""
 
     def __init__(
         self,
