@@ -18,6 +18,7 @@ ManymindsError                     500
 │   ├── ForbiddenError             403
 │   ├── SlowRequestError           408  the caller sent its request too slowly
 │   ├── TooLargeError              413
+│   │   └── HeadTooLargeError      431
 │   ├── NoExpertError              422  no expert meets what the request demands
 │   ├── RateLimitError             429  too many requests or tokens for its key, or too many at once
 │   └── BudgetError                429  its key has no money left for this
@@ -52,6 +53,7 @@ __all__ = [
     "ForbiddenError",
     "GarbageError",
     "HashMismatchError",
+    "HeadTooLargeError",
     "InvalidRequestError",
     "LedgerError",
     "ManymindsError",
@@ -78,6 +80,7 @@ class ManymindsError(Exception):
     code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        message = message.encode("utf-8", "replace").decode()  # half characters could not be sent
         super().__init__(message)
         self.message = message
         self.param = param
@@ -199,6 +202,13 @@ class TooLargeError(InvalidRequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class HeadTooLargeError(TooLargeError):
+    """Too many headers, or too long ones."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class NoExpertError(InvalidRequestError):

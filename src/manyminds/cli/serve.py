@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_DRAIN_S = 10  # for answers under way when the node is told to end
-_LAST_WORDS_S = 2  # for what then remains of them
+_DRAIN_S = 10.0  # for answers under way when the node is told to end
 
 
 @click.command()
@@ -69,15 +68,13 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) -> None:
-    import uvicorn
-
     from manyminds.node import ENCODER, Node
     from manyminds.router.policy import DIRECT, POLICIES
-    from manyminds.web.app import ENDPOINTS, Edge, build
+    from manyminds.web.app import ENDPOINTS, App, Edge
     from manyminds.web.metrics import Metrics
     from manyminds.web.observer import Observer
-    from manyminds.web.protocol import Protocol
     from manyminds.web.requestlog import RequestLog
+    from manyminds.web.server import Server
 
     loopback = ip_address(listener.getsockname()[0]).is_loopback
     required = config.server.keys == "required" or not loopback
@@ -118,41 +115,22 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             encoder=ENCODER,
             embed=node.embed,
         )
-        settings = uvicorn.Config(
-            build(edge),
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            proxy_headers=False,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_DRAIN_S,
-        )
-        server = uvicorn.Server(settings)
-        server.capture_signals = nullcontext  # type: ignore[assignment]  # from here on they are ours
+        ending = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+            asyncio.get_running_loop().add_signal_handler(number, ending.set)
+        server = Server(App(edge))
+        await server.listen(listener)
         url = f"http://{_shown(config.server.host)}:{listener.getsockname()[1]}/v1"
         if as_json:
             print_json({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
         loading = asyncio.create_task(_load(node, url))
         try:
-            await server.serve(sockets=[listener])
-            await _end(server.server_state.tasks)
+            await ending.wait()
+            await server.close(_DRAIN_S)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-
-
-async def _end(requests: Collection[asyncio.Task[None]]) -> None:
-    """Ends what is still being answered, and waits until the callers have been told."""
-    for task in list(requests):
-        if not task.cancelling():
-            task.cancel()
-    if requests:
-        await asyncio.wait(requests, timeout=_LAST_WORDS_S)
 
 
 async def _load(node: "Node", url: str) -> None:
