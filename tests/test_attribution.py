@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.types import Answer, Attribution, Call, Combiner, Route, Status, Task
+from tests.changed import replace
 from tests.combine.arrivals import answered, panel, question
 from tests.combine.meaning import embed
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 __all__ = ["Alarm", "Watch"]
@@ -38,6 +38,11 @@ class Alarm:
     def drop(self, key: object) -> None:
         """Forgets it. One that is not there does no harm."""
         self._noted.pop(key, None)
+
+    @property
+    def keys(self) -> Iterable[object]:
+        """All that are noted, in the order in which they first were."""
+        return self._noted
 
     def _set(self, due_s: float) -> None:
         if self._timer is not None:

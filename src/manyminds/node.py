@@ -9,10 +9,12 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from manyminds import catalog
 from manyminds.admission import Admission

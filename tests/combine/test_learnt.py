@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -14,6 +13,7 @@ from manyminds.artefact import Artefact
 from manyminds.combine.learnt import Weigher
 from manyminds.combine.vote import Vote
 from manyminds.types import Answer, Call, Limits, Message, Query, Route, Status, Task, Usage
+from tests.changed import replace
 from tests.combine.arrivals import answered, panel
 from tests.learn.made import TOPICS, by_hand
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError
 from manyminds.types import Answer, Call, Chunk, Combiner, Route, Status, Task
+from tests.changed import replace
 from tests.clock import run
 from tests.combine.arrivals import Prepared, answered, panel, question
 

@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertEr
 from manyminds.router.policy import POLICIES, affordable, choose, direct, eligible, resolve
 from manyminds.router.predictor import Load, Prediction, estimate_load
 from manyminds.types import Card, Limits, Message, Query, Route, Sampling, Strategy, Task
+from tests.changed import replace
 
 TEXT = Task()
 NUMBER = Task("number")
@@ -18,7 +18,7 @@ LOAD = Load(prompt_tokens=100, completion_tokens=50, context_tokens=600)
 
 
 def expert(name: str, p: float, cost_usd: float = 0.0, latency_s: float = 1.0, **card: object) -> Prediction:
-    made = replace(Card(name, "scripted"), **card)  # type: ignore[arg-type]
+    made = replace(Card(name, "scripted"), **card)
     return Prediction(made, made.source or name, p, cost_usd, latency_s / 2, latency_s)
 
 

@@ -29,6 +29,7 @@ class Wire(asyncio.Transport):
         self.closed = asyncio.Event()
         self.came = asyncio.Event()
         self.paused = False
+        self.ended = False  # the server sends no more, and may still read
         self.protocol: Connection | None = None
 
     def write(self, data: object) -> None:
@@ -48,6 +49,12 @@ class Wire(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     abort = close
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def pause_reading(self) -> None:
         self.paused = True

@@ -1,7 +1,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from manyminds.ledger import Backlog
 from manyminds.types import PanelEntry, Report, Status, Usage
 from manyminds.web.metrics import Metrics, render_all
+from tests.changed import replace
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 POLICIES = ("auto", "max", "cheap", "fast", "pass")

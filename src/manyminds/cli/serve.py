@@ -1,6 +1,7 @@
 """`manyminds serve`: the node as an HTTP server."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_GC = (20_000, 20, 20)  # hardly anything that a request makes is a cycle: look for these less often
 _DRAIN_S = 10.0  # for answers under way when the node is told to end
 
 
@@ -39,6 +41,7 @@ def serve(file: str | None, host: str | None, port: int | None, tier: str | None
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("manyminds").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    gc.set_threshold(*_GC)
     with _listen(config.server.host, config.server.port) as listener:
         bring_missing(config)
         with asyncio.Runner(loop_factory=_loop()) as runner:
@@ -135,6 +138,8 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
 
 async def _load(node: "Node", url: str) -> None:
     await node.load()
+    gc.collect()
+    gc.freeze()  # what is here by now stays: no need to look through it again
     names = ", ".join(node.running) or "no expert yet"
     if node.ready:
         click.echo(f"manyminds is ready at {url} with {names}", err=True)

@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from manyminds.combine.ballot import has_say
 from manyminds.combine.release import Chooser, release

@@ -8,8 +8,9 @@ import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
+
+from msgspec.structs import replace
 
 from manyminds.errors import (
     CutError,

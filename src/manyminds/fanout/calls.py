@@ -12,9 +12,10 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from manyminds.alarm import Alarm
 from manyminds.errors import (

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import CutError, GarbageError, SlowError
@@ -13,8 +14,7 @@ __all__ = ["Patience", "check", "note_slow", "paced"]
 _LIMIT_BYTES = 8_000_000  # of one answer with its JSON; what an expert sends is untrusted
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long to wait: for a call's first token, between two tokens, and for everything."""
 
     first_token_s: float = 30.0

@@ -13,7 +13,9 @@ order of the candidates changes nothing.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError

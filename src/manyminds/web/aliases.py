@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import translate
+
+from msgspec.structs import replace
 
 from manyminds.types import Query
 

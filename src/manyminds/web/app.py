@@ -55,9 +55,10 @@ class Edge:
     """What the edge serves.
 
     `expert` answers; `policies` and `cards` are listed as models; `aliases` are other names for these, and
-    `knows` says whether a name is none of them but one of ours; `ready` says whether there is anyone to ask; `loopback`, whether only this machine can reach it; `embed` is
-    the sentence encoder of that name, None where it is not installed. `admission` says who may ask. `seen`
-    is told of every request that has ended; `metrics` writes figures for Prometheus.
+    `knows` says whether a name is one of ours; `ready` says whether there is anyone to ask; `loopback`,
+    whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
+    not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
+    writes figures for Prometheus.
     """
 
     expert: Completer
@@ -108,7 +109,7 @@ class App:
         return [*gets, *(("POST", path) for path in self._posts)]
 
     async def __call__(self, exchange: Exchange) -> None:
-        path, request_id = exchange.path, new_id()
+        path = exchange.path
         try:
             check_origin(path, exchange.headers, loopback=self._edge.loopback)
             post = self._posts.get(path) if exchange.method == "POST" else None
@@ -117,17 +118,17 @@ class App:
                 return
             if path.startswith(("/v1/", "/metrics")):
                 identify(self._edge.admission, exchange.headers)
-            status, head, body = self._show(exchange, request_id)
+            status, head, body = self._show(exchange)
         except ManymindsError as error:
-            status, head, body = self._refusal(path, error, request_id)
+            status, head, body = _refusal(path, error)
         except Exception:
             log.exception("%s %s failed unexpectedly", exchange.method, path)
             wrong = ManymindsError("Something went wrong inside this node; its log says what.")
-            status, head, body = self._refusal(path, wrong, request_id)
+            status, head, body = _refusal(path, wrong)
         if not exchange.began:
-            exchange.reply(status, named(request_id) + head, body)
+            exchange.reply(status, head, body)
 
-    def _show(self, exchange: Exchange, request_id: str) -> _Shown:
+    def _show(self, exchange: Exchange) -> _Shown:
         """Raises: EndpointNotFoundError, ModelNotFoundError."""
         method, path = exchange.method, exchange.path
         show, name = self._gets.get(path), path.removeprefix(_MODEL)
@@ -139,13 +140,8 @@ class App:
             raise EndpointNotFoundError(f"There is no {method} {path}. Chat is at POST /v1/chat/completions.")
         allowed = "POST" if show is None else "GET, HEAD"
         error = MethodNotAllowedError(f"{method} {path} is not allowed; {allowed} is.")
-        status, head, body = self._refusal(path, error, request_id)
+        status, head, body = _refusal(path, error)
         return status, head + f"allow: {allowed}\r\n".encode(), body
-
-    def _refusal(self, path: str, error: ManymindsError, request_id: str) -> _Shown:
-        """In the format that callers of the path speak."""
-        dialect = MESSAGES if path.startswith("/v1/messages") else CHAT
-        return refusal(error, dialect.refuse(error, request_id))
 
     # --- what is shown ---
 
@@ -188,7 +184,8 @@ class App:
 
     def _metrics(self) -> _Shown:
         assert self._edge.metrics is not None
-        return 200, f"content-type: {CONTENT_TYPE}\r\n".encode(), self._edge.metrics()
+        head = f"content-type: {CONTENT_TYPE}\r\n".encode()
+        return 200, named(new_id()) + head, self._edge.metrics()
 
     # --- what is computed ---
 
@@ -199,4 +196,12 @@ class App:
 
 
 def _json(fields: dict[str, Any], status: int = 200) -> _Shown:
-    return status, JSON, msgspec.json.encode(fields)
+    return status, named(new_id()) + JSON, msgspec.json.encode(fields)
+
+
+def _refusal(path: str, error: ManymindsError) -> _Shown:
+    """In the format that callers of the path speak."""
+    request_id = new_id()
+    dialect = MESSAGES if path.startswith("/v1/messages") else CHAT
+    status, head, body = refusal(error, dialect.refuse(error, request_id))
+    return status, named(request_id) + head, body

@@ -5,7 +5,6 @@ whole with every request.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 import msgspec
@@ -23,11 +22,10 @@ _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked(Query):
+class _Asked(Query, frozen=True, eq=False):
     """A query that remembers what its response repeats."""
 
-    repeated: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _Part(msgspec.Struct):
@@ -119,7 +117,7 @@ def _parse(raw: bytes, request_id: str) -> Query:
     chat["model"] = "auto" if request.model is None else request.model
     chat["messages"] = _messages(request)
     query = parse_request(_encode(chat | _settings(request) | _tools(request)), request_id)
-    copied = {f.name: getattr(query, f.name) for f in fields(query)}
+    copied = {name: getattr(query, name) for name in query.__struct_fields__}
     return _Asked(**copied, repeated=_repeated(request, given))
 
 
