@@ -13,6 +13,8 @@ ManymindsError                     500
 ├── InvalidRequestError            400  the request is wrong; `param` names the field
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
+│   ├── UnknownRequestError        404  no request of its caller has that id
+│   ├── AlreadyGradedError         409  an answer is graded once
 │   ├── MethodNotAllowedError      405
 │   ├── UnauthorizedError          401  no key, or one that this node does not know
 │   ├── ForbiddenError             403
@@ -38,6 +40,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AllExpertsFailedError",
+    "AlreadyGradedError",
     "AnswerError",
     "ArtefactError",
     "BudgetError",
@@ -69,6 +72,7 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "UnknownModelError",
+    "UnknownRequestError",
 ]
 
 
@@ -166,6 +170,20 @@ class EndpointNotFoundError(InvalidRequestError):
 
     status = 404
     code = "not_found"
+
+
+class UnknownRequestError(InvalidRequestError):
+    """No request of this caller has that id."""
+
+    status = 404
+    code = "request_not_found"
+
+
+class AlreadyGradedError(InvalidRequestError):
+    """An answer is graded once."""
+
+    status = 409
+    code = "already_graded"
 
 
 class MethodNotAllowedError(InvalidRequestError):

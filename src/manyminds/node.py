@@ -25,18 +25,25 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config, ExpertEntry
 from manyminds.encoder import Encoder
-from manyminds.errors import ConfigError, LedgerError, UnavailableError
+from manyminds.errors import (
+    AlreadyGradedError,
+    ConfigError,
+    LedgerError,
+    UnavailableError,
+    UnknownRequestError,
+)
 from manyminds.experts.child import Model
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.fanout import Patience
+from manyminds.feedback import judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.router import SkillRouter
-from manyminds.types import Answer, Card, Combiner, Expert, Limits, Query, Report, Strategy
+from manyminds.types import Answer, Card, Combiner, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
 __all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "knowledge", "local_models"]
@@ -50,6 +57,7 @@ ARTEFACT = "artefact.npz"
 _DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
+_GRADES = 100  # of each key a day that are learnt from
 _KEYS_S = 2.0  # until a new key is known, and a revoked one is not
 _MB = 1_000_000
 _MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
@@ -250,6 +258,31 @@ class Node:
         """How the ledger's writing goes."""
         return self._ledger.status
 
+    async def grade(self, request_id: str, key: Key | None, correct: float) -> bool:
+        """Keeps what a caller says of its answer, in [0, 1]; whether the router learns from it.
+
+        It learns from so many grades of each key a day, so that no caller moves it as it likes.
+
+        Raises: UnknownRequestError, AlreadyGradedError, LedgerError.
+        """
+        key_id = key.id if key is not None else ""
+        kept = await asyncio.to_thread(self._ledger.grade, request_id, key_id, correct)
+        if kept == "unknown":
+            raise UnknownRequestError(
+                f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
+                "same key.",
+                param="request_id",
+            )
+        if kept == "twice":
+            raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
+        day = datetime.now(UTC) - timedelta(days=1)
+        if await asyncio.to_thread(self._ledger.grades, key_id, day) > _GRADES:
+            return False
+        for request in await asyncio.to_thread(self._ledger.requests, 1, request_id=request_id):
+            for outcome in judged(request, correct):
+                self._router.observe(outcome)
+        return True
+
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
         return {name: is_spared(expert) for name, expert in self.experts.items()}
@@ -260,6 +293,17 @@ class Node:
         self._ledger.record(report, query, answers, text, status, seconds)
         if self._also is not None:
             self._also(report, query, answers, text, status, seconds)
+
+    def knows(self, name: str) -> bool:
+        """Whether a policy, an expert or this network itself has that name."""
+        return name in self.experts or name in POLICIES or name == self.gateway.card.name
+
+    def look(self, name: str) -> tuple[Card, str] | None:
+        """An expert's card, and its address where it has one; None where there is no such expert."""
+        expert = self.experts.get(name)
+        if expert is None:
+            return None
+        return expert.card, next((entry.url for entry in self._config.experts if entry.name == name), "")
 
     @property
     def has_keys(self) -> bool:
@@ -394,7 +438,7 @@ class Node:
         self.embed = embed = encoder.encode if encoder else None
         index = Index(_DIMENSION)
         artefact = self._load_artefact()
-        router = SkillRouter(index, embed, artefact)
+        self._router = router = SkillRouter(index, embed, artefact)
         for card in self.cards:
             router.admit(card)
         vote = Vote(artefact)

@@ -194,6 +194,7 @@ class Answer(Struct, frozen=True):
     stage: int = 0
     method: Method = "generate"
     confidence: float | None = None  # raw; of a scored answer, the chosen option's share of likelihood
+    began_s: float | None = None  # when, by the gateway's clock; None where the call was never begun
     ttft_s: float | None = None
     seconds: float = 0.0
     usage: Usage = Usage()

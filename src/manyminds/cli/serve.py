@@ -78,6 +78,7 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
     from manyminds.web.observer import Observer
     from manyminds.web.requestlog import RequestLog
     from manyminds.web.server import Server
+    from manyminds.web.spans import open_spans
 
     loopback = ip_address(listener.getsockname()[0]).is_loopback
     required = config.server.keys == "required" or not loopback
@@ -94,7 +95,10 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             lambda: node.backlog,
             node.circuits,
         )
-        observer = Observer(metrics, lines)
+        spans = open_spans(os.environ, version("manyminds"), node.look)
+        if spans is not None:
+            stack.callback(spans.close)
+        observer = Observer(metrics, lines, spans)
 
         def figures() -> bytes:
             metrics.in_flight = node.admission.inside
@@ -115,6 +119,9 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             admission=node.admission,
             seen=observer.seen,
             metrics=figures,
+            grade=node.grade,
+            aliases=config.aliases,
+            knows=node.knows,
             encoder=ENCODER,
             embed=node.embed,
         )

@@ -8,8 +8,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from manyminds.admission import Admission
@@ -33,8 +33,7 @@ _NOTHING = Chunk()
 _ALIVE = b": still thinking\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What became of a request, for figures and logs. Times in seconds since it came."""
 
     request_id: str
@@ -44,6 +43,7 @@ class Reply:
     seconds: float
     first_byte_s: float | None
     last: Chunk  # of the answer, with usage and report where it came so far
+    trace: tuple[str, str] = ("", "")  # of the caller, in W3C's `traceparent` and `tracestate`
 
 
 Seen = Callable[[str, Reply], None]
@@ -211,7 +211,12 @@ class _Sending:
         """What became of it."""
         key = self.entry.key if self.entry is not None else None
         seconds = time.perf_counter() - self._began_s
-        return Reply(self.request_id, key, self.query, self._status, seconds, self._first_s, self._last)
+        headers, trace = self._exchange.headers, ("", "")
+        if (parent := headers.get(b"traceparent")) is not None:
+            trace = (parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+        return Reply(
+            self.request_id, key, self.query, self._status, seconds, self._first_s, self._last, trace
+        )
 
     def _head(self, first: bytes) -> bytes:
         rates = b"" if self.entry is None else lines(self.entry.rates.headers())

@@ -23,6 +23,7 @@ from manyminds.web.answering import Answering, Seen
 from manyminds.web.door import everybody, identify
 from manyminds.web.embedding import Embedding
 from manyminds.web.exchange import Exchange
+from manyminds.web.feedback import Feedback, Grade
 from manyminds.web.metrics import CONTENT_TYPE
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import JSON, named, new_id, refusal
@@ -58,7 +59,7 @@ class Edge:
     `knows` says whether a name is one of ours; `ready` says whether there is anyone to ask; `loopback`,
     whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
-    writes figures for Prometheus.
+    writes figures for Prometheus; `grade` keeps what callers say of their answers.
     """
 
     expert: Completer
@@ -72,6 +73,7 @@ class Edge:
     knows: Callable[[str], bool] = lambda name: True
     seen: Seen = lambda path, reply: None
     metrics: Callable[[], bytes] | None = None
+    grade: Grade | None = None
     encoder: str = ""
     embed: Embed | None = None
 
@@ -93,6 +95,8 @@ class App:
         self._posts["/v1/embeddings"] = Embedding(
             edge.embed, edge.encoder, edge.admission, edge.max_body_bytes
         )
+        if edge.grade is not None:
+            self._posts["/v1/feedback"] = Feedback(edge.grade, edge.admission)
         self._gets: dict[str, Callable[[], _Shown]] = {
             "/v1/models": self._models,
             "/v1/experts": self._experts,
