@@ -19,6 +19,7 @@ from manyminds.errors import ConfigError
 
 __all__ = [
     "POLICIES",
+    "Cache",
     "Config",
     "ExpertEntry",
     "Ledger",
@@ -114,6 +115,23 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers that are given again."""
+
+    entries: Annotated[
+        int, Meta(ge=0, description="Answers kept in memory, each for the key that asked; 0 keeps none.")
+    ] = 0
+    max_mb: Annotated[float, Meta(gt=0, description="Memory for them, in megabytes.")] = 64.0
+    ttl_s: Annotated[float, Meta(gt=0, description="Seconds until an answer is too old.")] = 3600.0
+    semantic: Annotated[
+        bool, Meta(description="Whether the same question, worded a little otherwise, counts.")
+    ] = False
+    policies: Annotated[
+        tuple[Literal["auto", "max", "cheap", "fast", "pass"], ...],
+        Meta(description="Policies whose answers are kept; pass is experts that are asked by name."),
+    ] = ("auto", "max", "cheap", "fast")
+
+
 class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[expert]]`."""
 
@@ -164,6 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     local: Local = Local()
     policy: Policy = Policy()
     ledger: Ledger = Ledger()
+    cache: Cache = Cache()
     experts: tuple[ExpertEntry, ...] = ()
     aliases: dict[str, tuple[str, ...]] = {}
     """Under `[aliases]`: other names, or patterns of such, and the models that they stand for, in order."""
@@ -213,6 +232,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
         local=Local(**values["local"]),
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
+        cache=Cache(**values["cache"]),
         experts=experts,
         aliases=aliases,
         origins=origins,
@@ -293,6 +313,9 @@ def _convert(key: str, value: Any, origin: str) -> Any:
     section, _, name = key.partition(".")
     struct = ExpertEntry if section == "expert" else _sections()[section]
     hint = get_type_hints(struct, include_extras=True)[name]
+    many = not origin.startswith("file") and "tuple[" in str(hint)
+    if many and isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
     try:
         converted = msgspec.convert(value, hint, strict=origin.startswith("file"))
         if isinstance(converted, float) and not math.isfinite(converted):
@@ -501,7 +524,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _sections() -> dict[str, type[msgspec.Struct]]:
-    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger}
+    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger, "cache": Cache}
 
 
 def _settable() -> list[str]:

@@ -199,12 +199,17 @@ class Site:
         return [exchange.path for exchange in self.asked]
 
     async def _whole(self, exchange: Exchange, size: str) -> None:
+        await exchange.body(self.limit_bytes)
         exchange.reply(200, b"", f"{exchange.method} {exchange.path}".encode())
+
+    async def _ignores(self, exchange: Exchange, size: str) -> None:
+        exchange.reply(200, b"", b"")
 
     async def _echo(self, exchange: Exchange, size: str) -> None:
         exchange.reply(200, b"", await exchange.body(self.limit_bytes))
 
     async def _large(self, exchange: Exchange, size: str) -> None:
+        await exchange.body(self.limit_bytes)
         exchange.reply(200, b"", b"x" * int(size))
 
     async def _sleep(self, exchange: Exchange, size: str) -> None:
@@ -212,6 +217,7 @@ class Site:
         exchange.reply(200, b"", size.encode())
 
     async def _stream(self, exchange: Exchange, size: str) -> None:
+        await exchange.body(self.limit_bytes)
         exchange.begin(200, b"")
         for number in range(int(size)):
             exchange.write(b"%d," % number)
