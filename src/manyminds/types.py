@@ -120,7 +120,9 @@ class Query:
 
     messages: tuple[Message, ...]
     model: str = "auto"
-    fallbacks: tuple[str, ...] = ()  # further models, asked in order where `model` fails before its first word
+    fallbacks: tuple[
+        str, ...
+    ] = ()  # further models, asked in order where `model` fails before its first word
     stream: bool = False
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
