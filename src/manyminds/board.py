@@ -1,8 +1,8 @@
-"""Memory that the processes of one node share: who is inside, and small states that only one at a time changes.
+"""Memory that a node's processes share: who is inside, and small states that one at a time changes.
 
-Knows none of what the states mean. Times in them are comparable: every process of a machine reads one
-monotonic clock. No process can leave it torn or locked, however it ends: a state is written beside the one that
-counts and then named by one aligned word, and the kernel takes back the locks of the dead.
+Knows none of what the states mean. Times in them are comparable: all processes of a machine read one
+monotonic clock. No process can leave it torn or locked, however it ends: a state is written beside the one
+that counts and then named by one aligned word, and the kernel takes back the locks of the dead.
 """
 
 import fcntl

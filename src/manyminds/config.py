@@ -53,6 +53,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Requests answered at once; more are sent away with 429.")
     ] = 1000
     max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="Processes that answer; more than one where one core is too few.")
+    ] = 1
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from types import TracebackType
 from manyminds import catalog
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact, load
+from manyminds.board import Board
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -24,7 +25,7 @@ from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config, ExpertEntry
 from manyminds.encoder import Encoder
 from manyminds.errors import ConfigError, LedgerError, UnavailableError
-from manyminds.experts.child import Model
+from manyminds.experts.child import Child, Model, Process
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
@@ -37,7 +38,7 @@ from manyminds.router import SkillRouter
 from manyminds.types import Answer, Card, Combiner, Expert, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
-__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "estimate_mb", "knowledge", "local_models"]
+__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "Shared", "estimate_mb", "knowledge", "local_models"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
@@ -66,6 +67,18 @@ class LocalModel:
     memory_mb: float
     remedy: str  # what to do where the file is missing or damaged
     chat: bool = True  # has a chat template
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a node shares with the other processes that serve its address."""
+
+    board: Board  # what keys may still ask, who is inside, which experts are spared
+    column: int  # where this process counts on it
+    owner: int  # as whom it holds something on it
+    start: Callable[[str, Model], Awaitable[Process]]  # has a local model's child, which all ask
+    recall: Callable[[str], Awaitable[None]]  # see `admission.Recall`
+    tidies: bool  # one of them deletes for all what need not be kept
 
 
 def estimate_mb(file_bytes: int, context_tokens: int, measured_mb: float = 0) -> float:
@@ -166,6 +179,7 @@ class Node:
         learnt: whether to use what `manyminds train` left, if it did.
         keys_required: whether only callers with a key are answered.
         also: told of every request, as the ledger is.
+        shared: where several processes serve one address.
     """
 
     def __init__(
@@ -176,12 +190,14 @@ class Node:
         learnt: bool = True,
         keys_required: bool = False,
         also: Record | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self._config = config
         self._environ = environ
         self._learnt = learnt
         self._keys_required = keys_required
         self._also = also
+        self._shared = shared
         self._stack = AsyncExitStack()
         self.experts: dict[str, Expert] = {}
         self.locals: list[Local] = []
@@ -200,7 +216,8 @@ class Node:
             stack.push_async_callback(self.admission.close)
             watching = asyncio.create_task(self._watch_keys())
             stack.push_async_callback(_ended, watching)
-            if (days := self._config.ledger.retention_days) is not None:
+            tidies = self._shared is None or self._shared.tidies
+            if tidies and (days := self._config.ledger.retention_days) is not None:
                 tidying = asyncio.create_task(self._tidy(timedelta(days=days)))
                 stack.push_async_callback(_ended, tidying)
             self._client = await stack.enter_async_context(Client(_CONNECT_S))
@@ -208,7 +225,9 @@ class Node:
             for expert in self._make_experts():
                 retries = 0 if isinstance(expert, Local) else 1  # it starts its process anew itself
                 draw = random.SystemRandom().random
-                self.experts[expert.card.name] = Guarded(expert, draw, retries=retries)
+                name, shared = expert.card.name, self._shared
+                cell = shared.board.cell(f"expert {name}", shared.owner) if shared else None
+                self.experts[name] = Guarded(expert, draw, retries=retries, cell=cell)
                 if isinstance(expert, Local):
                     self.locals.append(expert)
                     stack.push_async_callback(expert.aclose)
@@ -280,13 +299,16 @@ class Node:
         async def give_back(key_id: str, period: str, nusd: int) -> None:
             await asyncio.to_thread(self._ledger.give_back, key_id, period, nusd)
 
-        server = self._config.server
+        server, shared = self._config.server, self._shared
         return Admission(
             await asyncio.to_thread(self._ledger.keys),
             open=not self._keys_required,
             most_at_once=server.most_at_once,
             lease=lease,
             give_back=give_back,
+            find=shared.board.cell if shared else None,
+            column=shared.board.column(shared.column) if shared else None,
+            recall=shared.recall if shared else None,
         )
 
     async def _watch_keys(self) -> None:
@@ -374,7 +396,9 @@ class Node:
             stop=() if planned.chat else QUESTION_STOP,
             remedy=planned.remedy,
         )
-        return Local(card, model, lambda url, key: OpenAI(card, url, self._loopback, key), self._loopback)
+        loopback = self._loopback
+        start = Child.start if self._shared is None else self._shared.start
+        return Local(card, model, lambda url, key: OpenAI(card, url, loopback, key), loopback, start)
 
     def _make_entry(self, entry: ExpertEntry) -> Expert:
         if entry.kind == "recorded":

@@ -1,4 +1,4 @@
-"""`manyminds serve`: the node as an HTTP server."""
+"""`manyminds serve`: the node as an HTTP server, in one process or in several."""
 
 import asyncio
 import logging
@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, closing, nullcontext
 from importlib.metadata import version
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,12 +19,18 @@ from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import ConfigError
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from manyminds.config import Config
     from manyminds.node import Node
+    from manyminds.workers.seat import Seat
 
-__all__ = ["serve"]
+__all__ = ["DRAIN_S", "announce", "begin_log", "event_loop", "serve", "url_of", "work"]
 
-_DRAIN_S = 10  # for answers under way when the node is told to end
+DRAIN_S = 10
+"""For answers under way when the node is told to end."""
+
+_PIPE_BYTES = 4096  # which no other process's can come between
 _LAST_WORDS_S = 2  # for what then remains of them
 
 
@@ -32,35 +38,43 @@ _LAST_WORDS_S = 2  # for what then remains of them
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
 @click.option("--tier", type=click.Choice(["starter", "full", "none"]), help="Local models to run.")
+@click.option("--workers", type=int, help="Processes that answer.")
 @as_json
 @click.pass_obj
-def serve(file: str | None, host: str | None, port: int | None, tier: str | None, as_json: bool) -> None:
+def serve(
+    file: str | None, host: str | None, port: int | None, tier: str | None, workers: int | None, as_json: bool
+) -> None:
     """Serve the network as an OpenAI-compatible endpoint."""
-    config = read(file, {"server.host": host, "server.port": port, "local.tier": tier})
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("manyminds").setLevel(logging.INFO)
+    from manyminds.workers.listeners import Listeners, listen
+
+    flags = {"server.host": host, "server.port": port, "local.tier": tier, "server.workers": workers}
+    config = read(file, flags)
+    begin_log()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _listen(config.server.host, config.server.port) as listener:
+    if config.server.workers > 1:
+        from manyminds.cli.supervise import supervise
+
+        with closing(Listeners(config.server.host, config.server.port)) as listeners:
+            bring_missing(config)
+            supervise(config, listeners, file, flags, as_json=as_json)
+        return
+    with listen(config.server.host, config.server.port) as listener:
         bring_missing(config)
-        with asyncio.Runner(loop_factory=_loop()) as runner:
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
             runner.run(_serve(config, listener, as_json=as_json))
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Raises: ConfigError when the address cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        why = f"Cannot listen on {host}:{port}: {error.strerror or error}."
-        raise ConfigError(f"{why} Choose another with --port, or end what uses it.") from None
+def begin_log() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("manyminds").setLevel(logging.INFO)
 
 
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def work(config: "Config", seat: "Seat") -> Coroutine[Any, Any, None]:
+    """Serves as one of several workers, until the supervisor ends it."""
+    return _serve(config, seat.listener, seat=seat)
 
 
-def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # where uvloop has no wheel, asyncio's own loop serves
@@ -68,22 +82,30 @@ def _loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) -> None:
+async def _serve(
+    config: "Config", listener: socket.socket, *, as_json: bool = False, seat: "Seat | None" = None
+) -> None:
     import uvicorn
 
     from manyminds.node import ENCODER, Node
     from manyminds.router.policy import DIRECT, POLICIES
     from manyminds.web.app import ENDPOINTS, Edge, build
-    from manyminds.web.metrics import Metrics
+    from manyminds.web.metrics import Metrics, render_all
     from manyminds.web.observer import Observer
     from manyminds.web.protocol import Protocol
     from manyminds.web.requestlog import RequestLog
 
     loopback = ip_address(listener.getsockname()[0]).is_loopback
     required = config.server.keys == "required" or not loopback
-    lines = RequestLog(lambda text: print(text, end="", file=sys.stderr, flush=True))
+    lines = RequestLog(_put)
     async with AsyncExitStack() as stack:
-        node = Node(config, os.environ, keys_required=required, also=lambda *told: observer.record(*told))
+        node = Node(
+            config,
+            os.environ,
+            keys_required=required,
+            also=lambda *told: observer.record(*told),
+            shared=seat.shared if seat else None,
+        )
         await stack.enter_async_context(node)
         stack.callback(lines.close)
         metrics = Metrics(
@@ -96,9 +118,15 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
         )
         observer = Observer(metrics, lines)
 
-        def figures() -> bytes:
+        def snapshot() -> bytes:
             metrics.in_flight = node.admission.inside
-            return metrics.render()
+            return metrics.snapshot()
+
+        async def figures() -> bytes:
+            return render_all([snapshot()] if seat is None else await seat.figures())
+
+        if seat is not None:
+            seat.snapshot, seat.release = snapshot, node.admission.give_back
 
         if required and not node.has_keys:
             raise ConfigError(
@@ -127,23 +155,45 @@ async def _serve(config: "Config", listener: socket.socket, *, as_json: bool) ->
             proxy_headers=False,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_graceful_shutdown=DRAIN_S,
         )
         server = uvicorn.Server(settings)
         server.capture_signals = nullcontext  # type: ignore[assignment]  # from here on they are ours
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-        url = f"http://{_shown(config.server.host)}:{listener.getsockname()[1]}/v1"
+        url = url_of(config.server.host, listener.getsockname()[1])
+        if seat is not None:
+            obeying = asyncio.create_task(_obey(seat, server))
+            stack.callback(obeying.cancel)
+            seat.listens()
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
         if as_json:
             print_json({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
-        loading = asyncio.create_task(_load(node, url))
+        loading = asyncio.create_task(_load(node, url, seat))
         try:
             await server.serve(sockets=[listener])
             await _end(server.server_state.tasks)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
+
+
+async def _obey(seat: "Seat", server: "uvicorn.Server") -> None:
+    """Ends when the supervisor says so, or is gone; at once when it says that, too."""
+    await seat.ending.wait()
+    seat.leaves()
+    server.should_exit = True
+    await seat.hurrying.wait()
+    server.force_exit = True
+
+
+def _put(text: str) -> None:
+    """Writes lines, so many at once as a pipe takes in one piece: other workers write there, too."""
+    while text:
+        cut = len(text) if len(text) <= _PIPE_BYTES else text.rindex("\n", 0, _PIPE_BYTES) + 1
+        print(text[:cut], end="", file=sys.stderr, flush=True)
+        text = text[cut:]
 
 
 async def _end(requests: Collection[asyncio.Task[None]]) -> None:
@@ -155,10 +205,22 @@ async def _end(requests: Collection[asyncio.Task[None]]) -> None:
         await asyncio.wait(requests, timeout=_LAST_WORDS_S)
 
 
-async def _load(node: "Node", url: str) -> None:
+async def _load(node: "Node", url: str, seat: "Seat | None") -> None:
     await node.load()
-    names = ", ".join(node.running) or "no expert yet"
-    if node.ready:
+    if seat is None:
+        announce(url, node.running, ready=node.ready)
+    else:
+        seat.is_ready(node.running, node.ready)
+
+
+def announce(url: str, running: Collection[str], *, ready: bool) -> None:
+    """Says that all is loaded, with whom can be asked."""
+    names = ", ".join(running) or "no expert yet"
+    if ready:
         click.echo(f"manyminds is ready at {url} with {names}", err=True)
     else:
         click.echo(f"manyminds listens at {url}, yet none of its experts can be asked", err=True)
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"

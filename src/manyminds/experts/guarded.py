@@ -184,7 +184,7 @@ class SharedBreaker(Breaker):
         rests, self._open_s, self._period, self.failed, probing, untold, size, said = cell.load(_STATE)
         self._rests_until = None if math.isnan(rests) else rests
         self._probing = bool(probing) and cell.held  # else whoever had it is dead
-        self._untold = bool(untold) or bool(probing) and not cell.held
+        self._untold = bool(untold) or (bool(probing) and not cell.held)
         self.reason = said[:size].decode("utf-8", "ignore")
 
     def _store(self) -> None:

@@ -205,7 +205,7 @@ class Local:
         return (await self._post(child, "/tokenize", wish, _Tokens)).tokens
 
     async def _next(self, child: Process, prompt: list[int]) -> tuple[dict[int, float], float]:
-        """Log-probabilities of the token after `prompt`, by token id, and the seconds of computation it took."""
+        """Log-probabilities of the token after `prompt`, by id, and the seconds of computation it took."""
         wish = {"prompt": prompt, "n_predict": 1, "n_probs": _TOP, "temperature": 0, "cache_prompt": True}
         reply = await self._post(child, "/completion", wish, _Completion)
         if not reply.completion_probabilities:
@@ -249,7 +249,7 @@ class _Position(msgspec.Struct):
     top_logprobs: list[_Token]
 
 
-class _Timings(msgspec.Struct):
+class _Timings(msgspec.Struct, frozen=True):
     prompt_ms: float = 0.0
     predicted_ms: float = 0.0
 

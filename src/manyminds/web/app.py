@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -68,7 +68,7 @@ class Edge:
     loopback: bool = True
     admission: Admission = field(default_factory=everybody)
     seen: Seen = lambda path, reply: None
-    metrics: Callable[[], bytes] | None = None
+    metrics: Callable[[], Awaitable[bytes]] | None = None
     encoder: str = ""
     embed: Embed | None = None
 
@@ -185,11 +185,11 @@ async def _live(request: Request) -> Response:
 class _Figures:
     """`GET /metrics`, in Prometheus' text format."""
 
-    def __init__(self, render: Callable[[], bytes]) -> None:
+    def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await Response(self._render(), media_type=CONTENT_TYPE)(scope, receive, send)
+        await Response(await self._render(), media_type=CONTENT_TYPE)(scope, receive, send)
 
 
 class _Ready:

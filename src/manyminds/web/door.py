@@ -5,6 +5,7 @@ from dataclasses import replace
 from starlette.types import Scope
 
 from manyminds.admission import Admission, Rates
+from manyminds.errors import ManymindsError
 from manyminds.types import Key, Query
 
 __all__ = ["Entry", "credentials", "everybody"]
@@ -52,8 +53,11 @@ class Entry:
         self._admission.allows(self.key, query.model)
         sampling = query.sampling
         tokens = query.estimated_tokens + (sampling.max_tokens or 0) * sampling.n
-        self.rates = self._admission.rates(self.key)  # for the headers of a refusal
-        self.rates = self._admission.take(self.key, tokens)
+        try:
+            self.rates = self._admission.take(self.key, tokens)
+        except ManymindsError:
+            self.rates = self._admission.rates(self.key)  # for the headers of the refusal
+            raise
         self._tokens = tokens
         return replace(query, key=self.key)
 
