@@ -59,6 +59,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="File with the certificate, and its chain, for HTTPS; in PEM.")
     ] = ""
     tls_key: Annotated[str, Meta(description="File with the certificate's private key, in PEM.")] = ""
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="Processes that answer; more than one where one core is too few.")
+    ] = 1
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):
@@ -329,7 +332,7 @@ def _convert(key: str, value: Any, origin: str) -> Any:
 
 
 def _secured(server: Server, file: Path | None) -> Server:
-    """With absolute paths. Raises: ConfigError where there is a certificate without its key, or a key alone."""
+    """With absolute paths. Raises: ConfigError where one of certificate and key is without the other."""
     if not server.tls_cert and not server.tls_key:
         return server
     if not server.tls_cert or not server.tls_key:

@@ -13,12 +13,24 @@ from fnmatch import translate
 from types import TracebackType
 from typing import Final
 
-from manyminds.admission.budget import Budgets, GiveBack, Hold, Lease, period_of
-from manyminds.admission.rates import Allowance, Rates
+from manyminds.admission.budget import Budgets, GiveBack, Hold, Lease, Recall, period_of
+from manyminds.admission.rates import Allowance, FindCell, Rates, SharedAllowance
+from manyminds.board import Column
 from manyminds.errors import ForbiddenError, RateLimitError, UnauthorizedError
 from manyminds.types import Key
 
-__all__ = ["Admission", "GiveBack", "Hold", "Lease", "Rates", "digest", "new_secret", "period_of"]
+__all__ = [
+    "Admission",
+    "FindCell",
+    "GiveBack",
+    "Hold",
+    "Lease",
+    "Rates",
+    "Recall",
+    "digest",
+    "new_secret",
+    "period_of",
+]
 
 _LONGEST: Final = 512  # bytes of a header that may hold a key
 _NO_LIMITS: Final = Rates()
@@ -48,6 +60,9 @@ class Admission:
         give_back: GiveBack,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        find: FindCell | None = None,
+        column: Column | None = None,
+        recall: Recall | None = None,
     ) -> None:
         """Takes values only; `close` gives back what was leased.
 
@@ -59,11 +74,15 @@ class Admission:
             give_back: see `budget.GiveBack`.
             clock: seconds that never run backwards.
             now: the time, with its zone: when budgets begin anew.
+            find: where several processes are one door, the cells by which they share what keys may ask.
+            column: where this one of them counts who is inside.
+            recall: see `budget.Recall`.
         """
         self._open = open
-        self._room = _Room(most_at_once)
+        self._room = _Room(most_at_once, column)
         self._clock = clock
-        self._budgets = Budgets(lease, give_back, clock, now)
+        self._find = find
+        self._budgets = Budgets(lease, give_back, clock, now, recall)
         self._free = Hold(None, 0)
         self._keys: Mapping[bytes, Key] = {}
         self._accounts: dict[str, _Account] = {}  # by key id
@@ -77,7 +96,7 @@ class Admission:
         for key in by_id.values():
             account = self._accounts.get(key.id)
             if account is None:
-                account = _Account(key, now_ns)
+                account = _Account(key, now_ns, self._find)
             else:
                 account.replace(key, now_ns)
             accounts[key.id] = account
@@ -184,6 +203,10 @@ class Admission:
             return self._free
         return await self._budgets.reserve(current, usd)
 
+    async def give_back(self, key_id: str) -> None:
+        """Gives back what of a key's budget is leased and not put aside: another process is short of it."""
+        await self._budgets.release(key_id)
+
     async def close(self) -> None:
         """Gives back what is leased and unspent. What is still held is forfeited: settle before."""
         await self._budgets.close()
@@ -206,9 +229,10 @@ class Admission:
 class _Account:
     """What is known of a key between its requests."""
 
-    __slots__ = ("allowance", "key", "models")
+    __slots__ = ("_find", "allowance", "key", "models")
 
-    def __init__(self, key: Key, now_ns: int) -> None:
+    def __init__(self, key: Key, now_ns: int, find: FindCell | None) -> None:
+        self._find = find
         self.allowance: Allowance | None = None
         self.replace(key, now_ns)
 
@@ -218,34 +242,45 @@ class _Account:
         if key.requests_per_min is None and key.tokens_per_min is None:
             self.allowance = None
         elif self.allowance is None:
-            self.allowance = Allowance(key, now_ns)
+            find = self._find
+            self.allowance = Allowance(key, now_ns) if find is None else SharedAllowance(key, now_ns, find)
         else:
             self.allowance.replace(key, now_ns)
 
 
 class _Room:
-    """Counts who is inside. One for all: nothing is made when somebody enters."""
+    """Counts who is inside. One for all: nothing is made when somebody enters.
 
-    __slots__ = ("_inside", "_most")
+    Of several processes that share a limit, none lets in more than it allows together. Two that let in the
+    last one at the same moment may both refuse.
+    """
 
-    def __init__(self, most: int) -> None:
+    __slots__ = ("_column", "_inside", "_most")
+
+    def __init__(self, most: int, column: Column | None) -> None:
         self._most = most
+        self._column = column
         self._inside = 0
 
     @property
     def inside(self) -> int:
+        """Of this process."""
         return self._inside
 
     def __enter__(self) -> None:
-        if self._inside >= self._most:
+        self._inside += 1
+        everywhere = self._inside if self._column is None else self._column.put(self._inside)
+        if everywhere > self._most:
+            self.__exit__(None, None, None)
             raise RateLimitError(
-                f"This node is answering {self._inside} requests, which is as many as it takes at once: "
+                f"This node is answering {everywhere - 1} requests, which is as many as it takes at once: "
                 "try again in a second.",
                 retry_after_s=1.0,
             )
-        self._inside += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._inside -= 1
+        if self._column is not None:
+            self._column.put(self._inside)

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from manyminds.errors import BudgetError, ManymindsError, UnavailableError
 from manyminds.types import Key
 
-__all__ = ["Budgets", "GiveBack", "Hold", "Lease", "nano", "period_of"]
+__all__ = ["Budgets", "GiveBack", "Hold", "Lease", "Recall", "nano", "period_of"]
 
 Lease: TypeAlias = Callable[[str, str, int, int], Awaitable[int]]
 """Key id, period, nano-dollars wanted and the budget's limit to what is granted, durably.
@@ -25,6 +25,9 @@ Grants min(wanted, limit - leased so far), and never less than nothing. Raises w
 
 GiveBack: TypeAlias = Callable[[str, str, int], Awaitable[None]]
 """Key id, period and nano-dollars that were leased and not spent."""
+
+Recall: TypeAlias = Callable[[str], Awaitable[None]]
+"""Has other processes give back what they leased for a key and have not put aside. Never raises."""
 
 _SHARES: Final = 100  # a budget is leased in so many blocks
 _PLENTY: Final = 10  # blocks; of more than that in hand, other gateways get what is above one
@@ -157,12 +160,18 @@ class Budgets:
     """
 
     def __init__(
-        self, lease: Lease, give_back: GiveBack, clock: Callable[[], float], now: Callable[[], datetime]
+        self,
+        lease: Lease,
+        give_back: GiveBack,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        recall: Recall | None = None,
     ) -> None:
         self._lease = lease
         self._give_back = give_back
         self._clock = clock
         self._now = now
+        self._recall = recall
         self._purses: dict[str, _Purse] = {}  # by key id
         self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
         self._filling: set[asyncio.Task[None]] = set()
@@ -195,6 +204,17 @@ class Budgets:
         if purse.block > _PLENTY * purse.share:
             self._fill(purse)
         return purse.hold(nusd)
+
+    async def release(self, key_id: str) -> None:
+        """Gives back what is not put aside for a request, also where one waits for more. Never raises."""
+        purse = self._purses.get(key_id)
+        if purse is None or purse.block <= 0:
+            return
+        spare, purse.block = purse.block, 0
+        try:
+            await self._give_back(key_id, purse.period, spare)
+        except Exception as error:
+            log.warning("What is left of the budget of %r was not given back: %s", purse.key.name, error)
 
     async def close(self) -> None:
         """Gives back what is unspent. What is still held stays leased: it is forfeited."""
@@ -249,6 +269,11 @@ class Budgets:
     async def _lease_for(self, purse: _Purse, wanted: int) -> None:
         granted = await self._lease(purse.key.id, purse.period, wanted, purse.limit)
         purse.block += granted
+        if granted < wanted and self._recall is not None and purse.serve():
+            await self._recall(purse.key.id)
+            if wanted := purse.serve():  # others may have had from here what there was
+                granted = await self._lease(purse.key.id, purse.period, wanted, purse.limit)
+                purse.block += granted
         if granted < wanted:
             purse.dismiss(lambda nusd: self._refusal(purse, nusd))
             purse.dry_nusd, purse.dry_until_s = max(0, purse.block), self._clock() + _DRY_S

@@ -1,15 +1,23 @@
 """How often a key may ask: token buckets for its requests and its tokens per minute. Knows no request."""
 
+import struct
+from collections.abc import Callable
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
+from manyminds.board import Cell
 from manyminds.errors import InvalidRequestError, RateLimitError
 from manyminds.types import Key
 
-__all__ = ["Allowance", "Bucket", "Rates"]
+__all__ = ["Allowance", "Bucket", "FindCell", "Rates", "SharedAllowance"]
+
+FindCell: TypeAlias = Callable[[str], Cell | None]
+"""The cell of that name, on a board that several processes share; None where it has no room."""
 
 _MINUTE_NS: Final = 60 * 10**9
 _NO_LIMIT: Final = (None, 0, 0.0)
+_STATE: Final = struct.Struct("<8q")  # of both buckets: limit, since when, whole pieces, rest
+_UNLIMITED: Final = (-1, 0, 0, 0)
 
 
 class Rates(NamedTuple):
@@ -76,6 +84,17 @@ class Bucket:
     def take(self, pieces: int) -> None:
         """Whether they are there or not: the level may go below nothing. Fewer than none gives back."""
         self._level = min(self._most, self._level - pieces * _MINUTE_NS)
+
+    def state(self) -> tuple[int, int, int, int]:
+        """All of it, in numbers of 63 bits: its limit, since when it is filled, whole pieces and the rest."""
+        return self.limit, self._at_ns, *divmod(self._level, _MINUTE_NS)
+
+    def become(self, limit: int, at_ns: int, pieces: int, rest: int) -> None:
+        """What `state` has said of another one."""
+        self.limit = limit
+        self._at_ns = at_ns
+        self._most = limit * _MINUTE_NS
+        self._level = pieces * _MINUTE_NS + rest
 
     def figures(self) -> tuple[int, int, float]:
         """Its limit, how many pieces are left, and in how many seconds it will be full again."""
@@ -160,6 +179,110 @@ class Allowance:
             f"for a whole minute: waiting will not help. Shorten the prompt or lower max_tokens.",
             param="max_tokens",
         )
+
+
+class SharedAllowance(Allowance):
+    """The buckets of one key for several processes, which count as one.
+
+    Each call is exact: it takes the cell's lock for some microseconds. The limits are those that the process
+    knows which learnt last of a change. Without room on the board each process counts alone.
+    """
+
+    __slots__ = ("_cell", "_find", "_key_id", "_limits", "_turn")
+
+    def __init__(self, key: Key, now_ns: int, find: FindCell) -> None:
+        self._find = find
+        self._cell: Cell | None = None
+        self._key_id = key.id
+        self._turn = -1  # of the cell when it was last as here
+        self._limits: tuple[int | None, int | None] = (key.requests_per_min, key.tokens_per_min)
+        super().__init__(key, now_ns)
+
+    def replace(self, key: Key, now_ns: int) -> None:
+        """See `Allowance`."""
+        before, self._limits = self._limits, (key.requests_per_min, key.tokens_per_min)
+        if self._cell is None or before == self._limits:
+            self._name = key.name
+            if self._cell is None:
+                super().replace(key, now_ns)
+            return
+        with self._cell:
+            self._load()
+            super().replace(key, now_ns)
+            self._store()
+
+    def take(self, tokens: int, now_ns: int) -> Rates:
+        """See `Allowance`."""
+        cell = self._cell or self._claimed(now_ns)
+        if cell is None:
+            return super().take(tokens, now_ns)
+        with cell:
+            self._load()
+            rates = super().take(tokens, now_ns)
+            self._store()
+        return rates
+
+    def settle(self, taken: int, used: int, now_ns: int) -> None:
+        """See `Allowance`."""
+        if self._limits[1] is None:
+            return
+        cell = self._cell or self._claimed(now_ns)
+        if cell is None:
+            super().settle(taken, used, now_ns)
+            return
+        with cell:
+            self._load()
+            super().settle(taken, used, now_ns)
+            self._store()
+
+    def rates(self, now_ns: int) -> Rates:
+        """See `Allowance`."""
+        cell = self._cell or self._claimed(now_ns)
+        if cell is None:
+            return super().rates(now_ns)
+        with cell:
+            self._load()
+            return super().rates(now_ns)
+
+    def _claimed(self, now_ns: int) -> Cell | None:
+        """The key's cell from its first use on: most keys never come to every process."""
+        self._cell = cell = self._find(f"rates {self._key_id}")
+        if cell is not None:
+            requests, tokens = self._limits
+            with cell:
+                self._load()
+                self._requests = _resized(self._requests, requests, now_ns)
+                self._tokens = _resized(self._tokens, tokens, now_ns)
+                self._store()
+        return cell
+
+    def _load(self) -> None:
+        """Has the buckets as they are on the board, if there is anything."""
+        cell = self._cell
+        assert cell is not None
+        turn = cell.turn
+        if turn and turn != self._turn:
+            state = cell.load(_STATE)
+            self._requests = _become(self._requests, state[:4])
+            self._tokens = _become(self._tokens, state[4:])
+            self._turn = turn
+
+    def _store(self) -> None:
+        cell, requests, tokens = self._cell, self._requests, self._tokens
+        assert cell is not None
+        self._turn = cell.store(
+            _STATE,
+            *(_UNLIMITED if requests is None else requests.state()),
+            *(_UNLIMITED if tokens is None else tokens.state()),
+        )
+
+
+def _become(bucket: Bucket | None, state: tuple[int, int, int, int]) -> Bucket | None:
+    if state[0] < 0:
+        return None
+    bucket = bucket or Bucket(0, 0)
+    bucket.become(*state)
+    return bucket
 
 
 def _resized(bucket: Bucket | None, limit: int | None, now_ns: int) -> Bucket | None:

@@ -8,14 +8,13 @@ import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from manyminds.errors import UnavailableError
 
-__all__ = ["Child", "Model"]
+__all__ = ["Child", "Model", "Process"]
 
 _START_S = 60.0  # to load a model, before the process is given up
-_TICKS_PER_S = 100  # of /proc on Linux, whatever the kernel's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,29 @@ class Model:
     chat_template: str = ""  # empty: the file's own
     remedy: str = "look after the file"  # what to do where it is missing or damaged
     stop: tuple[str, ...] = ()  # ends an answer whose request names no stop
+
+
+class Process(Protocol):
+    """A child process as whoever asks it sees it, also where it is another process's child."""
+
+    url: str
+    key: str
+    pid: int
+
+    @property
+    def alive(self) -> bool: ...
+
+    async def died(self) -> bool:
+        """Whether the process has ended, or does within a second."""
+        ...
+
+    async def kill(self) -> None:
+        """Ends a process that does not listen, stopped ones too."""
+        ...
+
+    async def stop(self) -> None:
+        """It is not needed here any longer."""
+        ...
 
 
 class Child:
@@ -69,27 +91,24 @@ class Child:
     def alive(self) -> bool:
         return self._process.returncode is None
 
+    async def ended(self) -> None:
+        """Waits until the process has ended."""
+        await self._process.wait()
+
     async def died(self) -> bool:
-        """Whether the process has ended, or does within a second."""
+        """See `Process`."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), 1.0)
         return not self.alive
 
-    def cpu_s(self) -> float:
-        """CPU seconds used so far; 0 where the system does not tell."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
     async def kill(self) -> None:
-        """Ends a process that does not listen, stopped ones too."""
+        """See `Process`."""
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
 
     async def stop(self) -> None:
+        """Ends it."""
         await _end(self._process)
 
 

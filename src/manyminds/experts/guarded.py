@@ -6,11 +6,13 @@ Knows no kind of expert and no deadline: its waits are short, and whoever asks c
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from manyminds.board import Cell
 from manyminds.errors import (
     CutError,
     ExpertError,
@@ -21,13 +23,14 @@ from manyminds.errors import (
 )
 from manyminds.types import Card, Chunk, Completer, Expert, Query, Scorer, Scores
 
-__all__ = ["Breaker", "Guarded"]
+__all__ = ["Breaker", "Guarded", "SharedBreaker"]
 
 _LONGEST_OPEN_S = 300.0
 _LONGEST_WAIT_S = 2.0  # before another try; an expert that asks for more is left to others
 _BACKOFF_S = 0.2  # before the second try, on average; doubles with each further one
 _PROBE_S = 1.0  # until a probe that is under way may have told something
 _SHOWN = 200  # characters of a failure
+_STATE = struct.Struct("<dd4qH160s")  # of a breaker, with what its last failure said
 
 _Found = TypeVar("_Found")
 
@@ -48,6 +51,7 @@ class Breaker:
 
     def __init__(self, failures: int, open_s: float) -> None:
         self.failed = 0  # times in a row
+        self.reason = ""  # of the last failure
         self._limit = failures
         self._shortest_s = self._open_s = open_s
         self._period = 0  # number of times it opened or closed
@@ -77,11 +81,15 @@ class Breaker:
             self._rests_until, self._open_s = None, self._shortest_s
             self._turn()
 
-    def fail(self, began: int, now: float, rest_s: float = 0.0, *, at_once: bool = False) -> bool:
+    def fail(
+        self, began: int, now: float, rest_s: float = 0.0, *, at_once: bool = False, reason: str = ""
+    ) -> bool:
         """A call has failed; whether that opens it. It then rests for `rest_s` at least."""
-        if began != self._period:
-            return False
+        return began == self._period and self._fail(now, rest_s, at_once, reason)
+
+    def _fail(self, now: float, rest_s: float, at_once: bool, reason: str) -> bool:
         self.failed += 1
+        self.reason = reason
         if self._rests_until is not None:
             self._open_s = min(2 * self._open_s, max(_LONGEST_OPEN_S, self._shortest_s))
         elif self.failed < self._limit and not at_once:
@@ -99,11 +107,103 @@ class Breaker:
         """A call that has just been left was too slow; whether that opens it."""
         if self._rests_until is not None and not self._untold:
             return False
-        return self.fail(self._period, now)
+        return self._fail(now, 0.0, at_once=False, reason="it was too slow.")
 
     def _turn(self) -> None:
         self._period += 1
         self._probing = self._untold = False
+
+
+class SharedBreaker(Breaker):
+    """One breaker for several processes: what one of them finds out, all know at once.
+
+    The probe is one for all. A process that dies with it has left it; see `Board.bury`. While all goes well
+    a call costs a look at one word, and no lock.
+    """
+
+    def __init__(self, failures: int, open_s: float, cell: Cell) -> None:
+        super().__init__(failures, open_s)
+        self._cell = cell
+
+    @property
+    def open_until(self) -> float | None:
+        """See `Breaker`."""
+        if self._cell.hint >= 0:
+            return None
+        with self._cell:
+            self._load()
+        return super().open_until
+
+    def begin(self, now: float) -> int | None:
+        """See `Breaker`."""
+        period = self._cell.hint
+        if period >= 0:  # closed, and nothing has failed since
+            return period
+        with self._kept():
+            began = super().begin(now)
+            if began is not None and self._probing:
+                self._cell.hold()
+            return began
+
+    def succeed(self, began: int) -> None:
+        """See `Breaker`."""
+        if self._cell.hint != began:
+            with self._kept():
+                super().succeed(began)
+
+    def fail(
+        self, began: int, now: float, rest_s: float = 0.0, *, at_once: bool = False, reason: str = ""
+    ) -> bool:
+        """See `Breaker`."""
+        with self._kept():
+            return super().fail(began, now, rest_s, at_once=at_once, reason=reason)
+
+    def leave(self, began: int) -> None:
+        """See `Breaker`."""
+        if self._cell.hint != began:
+            with self._kept():
+                super().leave(began)
+
+    def slow(self, now: float) -> bool:
+        """See `Breaker`."""
+        with self._kept():
+            return super().slow(now)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Has the state of all here, and then that of here for all."""
+        with self._cell:
+            self._load()
+            yield
+            self._store()
+
+    def _load(self) -> None:
+        cell = self._cell
+        if not cell.turn:
+            return
+        rests, self._open_s, self._period, self.failed, probing, untold, size, said = cell.load(_STATE)
+        self._rests_until = None if math.isnan(rests) else rests
+        self._probing = bool(probing) and cell.held  # else whoever had it is dead
+        self._untold = bool(untold) or (bool(probing) and not cell.held)
+        self.reason = said[:size].decode("utf-8", "ignore")
+
+    def _store(self) -> None:
+        cell, rests, said = self._cell, self._rests_until, self.reason.encode("utf-8", "replace")[:160]
+        quiet = rests is None and self.failed == 0
+        cell.suggest(-1)  # until all is there
+        cell.store(
+            _STATE,
+            math.nan if rests is None else rests,
+            self._open_s,
+            self._period,
+            self.failed,
+            self._probing,
+            self._untold,
+            len(said),
+            said,
+        )
+        if quiet:
+            cell.suggest(self._period)
 
 
 class Guarded:
@@ -120,6 +220,7 @@ class Guarded:
         failures: so many in a row open the circuit; one does where the expert rejects this node.
         open_s: seconds for which it is then left alone; twice as long, up to 5 minutes, after each
             probe that fails; longer where the expert says so.
+        cell: of a board, where several processes guard the same expert together.
     """
 
     complete: Callable[[Query], Coroutine[Any, Any, Sequence[Chunk]]]
@@ -133,12 +234,12 @@ class Guarded:
         retries: int = 1,
         failures: int = 5,
         open_s: float = 10.0,
+        cell: Cell | None = None,
     ) -> None:
         self._expert = expert
         self._random = random
         self._retries = retries
-        self._breaker = Breaker(failures, open_s)
-        self._reason = ""  # of the last failure
+        self._breaker = Breaker(failures, open_s) if cell is None else SharedBreaker(failures, open_s, cell)
         if isinstance(expert, Completer):  # others look whether there is one
             self.complete = partial(self._ask, expert.complete, _is_finished)
         if isinstance(expert, Scorer):
@@ -159,7 +260,7 @@ class Guarded:
     def note_slow(self) -> None:
         """Counts the call that has just been cancelled, because it took too long, as a failure."""
         if self._breaker.slow(asyncio.get_running_loop().time()):
-            self._opened("it was too slow.")
+            self._opened()
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`."""
@@ -231,8 +332,8 @@ class Guarded:
         )
 
     def _why(self) -> str:
-        failed = self._breaker.failed
-        return f"it failed {'once' if failed == 1 else f'{failed} times in a row'}; the last: {self._reason}"
+        failed, reason = self._breaker.failed, self._breaker.reason
+        return f"it failed {'once' if failed == 1 else f'{failed} times in a row'}; the last: {reason}"
 
     def _cut(self) -> CutError:
         return CutError(f"{self.card.name} ended without finishing its answer.")
@@ -244,17 +345,16 @@ class Guarded:
             return None
         asked_s = error.retry_after_s if isinstance(error, ManymindsError) else None
         now, rejected = asyncio.get_running_loop().time(), isinstance(error, RejectedError)
-        self._reason = str(error)[:_SHOWN] or type(error).__name__
-        if self._breaker.fail(began, now, asked_s or 0.0, at_once=rejected):
-            self._opened(self._reason)
+        reason = str(error)[:_SHOWN] or type(error).__name__
+        if self._breaker.fail(began, now, asked_s or 0.0, at_once=rejected, reason=reason):
+            self._opened()
         again = isinstance(error, UnavailableError) and attempt < self._retries
         if not again or rejected or self.open_until is not None:
             return None
         wait_s = _BACKOFF_S * 2**attempt * (0.5 + self._random()) if asked_s is None else asked_s
         return wait_s if wait_s <= _LONGEST_WAIT_S else None
 
-    def _opened(self, reason: str) -> None:
-        self._reason = reason
+    def _opened(self) -> None:
         rests_s = (self.open_until or 0.0) - asyncio.get_running_loop().time()
         log.warning("%s is not asked for %.0f s: %s", self.card.name, rests_s, self._why())
 

@@ -7,14 +7,14 @@ left to whatever expert `connect` makes for that address.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
 import msgspec
 
 from manyminds.errors import CutError, GarbageError, RefusedError, UnavailableError
-from manyminds.experts.child import Child, Model
+from manyminds.experts.child import Child, Model, Process
 from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
 from manyminds.upstream import Client, Target, UpstreamError
 from manyminds.wire import error_text
@@ -48,19 +48,26 @@ class Local:
         model: the file and its limits.
         connect: makes an expert for the child's base URL and key.
         client: for scoring; the owner closes it. The child closes connections as it likes: keep none.
+        start: starts the child, or finds the one that another process has started for several.
     """
 
     def __init__(
-        self, card: Card, model: Model, connect: Callable[[str, str], Expert], client: Client
+        self,
+        card: Card,
+        model: Model,
+        connect: Callable[[str, str], Expert],
+        client: Client,
+        start: Callable[[str, Model], Awaitable[Process]] = Child.start,
     ) -> None:
         self._card = card
         self._model = model
         self._connect = connect
         self._client = client
+        self._start = start
         self._lock = asyncio.Lock()
         self._turn = asyncio.Lock()  # the child has one slot: who waits for it waits here, and can leave
-        self._child: Child | None = None
-        self._starting: asyncio.Task[Child] | None = None  # goes on when the caller that began it leaves
+        self._child: Process | None = None
+        self._starting: asyncio.Future[Process] | None = None  # goes on when the caller that began it leaves
         self._failures = 0
         self._failure = ""  # what the last one said
         self._rest_until = 0.0
@@ -87,11 +94,16 @@ class Local:
             if starting is not None:
                 starting.cancel()
                 (begun,) = await asyncio.gather(starting, return_exceptions=True)
-                child = begun if isinstance(begun, Child) else child
+                child = child if isinstance(begun, BaseException) else begun
             if child is not None:
                 await child.stop()
 
-    async def _ready(self) -> Child:
+    async def retire(self) -> None:
+        """Ends the child once everybody has been answered who asked before."""
+        async with self._turn:
+            await self.aclose()
+
+    async def _ready(self) -> Process:
         async with self._lock:
             if self._child is not None and self._child.alive:
                 if not self._doubted or await self._hears(self._child):
@@ -102,7 +114,7 @@ class Local:
             if self._failures >= _ATTEMPTS and loop.time() < self._rest_until:
                 raise UnavailableError(f"{self._failure} It failed {self._failures} times and rests now.")
             if self._starting is None:
-                self._starting = asyncio.create_task(Child.start(self._card.name, self._model))
+                self._starting = asyncio.ensure_future(self._start(self._card.name, self._model))
             try:
                 self._child = await asyncio.shield(self._starting)
             except UnavailableError as error:
@@ -156,7 +168,7 @@ class Local:
             self._doubted = False
             return scores
 
-    async def _hears(self, child: Child) -> bool:
+    async def _hears(self, child: Process) -> bool:
         """Whether the child answers at all, which it does at once also while it generates."""
         if self._client.closed:  # this node is closing: the call will say so
             return True
@@ -168,11 +180,11 @@ class Local:
             return False
         return response.status == 200
 
-    async def _died(self, child: Child) -> bool:
+    async def _died(self, child: Process) -> bool:
         """Whether the child ended by itself: what `aclose` ended is not to be started anew."""
         return self._child is not None and await child.died()
 
-    async def _score(self, child: Child, query: Query, options: Sequence[str]) -> Scores:
+    async def _score(self, child: Process, query: Query, options: Sequence[str]) -> Scores:
         stem = query.task.stem or query.question
         prompt = await self._tokens(child, f"Question: {stem}\nAnswer:", special=True)
         tokens = [await self._tokens(child, f" {option}", special=False) for option in options]
@@ -193,21 +205,23 @@ class Local:
         read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
         return Scores(tuple(found), Usage(read, said, cpu_s, cost))
 
-    async def _tokens(self, child: Child, text: str, *, special: bool) -> list[int]:
+    async def _tokens(self, child: Process, text: str, *, special: bool) -> list[int]:
         wish = {"content": text, "add_special": special}
         return (await self._post(child, "/tokenize", wish, _Tokens)).tokens
 
-    async def _next(self, child: Child, prompt: list[int]) -> tuple[dict[int, float], float]:
-        """Log-probabilities of the token after `prompt`, by token id, and the CPU seconds it took."""
+    async def _next(self, child: Process, prompt: list[int]) -> tuple[dict[int, float], float]:
+        """Log-probabilities of the token after `prompt`, by id, and the seconds of computation it took."""
         wish = {"prompt": prompt, "n_predict": 1, "n_probs": _TOP, "temperature": 0, "cache_prompt": True}
-        before_s = child.cpu_s()
         reply = await self._post(child, "/completion", wish, _Completion)
         if not reply.completion_probabilities:
             raise GarbageError(f"{self._card.name} sent no log-probabilities.")
         top = reply.completion_probabilities[0].top_logprobs
-        return {entry.id: entry.logprob for entry in top}, child.cpu_s() - before_s
+        spent_s = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
+        return {entry.id: entry.logprob for entry in top}, spent_s
 
-    async def _post(self, child: Child, path: str, fields: dict[str, object], shape: type[_Reply]) -> _Reply:
+    async def _post(
+        self, child: Process, path: str, fields: dict[str, object], shape: type[_Reply]
+    ) -> _Reply:
         """Raises: ExpertError; CutError where the child ended meanwhile."""
         name = self._card.name
         if self._client.closed:
@@ -240,5 +254,11 @@ class _Position(msgspec.Struct):
     top_logprobs: list[_Token]
 
 
+class _Timings(msgspec.Struct, frozen=True):
+    prompt_ms: float = 0.0
+    predicted_ms: float = 0.0
+
+
 class _Completion(msgspec.Struct):
     completion_probabilities: list[_Position] = []
+    timings: _Timings = _Timings()

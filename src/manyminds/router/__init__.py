@@ -4,7 +4,7 @@ Goes by what an artefact holds; for experts of which it holds nothing, skills by
 and speed as claimed and then measured. Knows no transport and calls nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from manyminds.artefact import Artefact
 from manyminds.index import Index
@@ -86,6 +86,12 @@ class SkillRouter:
         for outcome in outcomes:
             if outcome.expert == card.name:
                 self.observe(outcome)
+
+    def inherit(self, other: "SkillRouter", experts: Collection[str]) -> None:
+        """Takes over what another one has observed of these, as far as they were admitted here."""
+        for name in experts:
+            if name in self._sources and (known := other._evidence.get(name)) is not None:
+                self._evidence[name] = known
 
     def forget(self, source: str) -> None:
         """Drops every expert of a source, as if it had never been admitted."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -50,6 +50,8 @@ _MODEL: Final = "/v1/models/"  # and its name
 _Shown: TypeAlias = tuple[int, bytes, bytes]
 """Status, head and body."""
 
+_Handle: TypeAlias = Callable[[Exchange], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -72,7 +74,7 @@ class Edge:
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     knows: Callable[[str], bool] = lambda name: True
     seen: Seen = lambda path, reply: None
-    metrics: Callable[[], bytes] | None = None
+    metrics: Callable[[], Awaitable[bytes]] | None = None
     grade: Grade | None = None
     encoder: str = ""
     embed: Embed | None = None
@@ -82,10 +84,14 @@ class App:
     """Serves every request: see `connection.Serve`. Keeps web pages of other sites away."""
 
     def __init__(self, edge: Edge) -> None:
-        self._edge = edge
         self._created = int(time.time())
+        self.replace(edge)
+
+    def replace(self, edge: Edge) -> None:
+        """Serves another edge from now on. What is being answered is answered as it began."""
+        self._edge = edge
         self._aliases = Aliases(edge.aliases, edge.knows)
-        self._posts: dict[str, Callable[[Exchange], Coroutine[Any, Any, None]]] = {
+        self._posts: dict[str, _Handle] = {
             path: Answering(
                 path, edge.expert, dialect, edge.admission, self._aliases, edge.max_body_bytes, edge.seen
             )
@@ -97,7 +103,7 @@ class App:
         )
         if edge.grade is not None:
             self._posts["/v1/feedback"] = Feedback(edge.grade, edge.admission)
-        self._gets: dict[str, Callable[[], _Shown]] = {
+        self._gets: dict[str, Callable[[], Awaitable[_Shown]]] = {
             "/v1/models": self._models,
             "/v1/experts": self._experts,
             "/health/live": self._live,
@@ -122,7 +128,7 @@ class App:
                 return
             if path.startswith(("/v1/", "/metrics")):
                 identify(self._edge.admission, exchange.headers)
-            status, head, body = self._show(exchange)
+            status, head, body = await self._show(exchange)
         except ManymindsError as error:
             status, head, body = _refusal(path, error)
         except Exception:
@@ -132,14 +138,14 @@ class App:
         if not exchange.began:
             exchange.reply(status, head, body)
 
-    def _show(self, exchange: Exchange) -> _Shown:
+    async def _show(self, exchange: Exchange) -> _Shown:
         """Raises: EndpointNotFoundError, ModelNotFoundError."""
         method, path = exchange.method, exchange.path
         show, name = self._gets.get(path), path.removeprefix(_MODEL)
         if show is None and name not in (path, ""):
             show = partial(self._model, name)
         if show is not None and method in ("GET", "HEAD"):
-            return show()
+            return await show()
         if show is None and path not in self._posts:
             raise EndpointNotFoundError(f"There is no {method} {path}. Chat is at POST /v1/chat/completions.")
         allowed = "POST" if show is None else "GET, HEAD"
@@ -160,10 +166,10 @@ class App:
     def _described(self, name: str, owner: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": owner}
 
-    def _models(self) -> _Shown:
+    async def _models(self) -> _Shown:
         return _json({"object": "list", "data": self._all()})
 
-    def _model(self, name: str) -> _Shown:
+    async def _model(self, name: str) -> _Shown:
         for model in self._all():
             if model["id"] == name:
                 return _json(model)
@@ -171,25 +177,25 @@ class App:
             return _json(self._described(name, "manyminds"))
         raise ModelNotFoundError(f"No model is named {name!r:.80}: GET /v1/models lists them.", param="model")
 
-    def _experts(self) -> _Shown:
+    async def _experts(self) -> _Shown:
         cards = [msgspec.to_builtins(card) for card in self._edge.cards()]
         for card in cards:
             card["offers"] = sorted(card["offers"])
         return _json({"object": "list", "data": cards})
 
-    def _live(self) -> _Shown:
+    async def _live(self) -> _Shown:
         return _json({"status": "live"})
 
-    def _ready(self) -> _Shown:
+    async def _ready(self) -> _Shown:
         """200 once loading has ended and there is anyone to ask, else 503."""
         ready = self._edge.ready()
         body = {"status": "ready" if ready else "not ready", "experts": len(self._edge.cards())}
         return _json(body, 200 if ready else 503)
 
-    def _metrics(self) -> _Shown:
+    async def _metrics(self) -> _Shown:
         assert self._edge.metrics is not None
         head = f"content-type: {CONTENT_TYPE}\r\n".encode()
-        return 200, named(new_id()) + head, self._edge.metrics()
+        return 200, named(new_id()) + head, await self._edge.metrics()
 
     # --- what is computed ---
 

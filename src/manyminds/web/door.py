@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from manyminds.admission import Admission, Rates
-from manyminds.errors import ForbiddenError
+from manyminds.errors import ForbiddenError, ManymindsError
 from manyminds.types import Key, Query
 from manyminds.web.aliases import Aliases
 
@@ -49,8 +49,11 @@ class Entry:
             self._allow(name, aliases)
         sampling = query.sampling
         tokens = query.estimated_tokens + (sampling.max_tokens or 0) * sampling.n
-        self.rates = self._admission.rates(self.key)  # for the headers of a refusal
-        self.rates = self._admission.take(self.key, tokens)
+        try:
+            self.rates = self._admission.take(self.key, tokens)
+        except ManymindsError:
+            self.rates = self._admission.rates(self.key)  # for the headers of the refusal
+            raise
         self._tokens = tokens
 
     def settle(self, tokens: int) -> None:

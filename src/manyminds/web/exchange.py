@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Exchange", "start"]
 
 _READ_S: Final = 60.0  # between two pieces of a request's body
+_READ_BYTES_PER_S: Final = 1000  # of all of it, after that time
 _KNOWN: Final = frozenset(HTTPStatus)
 _BODILESS: Final = frozenset({204, 304})
 
@@ -61,7 +62,7 @@ class Exchange:
         self._old = old  # HTTP/1.0, which knows no chunks
         self._keep = False  # the client wants to go on with this connection
         self._chunked = False
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._bytes = 0
         self._fault: ManymindsError | None = None  # why the rest of it will never come
         self._waiter: asyncio.Future[None] | None = None
@@ -74,27 +75,31 @@ class Exchange:
             await self._rest(limit_bytes)
         if self._bytes > limit_bytes:
             raise _too_large(limit_bytes)
-        pieces, self._body = self._body, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body, self._body = self._body, b""
+        return bytes(body)
 
     async def _rest(self, limit_bytes: int) -> None:
         declared = self.headers.get(b"content-length", b"0")
         if int(declared) > limit_bytes:  # the parser lets only digits through
             raise _too_large(limit_bytes)
-        if self.headers.get(b"expect", b"").lower() == b"100-continue" and not self._bytes:
-            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        loop = asyncio.get_running_loop()
         if self._fault is not None:
             raise self._fault
+        expected = self.headers.get(b"expect", b"").strip().lower() == b"100-continue"
+        if expected and not self._bytes and not self._old:
+            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         while not self.complete and self._bytes <= limit_bytes:
             self._waiter = loop.create_future()
             self._connection.read_on()
+            due_s = min(loop.time(), began_s + self._bytes / _READ_BYTES_PER_S) + _READ_S
             try:
-                with Watch(self._connection.alarm, loop.time() + _READ_S):
+                with Watch(self._connection.alarm, due_s):
                     await self._waiter
             except TimeoutError:
                 raise SlowRequestError(
-                    f"No more of the body came for {_READ_S:g} s: send it without such a pause."
+                    f"The body came too slowly: nothing for {_READ_S:g} s, or less than "
+                    f"{_READ_BYTES_PER_S} bytes/s of it."
                 ) from None
             finally:
                 self._waiter = None
@@ -105,6 +110,7 @@ class Exchange:
 
     def reply(self, status: int, head: bytes, body: bytes) -> None:
         """The whole reply. `head` is lines of headers, each with its end, without those of framing."""
+        assert not self.ended
         sized = b"" if status in _BODILESS else b"content-length: %d\r\n" % len(body)
         if self.method == "HEAD":
             body = b""
@@ -114,6 +120,7 @@ class Exchange:
 
     def begin(self, status: int, head: bytes) -> None:
         """The head of a reply whose body comes piece by piece."""
+        assert not self.began
         self._chunked = not self._old
         self._keep = self._keep and self._chunked  # else its end is that of the connection
         framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
@@ -122,6 +129,7 @@ class Exchange:
 
     def write(self, piece: bytes, *, last: bool = False) -> None:
         """A piece of the body, which must not be empty unless it is the last. Mind `full` between two."""
+        assert not self.ended
         if self._chunked:
             end = b"0\r\n\r\n" if last else b""
             framed = b"%x\r\n%b\r\n%b" % (len(piece), piece, end) if piece else end
@@ -147,7 +155,7 @@ class Exchange:
         return self._keep and self.complete
 
     def _persistence(self) -> bytes:
-        self._keep = self.keeps and not self._connection.closing
+        self._keep = self.keeps and not self._connection.ending
         if not self._keep:
             return b"connection: close\r\n"
         return b"connection: keep-alive\r\n" if self._old else b""
@@ -159,7 +167,12 @@ class Exchange:
 
     def take(self, piece: bytes) -> int:
         """A piece of the request's body. Returns how much of it nobody has asked for yet."""
-        self._body.append(piece)
+        if self._bytes:  # each piece as an object of its own would take many times the room
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += piece
+        else:
+            self._body = piece
         self._bytes += len(piece)
         if self._waiter is None:
             return self._bytes

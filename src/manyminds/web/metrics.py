@@ -17,7 +17,7 @@ from manyminds.types import Report, Status, Usage
 if TYPE_CHECKING:
     from manyminds.ledger import Backlog
 
-__all__ = ["CONTENT_TYPE", "Metrics", "render_all"]
+__all__ = ["CONTENT_TYPE", "Metrics", "render_all", "retired"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.render` and `render_all` give."""
@@ -260,8 +260,7 @@ class Metrics:
 
     def snapshot(self) -> bytes:
         """All figures, for `render_all` in whichever process shows them."""
-        figures = self._figures()
-        return msgspec.json.encode({name: list(samples.items()) for name, samples in figures.items()})
+        return _snapshot(self._figures())
 
     def _figures(self) -> _Figures:
         found: _Figures = {family.name: {} for family in _FAMILIES}
@@ -302,12 +301,32 @@ def render_all(snapshots: Iterable[bytes]) -> bytes:
 
     Raises: msgspec.DecodeError, KeyError, ValueError: where one is no snapshot, or another version's.
     """
+    return _text(_sum(snapshots))
+
+
+def retired(snapshots: Iterable[bytes]) -> bytes:
+    """What remains of processes that have ended, as one snapshot: what they counted, not how they were.
+
+    Without it a sum would fall with each of them. Raises: as `render_all`.
+    """
+    found = _sum(snapshots)
+    for family in _FAMILIES:
+        if family.kind in ("gauge", "info"):
+            found[family.name].clear()
+    return _snapshot(found)
+
+
+def _sum(snapshots: Iterable[bytes]) -> _Figures:
     found: _Figures = {family.name: {} for family in _FAMILIES}
     for snapshot in snapshots:
         for name, samples in msgspec.json.decode(snapshot, type=_Snapshot).items():
             for labels, numbers in samples:
                 _add(found[name], labels, numbers)
-    return _text(found)
+    return found
+
+
+def _snapshot(figures: _Figures) -> bytes:
+    return msgspec.json.encode({name: list(samples.items()) for name, samples in figures.items()})
 
 
 def _buckets(bounds: tuple[float, ...], counts: Mapping[int, int]) -> list[int]:

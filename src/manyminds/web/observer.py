@@ -1,4 +1,4 @@
-"""What is kept of every request that has ended: figures, a line of the log, and spans where they are wanted."""
+"""What is kept of every request that has ended: figures, a line of the log, and spans."""
 
 from collections.abc import Sequence
 
