@@ -138,7 +138,10 @@ def test_every_field_is_documented(prefix: str, noun: type, nth: int) -> None:
 
 
 def test_every_endpoint_is_documented() -> None:
-    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=lambda: b"")
+    async def figures() -> bytes:
+        return b""
+
+    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=figures)
     served = {
         f"{method} {route.path.replace(':path', '')}"
         for route in build(edge).routes
