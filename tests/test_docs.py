@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from manyminds import config
 from manyminds.cli import main
 from manyminds.router.policy import POLICIES
-from manyminds.types import Attribution, Limits, PanelEntry, Report
+from manyminds.types import Attribution, Key, Limits, PanelEntry, Report
 from manyminds.web.app import App, Edge
 from tests.network import network
 
@@ -136,7 +136,13 @@ def test_every_field_is_documented(prefix: str, noun: type[msgspec.Struct], nth:
 
 
 def test_every_endpoint_is_documented() -> None:
-    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=lambda: b"")
+    async def figures() -> bytes:
+        return b""
+
+    async def grade(request_id: str, key: Key | None, correct: float) -> bool:
+        return True
+
+    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=figures, grade=grade)
     served = {f"{method} {path}" for method, path in App(edge).routes}
     rows = re.findall(r"^\| `((?:GET|POST) \S+)` \|", text(DOCS / "api.md"), flags=re.MULTILINE)
     assert set(rows) == served

@@ -74,6 +74,7 @@ def door(
     time: Time | None = None,
     open: bool = False,  # noqa: A002
     most_at_once: int = 100,
+    **shared: Any,
 ) -> Admission:
     ledger, time = ledger or FakeLedger(), time or Time()
     return Admission(
@@ -84,6 +85,7 @@ def door(
         give_back=ledger.give_back,
         clock=time.clock,
         now=time.now,
+        **shared,
     )
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from manyminds.ledger import Backlog
 from manyminds.types import PanelEntry, Report, Status, Usage
-from manyminds.web.metrics import Metrics, render_all
+from manyminds.web.metrics import Metrics, render_all, retired
 from tests.changed import replace
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
@@ -379,6 +379,23 @@ def test_gauges_of_processes_add_up_but_for_the_version() -> None:
     assert (value(raw, "ledger_queued"), value(raw, "ledger_dropped")) == (7, 1)
     assert value(raw, "expert_circuit_open", expert="a") == 2
     assert value(raw, "expert_circuit_open", expert="b") == 0
+    assert value(raw, "build_info", version="1.2.3") == 1
+
+
+def test_of_who_has_ended_the_counts_remain_and_the_gauges_go() -> None:
+    ended = made(backlog=lambda: Backlog(3, 0, 1, None), circuits=lambda: {"a": True})
+    ended.in_flight = 5
+    ended.observe("/v1/chat/completions", "auto", 200, 0.5)
+    ended.observe_panel(report(entry(cost_usd=0.25)), [Usage(1, 2)])
+    lives = made(backlog=lambda: Backlog(4, 0, 0, None), circuits=lambda: {"a": False})
+    lives.in_flight = 6
+    remains = retired([retired([ended.snapshot()]), retired([ended.snapshot()])])
+    raw = render_all([remains, lives.snapshot()])
+    assert value(raw, "requests_total", endpoint="/v1/chat/completions", policy="auto", status="200") == 2
+    assert value(raw, "cost_usd_total", source="of a") == 0.5
+    assert value(raw, "in_flight") == 6
+    assert (value(raw, "ledger_queued"), value(raw, "ledger_dropped")) == (4, 0)
+    assert value(raw, "expert_circuit_open", expert="a") == 0
     assert value(raw, "build_info", version="1.2.3") == 1
 
 

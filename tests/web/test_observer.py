@@ -51,7 +51,11 @@ def told(*requests: tuple[dict[str, Any], dict[str, Any]]) -> tuple[dict[Any, fl
     records = Both()
     records.observer = Observer(figures, log)
     gateway = network(*experts, records=records)
-    seen, render = records.observer.seen, figures.render
+
+    async def render() -> bytes:
+        return figures.render()
+
+    seen = records.observer.seen
     app = App(Edge(gateway, POLICIES, list, lambda: True, 10_000, seen=seen, metrics=render))
 
     async def story() -> bytes:

@@ -1,0 +1,103 @@
+"""Several processes that spend one budget: what one has leased and does not need, another can have."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyminds.admission import Admission
+from manyminds.errors import BudgetError
+from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door
+from tests.clock import run
+
+
+def together(ledger: FakeLedger, count: int, time: Time) -> list[Admission]:
+    """Doors that recall from each other."""
+    doors: list[Admission] = []
+
+    def made(number: int) -> Admission:
+        async def recall(key_id: str) -> None:
+            others = [door for n, door in enumerate(doors) if n != number]
+            await asyncio.gather(*(door.give_back(key_id) for door in others))
+
+        return door(ALICE, ledger, time, recall=recall)
+
+    doors += [made(number) for number in range(count)]
+    return doors
+
+
+def test_who_is_short_has_what_another_does_not_need() -> None:
+    async def main() -> None:
+        ledger, time = FakeLedger(delay_s=0.01), Time()
+        one, other = together(ledger, 2, time)
+        (await one.reserve(ALICE, 0.95)).settle(0.05)  # .9 come back, of which little stays
+        (await other.reserve(ALICE, 0.9)).settle(0.0)
+        held = await one.reserve(ALICE, 0.5)
+        with pytest.raises(BudgetError):
+            await other.reserve(ALICE, 0.46)  # .45 are left everywhere
+        time.pass_s(1.0)
+        (await other.reserve(ALICE, 0.45)).settle(0.45)
+        held.settle(0.5)
+        for admission in (one, other):
+            await admission.close()
+        assert ledger.leased[MONTH] == NANO
+
+    run(main())
+
+
+def test_a_ledger_that_fails_is_told_to_who_asked_and_not_to_who_gives_back() -> None:
+    async def main() -> None:
+        ledger = FakeLedger()
+        one, other = together(ledger, 2, Time())
+        (await one.reserve(ALICE, 0.1)).settle(0.0)
+        ledger.away = True
+        await one.give_back("k-alice")
+        await one.give_back("k-nobody")
+        ledger.away = False
+        await other.reserve(ALICE, 0.9)
+        with pytest.raises(BudgetError):  # what was not given back is forfeited
+            await other.reserve(ALICE, 0.1)
+
+    run(main())
+
+
+amounts = st.sampled_from([0.003, 0.01, 0.07, 0.3, 1.0])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), amounts, st.sampled_from([0.0, 0.3, 1.0])), max_size=40),
+    st.booleans(),
+)
+def test_no_more_is_spent_than_leased_and_all_that_is_left_can_be(
+    plan: list[tuple[int, float, float]], at_once: bool
+) -> None:
+    async def main() -> None:
+        ledger, time = FakeLedger(delay_s=0.001), Time()
+        doors, spent = together(ledger, 4, time), 0.0
+
+        async def ask(who: int, usd: float, share: float) -> None:
+            nonlocal spent
+            try:
+                hold = await doors[who].reserve(ALICE, usd)
+            except BudgetError:
+                return
+            await asyncio.sleep(0.01)
+            hold.settle(usd * share)
+            spent += usd * share
+
+        if at_once:
+            await asyncio.gather(*(ask(*one) for one in plan))
+        else:
+            for one in plan:
+                time.pass_s(1.1)
+                await ask(*one)
+        time.pass_s(1.1)
+        left = int((1.0 - spent) * NANO) - len(plan)  # each is rounded up to a whole one
+        if left > 0:
+            (await doors[0].reserve(ALICE, left / NANO)).settle(0.0)
+        for admission in doors:
+            await admission.close()
+        assert spent * NANO <= ledger.leased[MONTH] + 1 <= spent * NANO + len(plan) + 1
+
+    run(main())
