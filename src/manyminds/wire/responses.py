@@ -5,7 +5,8 @@ whole with every request.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -85,6 +86,7 @@ class _Request(msgspec.Struct):
 
     input: str | list[_Item] | None = None
     model: str | None = None
+    models: list[str] | None = None
     instructions: str | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     text: _Text | None = None
@@ -106,7 +108,8 @@ class _Request(msgspec.Struct):
 
 
 _request = msgspec.json.Decoder(_Request)
-_ONLY_HERE = frozenset(_Request.__struct_fields__) - {"model", "metadata", "temperature", "top_p"} | {
+_GO_ON = {"model", "models", "metadata", "temperature", "top_p"}
+_ONLY_HERE = frozenset(_Request.__struct_fields__) - _GO_ON | {
     *("access_programs", "background_options", "context_management", "image", "max_tool_calls"),
     *("messages", "moderation", "stream_options", "truncation"),
 }
@@ -116,11 +119,11 @@ def _parse(raw: bytes, request_id: str) -> Query:
     request, given = read_body(raw, _request)
     _check_supported(request)
     chat: dict[str, Any] = {name: value for name, value in given.items() if name not in _ONLY_HERE}
-    chat["model"] = "auto" if request.model is None else request.model
+    if request.model is None and not request.models:
+        chat["model"] = "auto"
     chat["messages"] = _messages(request)
-    query = parse_request(_encode(chat | _settings(request) | _tools(request)), request_id)
-    copied = {f.name: getattr(query, f.name) for f in fields(query)}
-    return _Asked(**copied, repeated=_repeated(request, given))
+    made = partial(_Asked, repeated=_repeated(request, given))
+    return parse_request(_encode(chat | _settings(request) | _tools(request)), request_id, made)
 
 
 def _wrong(param: str, why: str) -> InvalidRequestError:
@@ -146,11 +149,12 @@ def _check_supported(request: _Request) -> None:
 
 
 def _messages(request: _Request) -> list[dict[str, Any]]:
+    """The conversation. In OpenAI's schema the input may be missing: then it is an empty text."""
     messages: list[dict[str, Any]] = []
-    if isinstance(request.input, str):
-        messages.append({"role": "user", "content": request.input})
+    if request.input is None or isinstance(request.input, str):
+        messages.append({"role": "user", "content": request.input or ""})
     else:
-        for i, item in enumerate(request.input or ()):
+        for i, item in enumerate(request.input):
             _add_item(messages, item, f"input[{i}]")
     if not messages:
         raise _wrong("input", "is empty: send a text or at least one message.")
