@@ -15,11 +15,12 @@ class Alarm:
     set for the earliest and left alone when that one is dropped.
     """
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None, *, late_s: float = 0.0) -> None:
         """`clock` is what others measure durations by, in seconds. The loop's, without: uvloop's stands
-        still for a millisecond at a time.
+        still for a millisecond at a time. Two rings are `late_s` apart: each looks at all that is noted.
         """
         self.clock = clock or _loop_time
+        self._late_s = late_s
         self._noted: dict[object, tuple[float, Callable[[], None]]] = {}
         self._rings_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -62,7 +63,7 @@ class Alarm:
         if self._noted:
             earliest = min(due_s for due_s, _ in self._noted.values())
             if earliest < self._rings_s:
-                self._set(earliest)
+                self._set(max(earliest, now + self._late_s))
 
 
 def _loop_time() -> float:

@@ -102,6 +102,7 @@ class Limits(Struct, frozen=True):
     strategy: Strategy | None = None
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
     explain: bool = False
+    cache: Literal["off", "refresh"] | None = None  # ask anew: and keep nothing, or keep the new answer
 
 
 class Task(Struct, frozen=True):

@@ -171,7 +171,7 @@ def test_other_fields_pass_unless_only_anthropic_knows_them() -> None:
     ("fields", "param"),
     [
         ({"max_tokens": ...}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"temperature": float("nan")}, "temperature"),
         ({"messages": ...}, "messages"),
         ({"messages": []}, "messages"),

@@ -15,6 +15,7 @@ from manyminds.combine.ballot import has_say
 from manyminds.combine.release import Chooser, release
 from manyminds.errors import CutError, ExpertError
 from manyminds.types import Answer, Arrivals, Chunk, Message, Posterior, Query, Route, Task
+from manyminds.wire import rewritten
 
 __all__ = ["Fuse"]
 
@@ -118,14 +119,8 @@ def _fusing(query: Query, drafts: Sequence[tuple[float, str]]) -> Query:
     asked = "\n\n".join(
         [query.question, *parts, "Now write the final answer to the question above the drafts."]
     )
-    return replace(
-        query,
-        messages=(Message("system", instruction), *history, Message("user", asked)),
-        sampling=replace(query.sampling, n=1),
-        raw=b"",  # the caller's own body has neither drafts nor instruction
-        task=Task(),
-        vector=None,
-    )
+    messages = (Message("system", instruction), *history, Message("user", asked))
+    return replace(rewritten(query, messages), task=Task(), vector=None)
 
 
 def _harmless(text: str, room: int) -> str:

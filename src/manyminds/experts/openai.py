@@ -204,30 +204,28 @@ class _Reading:
                 chunk = parse_chunk(data)
                 if chunk.usage is not None:
                     self._usage = chunk.usage
-                    chunk = replace(chunk, usage=None)
-                if chunk.raw:
-                    yield from self._in_order(chunk)
+                    chunk = Chunk(chunk.text, chunk.finish_reason, None, chunk.raw)
+                if not chunk.raw:
+                    continue
+                if chunk.text:
+                    self._pieces += 1
+                    self._size += len(chunk.text.encode())
+                elif not self._begun and chunk.finish_reason is None:
+                    self._opening, self._begun = chunk, True
+                    continue
+                self._begun = True
+                if self._opening is not None:
+                    yield self._opening
+                    self._opening = None
+                if self._finish is not None:  # of several choices, another one goes on
+                    yield replace(self._finish, finish_reason=None)
+                    self._finish = None
+                if chunk.finish_reason is None:
+                    yield chunk
+                else:
+                    self._finish = chunk
         except GarbageError as error:
             raise GarbageError(f"{self._name} sent {error.message}") from None
-
-    def _in_order(self, chunk: Chunk) -> Iterator[Chunk]:
-        if chunk.text:
-            self._pieces += 1
-            self._size += len(chunk.text.encode())
-        elif not self._begun and chunk.finish_reason is None:
-            self._opening, self._begun = chunk, True
-            return
-        self._begun = True
-        if self._opening is not None:
-            yield self._opening
-            self._opening = None
-        if self._finish is not None:  # of several choices, another one goes on
-            yield replace(self._finish, finish_reason=None)
-            self._finish = None
-        if chunk.finish_reason is None:
-            yield chunk
-        else:
-            self._finish = chunk
 
     def last(self) -> Chunk:
         """The chunk with the finish. Raises: CutError where none came."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +26,7 @@ from manyminds.web.embedding import Embedding
 from manyminds.web.exchange import Exchange
 from manyminds.web.feedback import Feedback, Grade
 from manyminds.web.metrics import CONTENT_TYPE
+from manyminds.web.openapi import document
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import JSON, named, new_id, refusal
 from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, count_tokens
@@ -85,6 +87,7 @@ class App:
 
     def __init__(self, edge: Edge) -> None:
         self._created = int(time.time())
+        self._openapi: dict[str, Any] | None = None  # made when somebody asks for it
         self.replace(edge)
 
     def replace(self, edge: Edge) -> None:
@@ -106,6 +109,7 @@ class App:
         self._gets: dict[str, Callable[[], Awaitable[_Shown]]] = {
             "/v1/models": self._models,
             "/v1/experts": self._experts,
+            "/openapi.json": self._document,
             "/health/live": self._live,
             "/health/ready": self._ready,
         }
@@ -182,6 +186,11 @@ class App:
         for card in cards:
             card["offers"] = sorted(card["offers"])
         return _json({"object": "list", "data": cards})
+
+    async def _document(self) -> _Shown:
+        if self._openapi is None:
+            self._openapi = document(version("manyminds"))
+        return _json(self._openapi)
 
     async def _live(self) -> _Shown:
         return _json({"status": "live"})

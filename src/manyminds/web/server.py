@@ -10,6 +10,7 @@ from manyminds.web.connection import Connection, Serve
 
 __all__ = ["Server", "room"]
 
+_LATE_S: Final = 0.25  # that limits of time may be, so that thousands of connections cost little
 _LAST_WORDS_S: Final = 2.0  # for what is told to those whose answers are broken off
 _TLS_S: Final = 10.0  # to agree on encryption, and to end it
 _FILES: Final = 65_536  # more than anybody needs: systems allow a billion, or less than they say
@@ -27,7 +28,7 @@ class Server:
     def __init__(self, serve: Serve, most_open: int = _MOST_OPEN) -> None:
         self._serve = serve
         self._most_open = most_open
-        self._alarm = Alarm()
+        self._alarm = Alarm(late_s=_LATE_S)
         self._open: set[Connection] = set()
         self._listening: list[asyncio.Server] = []
 
