@@ -4,7 +4,7 @@ Knows no wire format, no network and no model: everything else is written agains
 Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -26,6 +26,7 @@ __all__ = [
     "Chunk",
     "Combiner",
     "Completer",
+    "Count",
     "Embed",
     "Expert",
     "Key",
@@ -216,6 +217,10 @@ class Posterior:
     def best(self) -> float:
         """Probability of the likeliest candidate; 0 without any."""
         return max(self.probabilities, default=0.0)
+
+
+Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
+"""Of some answers to a request, by position: their candidates, and their posterior without the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,7 +474,11 @@ class Arrivals(Protocol):
 
 
 class Combiner(Protocol):
-    """Many answers to one."""
+    """Many answers to one.
+
+    One may also have `counting(query, route, answers) -> Count`, which reads and weighs each answer once:
+    attribution asks for a posterior without each source.
+    """
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The candidate that each answer stands for, aligned with `answers`; None abstains. Pure."""
