@@ -55,6 +55,9 @@ Reserve = Callable[[Key, float], Awaitable[Hold]]
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
 _FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
+_ENCODED = ("select", "fuse")
+"""Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
+that fills the encoder's memory away from the event loop."""
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +141,9 @@ class Gateway:
                 self._record(report, query, calls.answers, text, status, seconds)
         if last is None:
             raise CutError("The answer ended before it was finished.")
-        usage = replace(last.usage or Usage(), cost_usd=report.cost_usd)  # what all of it took
-        yield replace(last, usage=usage, report=report)
+        used = last.usage or Usage()
+        usage = Usage(used.prompt_tokens, used.completion_tokens, used.cpu_s, report.cost_usd)  # of all of it
+        yield Chunk(last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
 
     async def complete(self, query: Query) -> Sequence[Chunk]:
         """See `types.Completer`. What `stream` gives, sooner where one expert is asked by name."""
@@ -278,14 +282,18 @@ class Gateway:
 
     def _call(self, query: Query, route: Route, combiner: Combiner) -> Fanout:
         """All calls at once under one deadline; they stop when there is enough posterior mass."""
+        encoded = route.strategy in _ENCODED
 
         async def enough(answers: Sequence[Answer]) -> bool:
-            # Also where nothing could be enough: it fills the encoder's memory away from the event loop.
-            posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
+            if encoded:
+                posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
+            else:
+                posterior = combiner.posterior(query, route, answers)
             return route.threshold < 1 and posterior.best >= route.threshold
 
-        patience = replace(self._patience, deadline_s=self._deadline_s(query))
-        return Fanout(query, route, self._parts.experts, patience, enough, self._alarm)
+        limits, asked = self._patience, encoded or route.threshold < 1
+        patience = Patience(limits.first_token_s, limits.idle_s, self._deadline_s(query))
+        return Fanout(query, route, self._parts.experts, patience, enough if asked else None, self._alarm)
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s

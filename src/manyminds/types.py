@@ -5,7 +5,7 @@ Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The noun
 `msgspec.structs.replace` makes a changed copy.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct, field
@@ -28,6 +28,7 @@ __all__ = [
     "Chunk",
     "Combiner",
     "Completer",
+    "Count",
     "Embed",
     "Expert",
     "Key",
@@ -213,6 +214,10 @@ class Posterior(Struct, frozen=True):
     def best(self) -> float:
         """Probability of the likeliest candidate; 0 without any."""
         return max(self.probabilities, default=0.0)
+
+
+Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
+"""Of some answers to a request, by position: their candidates, and their posterior without the others."""
 
 
 class Scores(Struct, frozen=True):
@@ -457,7 +462,11 @@ class Arrivals(Protocol):
 
 
 class Combiner(Protocol):
-    """Many answers to one."""
+    """Many answers to one.
+
+    One may also have `counting(query, route, answers) -> Count`, which reads and weighs each answer once:
+    attribution asks for a posterior without each source.
+    """
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The candidate that each answer stands for, aligned with `answers`; None abstains. Pure."""

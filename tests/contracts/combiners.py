@@ -113,6 +113,25 @@ def check_candidates_are_aligned(make: Make) -> None:
     check()
 
 
+def check_counting_changes_no_bit(make: Make) -> None:
+    """Answers that were read once, for many posteriors, come to what any of them alone come to."""
+    if not hasattr(make(), "counting"):
+        pytest.skip("it reads its answers anew for each posterior")
+
+    @settings(max_examples=200, deadline=None)
+    @given(panels(), st.data())
+    def check(made: Panel, data: st.DataObject) -> None:
+        (route, answers), combiner = made, make()
+        count = combiner.counting(QUERY, route, answers)  # type: ignore[attr-defined]
+        for _ in range(3):
+            kept = [i for i in range(len(answers)) if data.draw(st.booleans())]
+            some = [answers[i] for i in kept]
+            direct = make().candidates(QUERY, route, some), make().posterior(QUERY, route, some)
+            assert count(kept) == direct
+
+    check()
+
+
 def check_weight_zero_has_no_effect(make: Make) -> None:
     """An expert of weight 0 might as well not have been asked."""
 

@@ -43,6 +43,13 @@ def after(*outcomes: Outcome) -> Evidence:
 CARD = Card("a", "scripted", accuracy=0.7, ttft_s=0.3, tokens_per_s=20.0)
 
 
+@given(st.lists(st.none() | st.sampled_from((0.1, 0.3, 0.7)) | st.floats(0.0, 9.0), max_size=260))
+def test_times_stay_in_order_while_old_ones_are_forgotten(times: list[float | None]) -> None:
+    evidence = after(*(replace(outcome(), ttft_s=ttft_s) for ttft_s in times))
+    assert evidence.recent_s == tuple(t for t in times if t is not None)[-100:]
+    assert evidence.ordered_s == tuple(sorted(evidence.recent_s))
+
+
 class TestPredict:
     def test_without_evidence_the_card_is_believed(self) -> None:
         (found,) = predict([CARD], {}, {}, LOAD)

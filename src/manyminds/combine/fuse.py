@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from manyminds.combine.ballot import has_say
 from manyminds.combine.release import Chooser, release
 from manyminds.errors import CutError, ExpertError
-from manyminds.types import Answer, Arrivals, Chunk, Message, Posterior, Query, Route, Task
+from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task
 from manyminds.wire import rewritten
 
 __all__ = ["Fuse"]
@@ -47,6 +47,10 @@ class Fuse:
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """The fallback's: that of the drafts, which is an estimate for what is fused from them."""
         return self._fallback.posterior(query, route, answers)
+
+    def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
+        """The fallback's."""
+        return self._fallback.counting(query, route, answers)
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """Streams the fuser. See `types.Combiner`.

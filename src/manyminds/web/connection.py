@@ -44,7 +44,6 @@ _READ_BYTES: Final = 16_384  # at once, or one read might pass all limits
 _FIELDS: Final = 128
 _UNREAD_BYTES: Final = 65_536  # of a body, before anybody asks for it
 _BEHIND: Final = 8  # requests that may wait behind the one being answered, before reading pauses
-_AT_ONCE: Final = 64  # requests that may be here: those above came in one piece
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._over = False  # the last reply is on its way
         self._left_bytes = 0  # of what waited for the client, when that was looked at last
         self._paused = False
+        self._ahead = b""  # read, and not looked at before reading goes on
         self._drained: asyncio.Future[None] | None = None
 
     # --- what asyncio tells ---
@@ -95,11 +95,11 @@ class Connection(asyncio.Protocol):
         self._within(_HEAD_S)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._paused or len(data) > _READ_BYTES:
+            self._ahead += data
+            self._catch_up()
             return
-        if len(data) > _READ_BYTES:
-            for at in range(0, len(data), _READ_BYTES):
-                self.data_received(data[at : at + _READ_BYTES])
+        if self._deaf:
             return
         self._loose_bytes += len(data)
         try:
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
             if exchange.task is not None:
                 exchange.task.cancel()
         self._queue.clear()
-        self._incoming = None
+        self._incoming, self._ahead = None, b""
         del self._parser  # it knows this connection, and a cycle would live on for a while
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
@@ -189,8 +189,8 @@ class Connection(asyncio.Protocol):
             self._fault = self._inspect(version)
             if self._fault is not None:
                 return
-        if self.closing or len(self._queue) >= _AT_ONCE:
-            self.closing = self._deaf = True
+        if self.closing:
+            self._deaf = True
             return
         self._in_head = self._hurried = False
         self._loose_bytes = 0
@@ -325,6 +325,7 @@ class Connection(asyncio.Protocol):
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
+            self._catch_up()
 
     def finish(self, exchange: Exchange) -> None:
         """The reply to the first request is on its way, to its end."""
@@ -348,7 +349,8 @@ class Connection(asyncio.Protocol):
         if self._queue:
             following = self._queue[0]
             following.task = self._loop.create_task(self._answer(following))
-            self.read_on()
+            if len(self._queue) <= _BEHIND:
+                self.read_on()
         elif self._fault is not None or self.closing:
             if self._fault is not None:
                 self._tell(self._fault)
@@ -411,6 +413,15 @@ class Connection(asyncio.Protocol):
         if not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+
+    def _catch_up(self) -> None:
+        """Reads what came in large pieces, or after reading was paused: as far as it is not paused again."""
+        data, self._ahead = self._ahead, b""
+        for at in range(0, len(data), _READ_BYTES):
+            if self._paused:
+                self._ahead = data[at:]
+                return
+            self.data_received(data[at : at + _READ_BYTES])
 
     def _within(self, seconds: float) -> None:
         self.alarm.note(self, self._loop.time() + seconds, self._expire)
