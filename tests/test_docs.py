@@ -113,7 +113,9 @@ def test_the_documented_configuration_loads(tmp_path: Path) -> None:
     assert [entry.name for entry in loaded.experts] == ["fast-coder", "house-model"]
     assert loaded.experts[1].path == str(tmp_path / "models/house.gguf")
     shown = {key for key, origin in loaded.origins.items() if origin.startswith("file")}
-    assert {key.partition(".")[0] for key in shown} == {"server", "local", "policy", "ledger", "expert"}
+    assert {key.partition(".")[0] for key in shown} == {
+        *("server", "local", "policy", "ledger", "aliases", "expert")
+    }
 
 
 # --- the API ---------------------------------------------------------------------------------------

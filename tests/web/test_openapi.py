@@ -27,7 +27,7 @@ ANSWERING: dict[str, tuple[str, Dialect]] = {
     "/v1/responses": ("responses", RESPONSES),
 }
 ASKED = dict(zip([*ANSWERING, "/v1/embeddings"], [REQUESTS[i] for i in (1, 2, 4, 3, 5)], strict=True))
-ELSEWHERE = (405, 409)  # of a method that there is not, and of feedback
+ELSEWHERE = (404, 405, 409)  # of a method that there is not, and of feedback
 
 
 def validator(schema: dict[str, Any]) -> OAS31Validator:

@@ -4,6 +4,7 @@ Upstream is asked for a stream, or for one whole answer where nobody reads it as
 generator closes the connection, at any moment.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -38,7 +39,9 @@ _ERROR_BYTES = 64_000  # read of an error body
 _WHOLE_BYTES = 8_000_000  # of an answer in one piece
 _MESSAGE = 400  # characters shown of an error
 _DAY_S = 86_400.0
-_AT_FAULT = (400, 413, 415, 422)  # the request is; with 401, 403, 404 and the like, this node's settings
+_AT_FAULT = (400, 403, 413, 415, 422, 451)  # the request is; 403 is how providers refuse a prompt, too
+_UNCLEAR = (402, 404, 409, 410)  # the request, or this node's settings: one says nothing of the next
+_SAID_S = 0.5  # for what an error has to say
 
 
 class OpenAI:
@@ -158,6 +161,8 @@ class OpenAI:
         if status in (408, 425, 429) or status >= 500:
             wait_s = _retry_after_s(response.headers)
             raise UnavailableError(f"{name} answered with status {status}: {said}", retry_after_s=wait_s)
+        if status in _UNCLEAR:
+            raise ExpertError(f"{name} answered with status {status}: {said}")
         raise RejectedError(
             f"{name} answered with status {status}, which this node's owner must mend: {said}"
         )
@@ -261,9 +266,10 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 async def _said(response: Response) -> str:
     """The start of a body that is no answer, as text; as much of it as comes."""
     raw = b""
-    with suppress(UpstreamError):  # the status says enough
-        async for received in response:
-            raw += received
-            if len(raw) >= _ERROR_BYTES:
-                break
+    with suppress(UpstreamError, TimeoutError):  # the status says enough
+        async with asyncio.timeout(_SAID_S):
+            async for received in response:
+                raw += received
+                if len(raw) >= _ERROR_BYTES:
+                    break
     return error_text(raw[:_ERROR_BYTES]) or "nothing more"

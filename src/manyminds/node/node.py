@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from manyminds import catalog
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact, load
+from manyminds.cache import SIMILARITY, Cache
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -110,6 +111,7 @@ class Node:
             stack.push_async_callback(self._close_locals)
             self._members = self._roster.make(self._config, {})
             self._encoder = self._open_encoder()
+            self._cache = _cache(self._config)
             self._router, self.gateway = self._make_gateway(self._config, self._members)
             self._stack = stack.pop_all()
         return self
@@ -140,6 +142,8 @@ class Node:
         before, self._members = self._members, members
         router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
         self._config, self._router, self.gateway = config, router, gateway
+        if self._cache is not None:
+            self._cache.clear()
         for name, member in before.items():
             if member.local is not None and members.get(name) is not member:
                 self._started.discard(name)
@@ -320,7 +324,9 @@ class Node:
             "pass": race,
         }
         experts = {name: member.expert for name, member in members.items()}
-        parts = Parts(experts, index, router, combiners, self._record, embed, self.admission.reserve)
+        parts = Parts(
+            experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache
+        )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
         card = Card("manyminds", "gateway", source="manyminds")
@@ -342,6 +348,17 @@ class Node:
         if not self._members or catalog.missing(self._config.home, model):
             return None
         return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
+
+
+def _cache(config: Config) -> Cache | None:
+    settings = config.cache
+    if not settings.entries:
+        return None
+    similarity = SIMILARITY if settings.semantic else None
+    most_bytes = int(settings.max_mb * 1e6)
+    return Cache(
+        settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
+    )
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

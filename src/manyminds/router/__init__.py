@@ -60,12 +60,14 @@ class SkillRouter:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""
         if card.name != query.model or limits.policy not in (None, *POLICIES):
             return None
-        if limits.include or limits.exclude or limits.weights or limits.budget_usd is not None:
+        if limits.include or limits.exclude or limits.weights:
             return None
         load = estimate_load(query)
         if query.demands - card.offers or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
             return None
         (found,) = predict((card,), self._evidence, {}, load)
+        if limits.budget_usd is not None and found.cost_usd > limits.budget_usd:
+            return None
         return direct(found)
 
     def observe(self, outcome: Outcome) -> None:

@@ -136,7 +136,7 @@ class App:
         except ManymindsError as error:
             status, head, body = _refusal(path, error)
         except Exception:
-            log.exception("%s %s failed unexpectedly", exchange.method, path)
+            log.exception("%s %r failed unexpectedly", exchange.method, path)
             wrong = ManymindsError("Something went wrong inside this node; its log says what.")
             status, head, body = _refusal(path, wrong)
         if not exchange.began:

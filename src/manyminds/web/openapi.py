@@ -57,7 +57,13 @@ _EVERYWHERE: Final[_Kinds] = (ManymindsError, errors.ForbiddenError)
 _WITH_A_KEY: Final[_Kinds] = (*_EVERYWHERE, errors.UnauthorizedError)
 _WITH_A_BODY: Final[_Kinds] = (
     *_WITH_A_KEY,
-    *(errors.InvalidRequestError, errors.TooLargeError, errors.SlowRequestError, errors.RateLimitError),
+    *(
+        errors.InvalidRequestError,
+        errors.TooLargeError,
+        errors.HeadTooLargeError,
+        errors.SlowRequestError,
+        errors.RateLimitError,
+    ),
 )
 _ANSWERING: Final[_Kinds] = (
     *_WITH_A_BODY,
@@ -72,7 +78,6 @@ _NAME: Final = {"name": "name", "in": "path", "required": True, "schema": {"type
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Path, method and operation of every endpoint."""
     embedding = (*_WITH_A_BODY, errors.ModelNotFoundError, errors.UnavailableError)
-    grading = {404: "No such request, or one of another key.", 409: "It has been graded already."}
     yield "/v1/chat/completions", "post", _answers("ChatCompletion", "Answers a conversation.")
     yield (
         "/v1/completions",
@@ -88,9 +93,8 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
         "post",
         _posts("Embedding", "Turns texts into vectors by its own encoder.", embedding),
     )
-    feedback = _posts("Feedback", "Takes how right an answer was.", _WITH_A_BODY)
-    feedback["responses"] |= {str(status): _refusal(why, "Error") for status, why in grading.items()}
-    yield "/v1/feedback", "post", feedback
+    grading = (*_WITH_A_BODY, errors.UnknownRequestError, errors.AlreadyGradedError)
+    yield "/v1/feedback", "post", _posts("Feedback", "Takes how right an answer was.", grading)
     yield (
         "/v1/models",
         "get",
@@ -191,7 +195,7 @@ def _reply_schemas() -> dict[str, Schema]:
         "TokenCount": record({"input_tokens": _COUNT}),
         "Embedding": _embedding(),
         "Feedback": record(
-            {"object": {"const": "feedback"}, "request_id": _STRING, "recorded": {"const": True}}
+            {"object": {"const": "feedback"}, "request_id": _STRING, "learnt": {"type": "boolean"}}
         ),
         "Model": _model(),
         "ModelList": record({"object": {"const": "list"}, "data": listed(refer("Model"))}),
