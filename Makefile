@@ -32,7 +32,7 @@ bench: $(VENV)/.plain pull ## measure size, start and memory on this machine
 	@exec $(BIN)/manyminds bench footprint
 
 test: $(VENV)/.dev pull ## run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint test ## run everything that CI runs
 

@@ -168,8 +168,11 @@ WRONG = {
     "[server]\nprot = 1": ["prot", "[server]", "some.toml", "Did you mean port?"],
     "[servr]\nport = 1": ["servr", "some.toml", "Did you mean server?"],
     "[[experts]]\nname = 'a'": ["experts", "Did you mean expert?"],
-    "[zzzzzz]": ["zzzzzz", "There are: server, local, policy, ledger, expert."],
-    "[server]\nxyzzy = 1": ["xyzzy", "There are: host, port, keys, most_at_once, max_body_mb."],
+    "[zzzzzz]": ["zzzzzz", "There are: server, local, policy, ledger, cache, expert, aliases."],
+    "[server]\nxyzzy = 1": [
+        "xyzzy",
+        "There are: host, port, keys, most_at_once, max_body_mb, tls_cert, tls_key, workers.",
+    ],
     "port = 1": ["port", "It belongs under [server]"],
     "url2 = 1": ["url2"],
     "[server]\ndeadline_s = 1": ["deadline_s", "It belongs under [policy]"],

@@ -16,14 +16,14 @@ import tomllib
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manyminds import config
-from manyminds.web import spans
+from manyminds.cli.service import DRAIN_S
+from manyminds.web import server, spans
 from tests.container import Box, Rules, Running, need_namespaces
 from tests.e2e.node import HOME, need, wait_until
 
@@ -145,8 +145,7 @@ def test_the_unit_is_as_closed_as_it_can_be() -> None:
 
 
 def test_the_unit_waits_longer_than_the_node_takes_to_end() -> None:
-    serve = import_module("manyminds.cli.serve")
-    needed_s = serve._DRAIN_S + serve._LAST_WORDS_S + spans._LAST_S
+    needed_s = DRAIN_S + 2 * server._LAST_WORDS_S + spans._LAST_S
     assert needed_s < int(unit()["TimeoutStopSec"][0])
     assert needed_s <= int(re.findall(r"docker stop -t (\d+)", PAGE)[0])
     assert unit()["KillMode"] == ["mixed"]

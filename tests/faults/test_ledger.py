@@ -128,12 +128,14 @@ def frozen(server: postgres.Server) -> Iterator[None]:
     first = int(status.partition("PPid:")[2].split()[0])
     every = [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
     for pid in every:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # some end by themselves
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         for pid in every:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def test_postgresql_that_answers_nothing_holds_nobody_up_for_ever(

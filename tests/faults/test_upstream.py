@@ -282,7 +282,8 @@ def test_killed_in_the_midst_it_is_missed_at_once_and_found_again(place: Place) 
         assert wait_until(lambda: place.faulty.stats()["under_way"] == 16)
         place.faulty.kill()
         whole = [reply.result() for reply in waiting]
-    assert {got and (got.status, got.error["code"]) for got in whole} == {(502, "expert_cut")}
+    ends = {(502, "expert_cut"), (503, "expert_unavailable")}  # that, where no byte of its reply had come
+    assert {got and (got.status, got.error["code"]) for got in whole} <= ends
     found = [begun.end() for begun in streams]
     assert wait_until(lambda: place.books().rows.keys() >= set(place.client.ids))
     rows = place.books().rows

@@ -220,7 +220,7 @@ async def _ask_all(
                 plan.failures = 0
             else:
                 plan.failure = answer.error
-                if isinstance(answer.error, RejectedError):
+                if isinstance(answer.error, RejectedError) or type(answer.error) is ExpertError:
                     plan.failures = _GIVE_UP
                 elif not isinstance(answer.error, RefusedError):  # which is of this question, not of all
                     plan.failures += 1
