@@ -140,7 +140,10 @@ class Query(Struct, frozen=True, eq=False):
         Four bytes of UTF-8 a token are near enough for English and cautious elsewhere; a chat template
         adds some four tokens a message.
         """
-        size = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in self.messages)
+        size = 0
+        for message in self.messages:
+            text = message.text
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         return -(-size // 4) + 4 * len(self.messages)
 
     @property

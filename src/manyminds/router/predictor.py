@@ -8,6 +8,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from manyminds.types import Card, Outcome, Query
 
@@ -19,6 +20,7 @@ __all__ = [
     "estimate_load",
     "log_odds",
     "predict",
+    "predict_one",
     "source_of",
 ]
 
@@ -142,6 +144,11 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[i] + (place - i) * (ordered[min(i + 1, len(ordered) - 1)] - ordered[i])
 
 
+@lru_cache(maxsize=4096)  # who is asked by name is asked again
+def _probability(accuracy: float, nearness: float) -> float:
+    return 1.0 / (1.0 + math.exp(-(log_odds(accuracy) + _SIMILARITY_SLOPE * nearness)))
+
+
 def estimate_load(query: Query) -> Load:
     """How much `query` asks of any expert."""
     prompt = query.estimated_tokens
@@ -164,14 +171,16 @@ def predict(
     known = [similarity[card.name] for card in cards if card.name in similarity]
     mean = math.fsum(known) / len(known) if known else 0.0
     return tuple(
-        _predict(card, evidence.get(card.name, _NOTHING), similarity.get(card.name, mean) - mean, load)
+        predict_one(card, evidence.get(card.name), load, similarity.get(card.name, mean) - mean)
         for card in cards
     )
 
 
-def _predict(card: Card, seen: Evidence, nearness: float, load: Load) -> Prediction:
+def predict_one(card: Card, seen: Evidence | None, load: Load, nearness: float = 0.0) -> Prediction:
+    """`nearness` is its similarity, less the panel's mean."""
+    seen = seen or _NOTHING
     accuracy = (_CLAIM_GRADES * card.accuracy + seen.correct) / (_CLAIM_GRADES + seen.grades)
-    probability = 1.0 / (1.0 + math.exp(-(log_odds(accuracy) + _SIMILARITY_SLOPE * nearness)))
+    probability = _probability(accuracy, nearness)
     ttft_s = (_CLAIM_CALLS * card.ttft_s + seen.wait_s) / (_CLAIM_CALLS + seen.waits)
     claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01)
     s_per_token = (claimed_s + seen.token_s) / (_CLAIM_TOKENS + seen.tokens)
