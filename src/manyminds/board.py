@@ -21,7 +21,7 @@ STATE_BYTES: Final = 256
 """What a cell's state takes at most."""
 
 _WORD: Final = 8
-_CELLS: Final = 16_384
+_CELLS: Final = 65_536
 _HEAD_BYTES: Final = 4096  # how many columns there are, and the columns; byte 0 locks who makes a cell
 _COLUMNS: Final = _HEAD_BYTES // _WORD - 1  # at most
 _FIRST: Final = 64  # where a cell's states are, and ...
@@ -34,7 +34,7 @@ _TAG_LOW, _TAG_HIGH, _TURN, _HINT, _HOLDER = range(5)  # words at the beginning 
 class Board:
     """One for all processes, each of which opens it by the descriptor that it inherits.
 
-    A cell is named. Its first user finds it empty, and it is never given to another name: 16,384 names fit.
+    A cell is named. Its first user finds it empty, and it is never given to another name: 65,536 names fit.
     """
 
     def __init__(self, fd: int) -> None:
@@ -63,10 +63,10 @@ class Board:
         self.memory.close()
         os.close(self.fd)
 
-    def cell(self, name: str, owner: int = 0) -> "Cell | None":
+    def cell(self, name: str, owner: int = 0, *, make: bool = True) -> "Cell | None":
         """The cell of that name, made where there is none; None where there is no room.
 
-        `owner`, above 0, is who holds what this process holds.
+        `owner`, above 0, is who holds what this process holds. With `make=False`, None where there is none.
         """
         low, high = _TAG.unpack(
             hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -74,7 +74,7 @@ class Board:
         low = low or 1  # 0 is nobody's
         start = low % _CELLS
         found = self._find(start, low, high)
-        if found is None:
+        if found is None and make:
             fcntl.lockf(self.fd, fcntl.LOCK_EX, 1, 0)
             try:
                 found = self._find(start, low, high) or self._claim(start, low, high)

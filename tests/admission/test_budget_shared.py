@@ -1,14 +1,16 @@
 """Several processes that spend one budget: what one has leased and does not need, another can have."""
 
 import asyncio
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.admission import Admission
+from manyminds.board import Board
 from manyminds.errors import BudgetError
-from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door
+from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door, turns
 from tests.clock import run
 
 
@@ -99,5 +101,61 @@ def test_no_more_is_spent_than_leased_and_all_that_is_left_can_be(
         for admission in doors:
             await admission.close()
         assert spent * NANO <= ledger.leased[MONTH] + 1 <= spent * NANO + len(plan) + 1
+
+    run(main())
+
+
+# --- who dies --------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(amounts, st.sampled_from([0.0, 0.3, 1.0])), max_size=10), st.lists(amounts, max_size=3)
+)
+def test_who_dies_forfeits_what_it_had_put_aside_and_nothing_else(
+    settled: list[tuple[float, float]], under_way: list[float]
+) -> None:
+    async def main() -> None:
+        with closing(Board.make(2)) as board:
+            ledger, time, spent = FakeLedger(), Time(), 0.0
+            dies = door(ALICE, ledger, time, board=board, column=1)
+            for usd, share in settled:
+                time.pass_s(1.1)
+                try:
+                    (await dies.reserve(ALICE, usd)).settle(usd * share)
+                except BudgetError:
+                    continue
+                spent += usd * share
+            for usd in under_way:
+                time.pass_s(1.1)
+                try:
+                    await dies.reserve(ALICE, usd)
+                except BudgetError:
+                    continue
+                spent += usd
+            await turns()  # what it has the ledger do ends, too
+            before = ledger.leased[MONTH]
+            await door(ALICE, ledger, time, board=board, column=0).recover()
+            assert ledger.leased[MONTH] == before, "another's money was given back"
+            for _ in range(2):
+                await door(ALICE, ledger, time, board=board, column=1).recover()
+                assert -1 <= ledger.leased[MONTH] - spent * NANO <= len(settled) + 1
+
+    run(main())
+
+
+def test_what_is_given_back_in_good_order_is_not_given_back_again() -> None:
+    async def main() -> None:
+        with closing(Board.make(1)) as board:
+            ledger, time = FakeLedger(), Time()
+            first = door(ALICE, ledger, time, board=board)
+            (await first.reserve(ALICE, 0.5)).settle(0.2)
+            await first.close()
+            assert ledger.leased[MONTH] == 0.2 * NANO
+            await door(ALICE, ledger, time, board=board).recover()
+            assert ledger.leased[MONTH] == 0.2 * NANO
+            other = door(ALICE, ledger, time, board=board)
+            (await other.reserve(ALICE, 0.1)).settle(0.0)
+            ledger.away = True
+            await door(ALICE, ledger, time, board=board).recover()  # never raises: it is forfeited
 
     run(main())

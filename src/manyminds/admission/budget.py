@@ -6,12 +6,14 @@ Counts in nano-dollars. Knows no ledger but two callables, and nothing of what t
 import asyncio
 import logging
 import math
+import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Final, TypeAlias
 
+from manyminds.board import Board, Cell
 from manyminds.errors import BudgetError, ManymindsError, UnavailableError
 from manyminds.types import Key
 
@@ -29,6 +31,7 @@ GiveBack: TypeAlias = Callable[[str, str, int], Awaitable[None]]
 Recall: TypeAlias = Callable[[str], Awaitable[None]]
 """Has other processes give back what they leased for a key and have not put aside. Never raises."""
 
+_PERIOD: Final = struct.Struct("<16s")  # what a mark is of; how much, is its hint
 _SHARES: Final = 100  # a budget is leased in so many blocks
 _PLENTY: Final = 10  # blocks; of more than that in hand, other gateways get what is above one
 _DRY_S: Final = 1.0  # how long a ledger that had too little left is not asked for as much again
@@ -96,7 +99,7 @@ class _Purse:
     """One key's money for one period, as far as this process has it."""
 
     __slots__ = (
-        "block",
+        "_block",
         "dry_nusd",
         "dry_until_s",
         "end",
@@ -104,6 +107,7 @@ class _Purse:
         "holds",
         "key",
         "limit",
+        "mark",
         "period",
         "waiting",
     )
@@ -113,12 +117,24 @@ class _Purse:
         self.limit = nano(key.budget_usd or 0.0)
         self.period = period_of(key, now)
         self.end = _end_of(key, now)
-        self.block = 0  # leased and neither held nor spent; below 0 it is spent and not yet leased
+        self.mark: Cell | None = None  # by which others know the block, should this process die
+        self._block = 0
         self.holds = 0
         self.waiting: deque[tuple[int, asyncio.Future[Hold]]] = deque()
         self.filling: asyncio.Task[None] | None = None
         self.dry_nusd = 0  # the most that was to be had ...
         self.dry_until_s = -math.inf  # ... as far as is known until then
+
+    @property
+    def block(self) -> int:
+        """Leased and neither held nor spent; below 0 it is spent and not yet leased."""
+        return self._block
+
+    @block.setter
+    def block(self, nusd: int) -> None:
+        self._block = nusd
+        if self.mark is not None:
+            self.mark.suggest(nusd)
 
     @property
     def share(self) -> int:
@@ -166,12 +182,16 @@ class Budgets:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         recall: Recall | None = None,
+        board: Board | None = None,
+        column: int = 0,
     ) -> None:
         self._lease = lease
         self._give_back = give_back
         self._clock = clock
         self._now = now
         self._recall = recall
+        self._board = board
+        self._column = column
         self._purses: dict[str, _Purse] = {}  # by key id
         self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
         self._filling: set[asyncio.Task[None]] = set()
@@ -183,7 +203,7 @@ class Budgets:
             if key and (key.budget_usd, key.period) == (purse.key.budget_usd, purse.key.period):
                 purse.key = key
             else:
-                self._retired.append(self._purses.pop(purse.key.id))
+                self._retire(self._purses.pop(purse.key.id))
 
     async def reserve(self, key: Key, usd: float) -> Hold:
         """Puts money aside. `key` has a budget. A caller that is cancelled meanwhile leaves it all there.
@@ -196,8 +216,9 @@ class Budgets:
         purse = self._purses.get(key.id)
         if purse is None or (purse.end is not None and now >= purse.end):
             if purse is not None:
-                self._retired.append(purse)
+                self._retire(purse)
             purse = self._purses[key.id] = _Purse(key, now)
+            self._mark(purse)
         nusd = nano(usd)
         if nusd > purse.block or purse.waiting:
             return await self._wait(purse, nusd)
@@ -220,9 +241,44 @@ class Budgets:
         """Gives back what is unspent. What is still held stays leased: it is forfeited."""
         while self._filling:
             await asyncio.wait(self._filling)
-        self._retired += self._purses.values()
+        for purse in self._purses.values():
+            self._retire(purse)
         self._purses.clear()
         await self._clear()
+
+    async def recover(self, key_ids: Iterable[str]) -> None:
+        """Gives back what a process that died in this one's place had in its purses. Never raises.
+
+        What it had put aside is not among it: it may have been spent.
+        """
+        for key_id in key_ids:
+            mark = self._board.cell(self._name(key_id), make=False) if self._board else None
+            if mark is None or mark.hint <= 0:
+                continue
+            (period,) = mark.load(_PERIOD)
+            spare = mark.hint
+            mark.suggest(0)
+            try:
+                await self._give_back(key_id, period.rstrip(b"\0").decode(), spare)
+            except Exception as error:
+                log.warning("What is left of the budget of %s was not given back: %s", key_id, error)
+
+    def _name(self, key_id: str) -> str:
+        return f"purse {self._column} {key_id}"
+
+    def _mark(self, purse: _Purse) -> None:
+        if self._board is not None and (mark := self._board.cell(self._name(purse.key.id))) is not None:
+            mark.suggest(0)
+            with mark:
+                mark.store(_PERIOD, purse.period.encode())
+            purse.mark = mark
+
+    def _retire(self, purse: _Purse) -> None:
+        """Its money goes back at the next lease; until then a crash forfeits it."""
+        if purse.mark is not None:
+            purse.mark.suggest(0)
+            purse.mark = None
+        self._retired.append(purse)
 
     async def _wait(self, purse: _Purse, nusd: int) -> Hold:
         known_dry = nusd > purse.dry_nusd and self._clock() < purse.dry_until_s

@@ -1,18 +1,14 @@
 """How often a key may ask: token buckets for its requests and its tokens per minute. Knows no request."""
 
 import struct
-from collections.abc import Callable
 from math import ceil
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from manyminds.board import Cell
+from manyminds.board import Board, Cell
 from manyminds.errors import InvalidRequestError, RateLimitError
 from manyminds.types import Key
 
-__all__ = ["Allowance", "Bucket", "FindCell", "Rates", "SharedAllowance"]
-
-FindCell: TypeAlias = Callable[[str], Cell | None]
-"""The cell of that name, on a board that several processes share; None where it has no room."""
+__all__ = ["Allowance", "Bucket", "Rates", "SharedAllowance"]
 
 _MINUTE_NS: Final = 60 * 10**9
 _NO_LIMIT: Final = (None, 0, 0.0)
@@ -188,10 +184,10 @@ class SharedAllowance(Allowance):
     knows which learnt last of a change. Without room on the board each process counts alone.
     """
 
-    __slots__ = ("_cell", "_find", "_key_id", "_limits", "_turn")
+    __slots__ = ("_board", "_cell", "_key_id", "_limits", "_turn")
 
-    def __init__(self, key: Key, now_ns: int, find: FindCell) -> None:
-        self._find = find
+    def __init__(self, key: Key, now_ns: int, board: Board) -> None:
+        self._board = board
         self._cell: Cell | None = None
         self._key_id = key.id
         self._turn = -1  # of the cell when it was last as here
@@ -246,7 +242,7 @@ class SharedAllowance(Allowance):
 
     def _claimed(self, now_ns: int) -> Cell | None:
         """The key's cell from its first use on: most keys never come to every process."""
-        self._cell = cell = self._find(f"rates {self._key_id}")
+        self._cell = cell = self._board.cell(f"rates {self._key_id}")
         if cell is not None:
             requests, tokens = self._limits
             with cell:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from manyminds.config import Config
     from manyminds.node import Node
+    from manyminds.web.app import App
     from manyminds.workers.seat import Seat
 
 __all__ = ["DRAIN_S", "announce", "begin_log", "event_loop", "serve", "url_of", "work"]
@@ -85,14 +86,11 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(
     config: "Config", listener: socket.socket, *, as_json: bool = False, seat: "Seat | None" = None
 ) -> None:
-    import uvicorn
-
     from manyminds.node import ENCODER, Node
     from manyminds.router.policy import DIRECT, POLICIES
     from manyminds.web.app import ENDPOINTS, Edge, build
     from manyminds.web.metrics import Metrics, render_all
     from manyminds.web.observer import Observer
-    from manyminds.web.protocol import Protocol
     from manyminds.web.requestlog import RequestLog
 
     loopback = ip_address(listener.getsockname()[0]).is_loopback
@@ -146,27 +144,9 @@ async def _serve(
             encoder=ENCODER,
             embed=node.embed,
         )
-        settings = uvicorn.Config(
-            build(edge),
-            http=Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            proxy_headers=False,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
-        server = uvicorn.Server(settings)
-        server.capture_signals = nullcontext  # type: ignore[assignment]  # from here on they are ours
+        server = _server(build(edge))
         url = url_of(config.server.host, listener.getsockname()[1])
-        if seat is not None:
-            obeying = asyncio.create_task(_obey(seat, server))
-            stack.callback(obeying.cancel)
-            seat.listens()
-        else:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+        _heed(server, seat, stack)
         if as_json:
             print_json({"url": url, "pid": os.getpid()})
             sys.stdout.flush()
@@ -177,6 +157,38 @@ async def _serve(
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
+
+
+def _server(app: "App") -> "uvicorn.Server":
+    import uvicorn
+
+    from manyminds.web.protocol import Protocol
+
+    settings = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        proxy_headers=False,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = uvicorn.Server(settings)
+    server.capture_signals = nullcontext  # type: ignore[assignment]  # from here on they are ours
+    return server
+
+
+def _heed(server: "uvicorn.Server", seat: "Seat | None", stack: AsyncExitStack) -> None:
+    """Has signals end the server, or the supervisor, who has them."""
+    if seat is None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+    else:
+        obeying = asyncio.create_task(_obey(seat, server))
+        stack.callback(obeying.cancel)
+        seat.listens()
 
 
 async def _obey(seat: "Seat", server: "uvicorn.Server") -> None:

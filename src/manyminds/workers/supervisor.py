@@ -205,7 +205,7 @@ class Supervisor:
         del self._workers[worker.owner]
         worker.channel.close()
         self._board.bury(worker.column, worker.owner)
-        self._columns.append(worker.column)
+        self._columns.insert(0, worker.column)  # the next one there finds what it left
         if worker.figures:
             self._retired = retired([*filter(None, [self._retired]), worker.figures])
         if not self._ending.is_set():
