@@ -5,13 +5,13 @@ monotonic clock. No process can leave it torn or locked, however it ends: a stat
 that counts and then named by one aligned word, and the kernel takes back the locks of the dead.
 """
 
-import fcntl
 import hashlib
 import mmap
 import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -39,7 +39,11 @@ class Board:
 
     def __init__(self, fd: int) -> None:
         """Opens what `make` has made. The descriptor is the board's from now on."""
+        import fcntl  # which not every system has, and only several processes need
+
         self.fd = fd
+        self.lock = partial(fcntl.lockf, fd, fcntl.LOCK_EX, 1)
+        self.unlock = partial(fcntl.lockf, fd, fcntl.LOCK_UN, 1)
         self.memory = mmap.mmap(fd, os.fstat(fd).st_size)
         self.words = memoryview(self.memory).cast("q")
 
@@ -75,11 +79,11 @@ class Board:
         start = low % _CELLS
         found = self._find(start, low, high)
         if found is None and make:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX, 1, 0)
+            self.lock(0)
             try:
                 found = self._find(start, low, high) or self._claim(start, low, high)
             finally:
-                fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, 0)
+                self.unlock(0)
         return None if found is None else Cell(self, found, owner)
 
     def column(self, number: int) -> "Column":
@@ -132,11 +136,11 @@ class Cell:
     One thread of a process only. `hint` and `holder` may be read outside: each is one word.
     """
 
-    __slots__ = ("_fd", "_lock", "_memory", "_offset", "_owner", "_turn", "_words")
+    __slots__ = ("_lock", "_memory", "_offset", "_owner", "_turn", "_unlock", "_words")
 
     def __init__(self, board: Board, offset: int, owner: int) -> None:
-        self._fd = board.fd
-        self._lock = fcntl.lockf
+        self._lock = board.lock
+        self._unlock = board.unlock
         self._memory = board.memory
         self._words = board.words
         self._offset = offset
@@ -144,12 +148,12 @@ class Cell:
         self._turn = offset // _WORD + _TURN
 
     def __enter__(self) -> None:
-        self._lock(self._fd, fcntl.LOCK_EX, 1, self._offset)
+        self._lock(self._offset)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock(self._fd, fcntl.LOCK_UN, 1, self._offset)
+        self._unlock(self._offset)
 
     @property
     def turn(self) -> int:

@@ -121,6 +121,10 @@ class Allowance:
             RateLimitError: for now; says when there will be enough.
             InvalidRequestError: for ever: a minute's worth does not suffice.
         """
+        self._draw(tokens, now_ns)
+        return self._figures()
+
+    def _draw(self, tokens: int, now_ns: int) -> None:
         requests, bucket = self._requests, self._tokens
         wait_ns, limit = 0, ""
         if requests is not None:
@@ -141,7 +145,6 @@ class Allowance:
             requests.take(1)
         if bucket is not None:
             bucket.take(tokens)
-        return self._figures()
 
     def settle(self, taken: int, used: int, now_ns: int) -> None:
         """Makes good the difference between the tokens that were taken and those that were used."""
@@ -151,10 +154,13 @@ class Allowance:
 
     def rates(self, now_ns: int) -> Rates:
         """The figures now. Takes nothing."""
+        self._fill(now_ns)
+        return self._figures()
+
+    def _fill(self, now_ns: int) -> None:
         for bucket in (self._requests, self._tokens):
             if bucket is not None:
                 bucket.fill(now_ns)
-        return self._figures()
 
     def _figures(self) -> Rates:
         requests, tokens = self._requests, self._tokens
@@ -212,11 +218,11 @@ class SharedAllowance(Allowance):
         cell = self._cell or self._claimed(now_ns)
         if cell is None:
             return super().take(tokens, now_ns)
-        with cell:
+        with cell:  # and nothing more than must be: others wait
             self._load()
-            rates = super().take(tokens, now_ns)
+            self._draw(tokens, now_ns)
             self._store()
-        return rates
+        return self._figures()
 
     def settle(self, taken: int, used: int, now_ns: int) -> None:
         """See `Allowance`."""
@@ -238,7 +244,7 @@ class SharedAllowance(Allowance):
             return super().rates(now_ns)
         with cell:
             self._load()
-            return super().rates(now_ns)
+        return super().rates(now_ns)
 
     def _claimed(self, now_ns: int) -> Cell | None:
         """The key's cell from its first use on: most keys never come to every process."""

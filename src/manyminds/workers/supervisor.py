@@ -144,7 +144,7 @@ class Supervisor:
         """Has a worker at this number, whatever becomes of those before."""
         failures = 0
         while not self._ending.is_set():
-            worker = await self._start(number)
+            worker = await self._start(number, sure=failures == 0)
             await worker.over.wait()
             if self._ending.is_set():
                 return
@@ -156,7 +156,8 @@ class Supervisor:
             if failures > 1 or not worker.listening:
                 self._listeners.drop(number)  # else callers would wait for nobody
                 wait_s = min(_WAIT_S[0] * 2 ** (failures - 1), _WAIT_S[1])
-                log.error("Worker %d ends soon after its start: the next in %.1f s.", number, wait_s)
+                why = worker.failed or "it ends soon after its start."
+                log.error("Worker %d cannot be replaced: %s The next try is in %.1f s.", number, why, wait_s)
                 await asyncio.sleep(wait_s)
 
     def _serving(self) -> bool:
@@ -168,10 +169,11 @@ class Supervisor:
         self._problem = self._problem or ManymindsError(said)
         self.end()
 
-    async def _start(self, number: int) -> _Worker:
+    async def _start(self, number: int, *, sure: bool) -> _Worker:
+        """Where it is not sure to come up, callers go to others until it has."""
         ours, theirs = socket.socketpair()
         with theirs:
-            listener, column = self._listeners.take(number), self._columns.pop(0)
+            listener, column = self._listeners.take(number, listening=sure), self._columns.pop(0)
             self._owners = owner = self._owners + 1
             seat = {
                 "number": number,
