@@ -86,9 +86,14 @@ class Board:
                 self.unlock(0)
         return None if found is None else Cell(self, found, owner)
 
+    @property
+    def columns(self) -> int:
+        """How many there are."""
+        return self.words[0]
+
     def column(self, number: int) -> "Column":
         """Where process `number`, from 0 on, counts."""
-        assert 0 <= number < self.words[0]
+        assert 0 <= number < self.columns
         return Column(self.words, number)
 
     def bury(self, column: int, owner: int) -> None:

@@ -14,7 +14,7 @@ from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door, t
 from tests.clock import run
 
 
-def together(ledger: FakeLedger, count: int, time: Time) -> list[Admission]:
+def together(ledger: FakeLedger, count: int, time: Time, board: Board | None = None) -> list[Admission]:
     """Doors that recall from each other."""
     doors: list[Admission] = []
 
@@ -23,7 +23,7 @@ def together(ledger: FakeLedger, count: int, time: Time) -> list[Admission]:
             others = [door for n, door in enumerate(doors) if n != number]
             await asyncio.gather(*(door.give_back(key_id) for door in others))
 
-        return door(ALICE, ledger, time, recall=recall)
+        return door(ALICE, ledger, time, recall=recall, board=board, column=number)
 
     doors += [made(number) for number in range(count)]
     return doors
@@ -44,6 +44,29 @@ def test_who_is_short_has_what_another_does_not_need() -> None:
         for admission in (one, other):
             await admission.close()
         assert ledger.leased[MONTH] == NANO
+
+    run(main())
+
+
+def test_who_was_refused_is_not_where_money_has_come_back_to_another() -> None:
+    async def main() -> None:
+        with closing(Board.make(3)) as board:
+            ledger, time = FakeLedger(), Time()
+            one, other, third = together(ledger, 3, time, board)
+            held = [await one.reserve(ALICE, 0.5), await other.reserve(ALICE, 0.45)]
+            with pytest.raises(BudgetError):
+                await third.reserve(ALICE, 0.1)
+            asked = len(ledger.asked)
+            with pytest.raises(BudgetError):
+                await third.reserve(ALICE, 0.1)
+            assert len(ledger.asked) == asked, "the ledger was asked again for what it does not have"
+            held[0].settle(0.45)
+            await third.reserve(ALICE, 0.1)  # of what `one` has, and the ledger
+            held[1].settle(0.0)
+            with pytest.raises(BudgetError):
+                await one.reserve(ALICE, 0.46)
+            await third.reserve(ALICE, 0.4)
+            await one.reserve(ALICE, 0.05)
 
     run(main())
 

@@ -229,7 +229,10 @@ class Budgets:
     async def release(self, key_id: str) -> None:
         """Gives back what is not put aside for a request, also where one waits for more. Never raises."""
         purse = self._purses.get(key_id)
-        if purse is None or purse.block <= 0:
+        if purse is None:
+            return
+        purse.dry_until_s = -math.inf  # others give back, too
+        if purse.block <= 0:
             return
         spare, purse.block = purse.block, 0
         try:
@@ -252,7 +255,7 @@ class Budgets:
         What it had put aside is not among it: it may have been spent.
         """
         for key_id in key_ids:
-            mark = self._board.cell(self._name(key_id), make=False) if self._board else None
+            mark = self._marked(self._column, key_id)
             if mark is None or mark.hint <= 0:
                 continue
             (period,) = mark.load(_PERIOD)
@@ -263,11 +266,19 @@ class Budgets:
             except Exception as error:
                 log.warning("What is left of the budget of %s was not given back: %s", key_id, error)
 
-    def _name(self, key_id: str) -> str:
-        return f"purse {self._column} {key_id}"
+    def _is_elsewhere(self, purse: _Purse, nusd: int) -> bool:
+        """Whether all together have that much in hand, which the ledger does not know."""
+        if self._board is None or self._recall is None:
+            return False
+        marks = (self._marked(column, purse.key.id) for column in range(self._board.columns))
+        return sum(max(0, mark.hint) for mark in marks if mark is not None) >= nusd
+
+    def _marked(self, column: int, key_id: str, *, make: bool = False) -> Cell | None:
+        """By which all know what a process has in its purse."""
+        return self._board.cell(f"purse {column} {key_id}", make=make) if self._board else None
 
     def _mark(self, purse: _Purse) -> None:
-        if self._board is not None and (mark := self._board.cell(self._name(purse.key.id))) is not None:
+        if (mark := self._marked(self._column, purse.key.id, make=True)) is not None:
             mark.suggest(0)
             with mark:
                 mark.store(_PERIOD, purse.period.encode())
@@ -282,7 +293,7 @@ class Budgets:
 
     async def _wait(self, purse: _Purse, nusd: int) -> Hold:
         known_dry = nusd > purse.dry_nusd and self._clock() < purse.dry_until_s
-        if nusd > purse.limit or (known_dry and not purse.waiting):
+        if nusd > purse.limit or (known_dry and not purse.waiting and not self._is_elsewhere(purse, nusd)):
             raise self._refusal(purse, nusd)
         future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         purse.waiting.append((nusd, future))
