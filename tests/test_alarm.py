@@ -1,4 +1,5 @@
 import asyncio
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -108,3 +109,21 @@ def test_errors_of_the_wait_pass_through() -> None:
 
     with pytest.raises(KeyError, match="own"):
         run(story())
+
+
+@given(st.lists(times, min_size=1, max_size=60), st.sampled_from([0.0, 0.25, 1.0]))
+def test_rings_are_apart_and_nobody_waits_much_longer(due: list[float], late_s: float) -> None:
+    """However many limits pass one after the other: each ring looks at all of them."""
+
+    async def story() -> list[tuple[float, float]]:
+        loop, alarm, rang = asyncio.get_running_loop(), Alarm(late_s=late_s), list[tuple[float, float]]()
+        for i, due_s in enumerate(sorted(due)):
+            alarm.note(i, due_s, lambda due_s=due_s: rang.append((due_s, loop.time())))  # type: ignore[misc]
+        await asyncio.sleep(8)
+        return rang
+
+    rang = run(story())
+    assert sorted(due_s for due_s, _ in rang) == pytest.approx(sorted(due))
+    assert all(-1e-6 <= at_s - due_s <= late_s + 1e-6 for due_s, at_s in rang)
+    rings = sorted({at_s for _, at_s in rang})
+    assert all(later - earlier >= late_s - 1e-6 for earlier, later in pairwise(rings))

@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from manyminds.artefact import Artefact, Plan, load, save
 from manyminds.errors import ArtefactError
+from tests.changed import replace
 from tests.learn.made import TOPICS, by_hand, learnt, outcomes, same
 
 Arrays = dict[str, NDArray[Any]]

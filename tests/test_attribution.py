@@ -1,6 +1,5 @@
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,8 @@ from manyminds.attribution import attribute
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
-from manyminds.types import Answer, Attribution, Call, Combiner, Route, Status, Task
+from manyminds.types import Answer, Attribution, Call, Combiner, Count, Posterior, Route, Status, Task
+from tests.changed import replace
 from tests.combine.arrivals import answered, panel, question
 from tests.combine.meaning import embed
 
@@ -33,11 +33,21 @@ def panels(draw: st.DrawFn) -> Panel:
     return panel(*calls), answers
 
 
+def direct(combiner: Combiner, route: Route, answers: Sequence[Answer]) -> Count:
+    """Every posterior from the answers themselves."""
+
+    def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
+        some = [answers[i] for i in kept]
+        return combiner.candidates(QUERY, route, some), combiner.posterior(QUERY, route, some)
+
+    return count
+
+
 def credit(
     route: Route, answers: Sequence[Answer], combiner: Combiner | None = None, alpha: float = 2.0
 ) -> dict[str, Attribution]:
-    combiner = combiner or Vote()
-    rows = attribute(QUERY, route, answers, combiner.posterior, combiner.candidates, alpha)
+    count = direct(combiner or Vote(), route, answers)
+    rows = attribute(route, answers, count(range(len(answers))), count, alpha)
     assert [row.source for row in rows] == sorted({a.source for a in answers} if rows else ())
     return {row.source: row for row in rows}
 
@@ -144,7 +154,7 @@ def test_the_winner_of_a_race_earns_all() -> None:
 
 
 def test_estimates_are_marked() -> None:
-    vote, route = Vote(), panel(Call("a", "ann", 0.7))
-    answers = [answered("a", "A", source="ann")]
-    marked = attribute(QUERY, route, answers, vote.posterior, vote.candidates, estimated=True)
+    route, answers = panel(Call("a", "ann", 0.7)), [answered("a", "A", source="ann")]
+    count = direct(Vote(), route, answers)
+    marked = attribute(route, answers, count([0]), count, estimated=True)
     assert [row.estimated for row in marked] == [True]

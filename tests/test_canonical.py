@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyminds.canonical import answer_of, classes, task
+from manyminds.canonical import _read, answer_of, classes, task
 from manyminds.types import Message, Query, Task
 from tests.data import recorded
 
@@ -381,6 +381,18 @@ def test_no_text_is_too_strange(text: str) -> None:
     span = answer_of(SPAN, text)
     assert span is None or (span == span.casefold() and span.encode())
     assert asked(text.replace("\ud800", "")).kind in ("option", "number", "json", "span", "text")
+
+
+@settings(max_examples=300)
+@given(st.lists(noise, min_size=1, max_size=6), st.sampled_from((CITIES, NUMBER, JSON, SPAN, TEXT)))
+def test_what_is_remembered_is_what_is_read(texts: list[str], task: Task) -> None:
+    """Also of a text that was read for another question, in another order, or often."""
+    direct = [_read(task.kind, task.options, text) for text in texts]
+    turned = Task(task.kind, task.options[::-1])
+    assert [answer_of(turned, text) for text in texts] == [
+        _read(turned.kind, turned.options, text) for text in texts
+    ]
+    assert [answer_of(task, text) for text in [*texts, *texts]] == direct * 2
 
 
 @pytest.mark.parametrize("piece", PIECES)

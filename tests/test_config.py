@@ -169,7 +169,7 @@ WRONG = {
     "[servr]\nport = 1": ["servr", "some.toml", "Did you mean server?"],
     "[[experts]]\nname = 'a'": ["experts", "Did you mean expert?"],
     "[zzzzzz]": ["zzzzzz", "There are: server, local, policy, ledger, expert."],
-    "[server]\nxyzzy = 1": ["xyzzy", "There are: host, port, keys, most_at_once, max_body_mb, workers."],
+    "[server]\nxyzzy = 1": ["xyzzy", "There are: host, port, keys, most_at_once, max_body_mb."],
     "port = 1": ["port", "It belongs under [server]"],
     "url2 = 1": ["url2"],
     "[server]\ndeadline_s = 1": ["deadline_s", "It belongs under [policy]"],

@@ -1,7 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +11,7 @@ from manyminds.experts.guarded import Guarded
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
 from tests import clock
+from tests.changed import replace
 from tests.contracts import experts
 from tests.contracts.experts import QUESTIONS, Maker, Subject
 

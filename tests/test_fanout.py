@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from manyminds.errors import CutError, GarbageError, RefusedError, SlowError, Un
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Fanout, Patience
 from manyminds.types import Answer, Call, Card, Chunk, Expert, Message, Query, Route, Scores, Task, Usage
+from tests.changed import replace
 from tests.clock import run
 
 QUERY = Query((Message("user", "Why?"),), task=Task("option", ("no", "yes"), "Why?"))

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from manyminds.combine.race import Race
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Fanout, Patience
 from manyminds.types import Answer, Card, Chunk, Expert, Limits, Query, Route, Strategy
+from tests.changed import replace
 from tests.clock import run
 from tests.test_fanout import QUERY, calls, ended, expert, now
 

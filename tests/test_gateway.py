@@ -144,6 +144,20 @@ def test_late_answers_do_not_hold_up_a_quorum() -> None:
     assert {e.expert: e.status for e in report.panel} == {"quick": "ok", "slow": "cancelled"}
 
 
+def test_a_vote_that_is_sure_does_not_wait_for_the_rest() -> None:
+    net = network(
+        *(scripted(name, Script(text="B"), accuracy=0.9) for name in "ab"),
+        scripted("slow", Script(text="A", first_token_s=20.0), accuracy=0.9),
+    )
+
+    async def timed(policy: str) -> tuple[str, dict[str, str], float]:
+        text, report = await answer(net, ask(CHOICE, limits=Limits(policy=policy)))
+        return text, {e.expert: e.status for e in report.panel}, asyncio.get_running_loop().time()
+
+    assert run(timed("auto")) == ("B", {"a": "ok", "b": "ok", "slow": "cancelled"}, 0.0)
+    assert run(timed("max")) == ("B", {"a": "ok", "b": "ok", "slow": "ok"}, 20.0)
+
+
 def test_a_client_that_leaves_cancels_every_call() -> None:
     experts = [scripted(name, Script(text="a " * 99, per_chunk_s=1.0)) for name in "abc"]
     records = Records()

@@ -13,10 +13,10 @@ import pytest
 from manyminds.experts.scripted import Script
 from manyminds.ledger import Ledger
 from manyminds.router.policy import POLICIES
-from manyminds.web.app import Edge, build
+from manyminds.web.app import App, Edge
 from tests.clock import run
 from tests.network import network, scripted
-from tests.web.asgi import Reply, call
+from tests.web.client import Reply, call
 
 GOLDEN = Path(__file__).parent / "golden"
 STORIES = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
@@ -33,7 +33,7 @@ def told(story: str, folder: Path) -> dict[str, bytes]:
     gateway = network(*experts, records=ledger)
     edge = Edge(gateway, POLICIES, lambda: [e.card for e in experts], lambda: True, 1_000_000)
     request = (GOLDEN / story / "request.json").read_bytes()
-    reply = run(call(build(edge), "POST", "/v1/chat/completions", request))
+    reply = run(call(App(edge), "POST", "/v1/chat/completions", request))
     rows = ledger.requests()
     ledger.close()
     return {
@@ -52,6 +52,7 @@ def _settled(text: bytes) -> bytes:
     text = re.sub(rb"\b[0-9a-f]{24}\b", b"ID", text)
     text = re.sub(rb'"created":[0-9]+', b'"created":0', text)
     text = re.sub(rb"content-length: [0-9]+", b"content-length: N", text)
+    text = re.sub(rb"\ndate: [^\n]+", b"", text)
     return re.sub(rb'("at_utc": )"[^"]*"', rb'\1"NOW"', text)
 
 

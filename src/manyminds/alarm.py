@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 __all__ = ["Alarm", "Watch"]
@@ -15,11 +15,12 @@ class Alarm:
     set for the earliest and left alone when that one is dropped.
     """
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None, *, late_s: float = 0.0) -> None:
         """`clock` is what others measure durations by, in seconds. The loop's, without: uvloop's stands
-        still for a millisecond at a time.
+        still for a millisecond at a time. Two rings are `late_s` apart: each looks at all that is noted.
         """
         self.clock = clock or _loop_time
+        self._late_s = late_s
         self._noted: dict[object, tuple[float, Callable[[], None]]] = {}
         self._rings_s = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -39,6 +40,11 @@ class Alarm:
         """Forgets it. One that is not there does no harm."""
         self._noted.pop(key, None)
 
+    @property
+    def keys(self) -> Iterable[object]:
+        """All that are noted, in the order in which they first were."""
+        return self._noted
+
     def _set(self, due_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -57,7 +63,7 @@ class Alarm:
         if self._noted:
             earliest = min(due_s for due_s, _ in self._noted.values())
             if earliest < self._rings_s:
-                self._set(earliest)
+                self._set(max(earliest, now + self._late_s))
 
 
 def _loop_time() -> float:

@@ -4,47 +4,43 @@ Knows no combiner: the posterior is a callable.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from manyminds.types import Answer, Attribution, Posterior, Query, Route
+from manyminds.types import Answer, Attribution, Count, Posterior, Route
 
 __all__ = ["attribute"]
 
 _FLOOR = 1e-3  # a candidate that only one source named would make its divergence infinite
-_Posterior: TypeAlias = Callable[[Query, Route, Sequence[Answer]], Posterior]
-_Candidates: TypeAlias = Callable[[Query, Route, Sequence[Answer]], list[str | None]]
 
 
 def attribute(
-    query: Query,
     route: Route,
     answers: Sequence[Answer],
-    posterior: _Posterior,
-    candidates: _Candidates,
+    whole: tuple[Sequence[str | None], Posterior],
+    count: Count,
     alpha: float = 2.0,
     estimated: bool = False,
 ) -> tuple[Attribution, ...]:
     """max{D_α(P‖P₋ₛ), D_α(P₋ₛ‖P)} for each source s of `answers`, sorted by source.
 
     P₋ₛ is the posterior without the answers of s, over the candidates of P and "other", each floored at
-    1e-3. `candidates` says which of them an answer stands for: clusters change their name, and may fall
-    apart, when a member leaves. Shares are the divergences over their sum. Where nothing moves, such as
-    where all abstained, sources with an answer that counts share alike; () where there is none.
+    1e-3. `count` says what some of the answers come to, and `whole` is what all of them do; both with the
+    candidates, since clusters change their name, and may fall apart, when a member leaves. Shares are the
+    divergences over their sum. Where nothing moves, such as where all abstained, sources with an answer
+    that counts share alike; () where there is none.
     `alpha` is the order of the Rényi divergence, above 0; 1 is Kullback-Leibler. `estimated` says that
     the posterior is not that of what was released, as for a fused answer. O(sources) posteriors.
     """
-    sources = sorted({a.source for a in answers})
-    full = posterior(query, route, answers)
-    named = candidates(query, route, answers)
-    whole = _floored([*full.probabilities, full.other])
+    owners = [a.source for a in answers]
+    sources = sorted(set(owners))
+    named, full = whole
+    before = _floored([*full.probabilities, full.other])
     divergences: list[float] = []
     for source in sources:
-        kept = [i for i, a in enumerate(answers) if a.source != source]
-        rest = [answers[i] for i in kept]
-        heirs = dict(zip(candidates(query, route, rest), (named[i] for i in kept), strict=True))
-        without = _floored(_over(full.candidates, posterior(query, route, rest), heirs))
-        divergences.append(max(_renyi(whole, without, alpha), _renyi(without, whole, alpha), 0.0))
+        kept = [i for i, owner in enumerate(owners) if owner != source]
+        candidates, rest = count(kept)
+        without = _floored(_over(full.candidates, rest, candidates, [named[i] for i in kept]))
+        divergences.append(max(_renyi(before, without, alpha), _renyi(without, before, alpha), 0.0))
     total = math.fsum(divergences)
     if total > 0:
         shares = [d / total for d in divergences]
@@ -57,8 +53,17 @@ def attribute(
     return tuple(Attribution(source, d, share, estimated) for source, d, share in rows)
 
 
-def _over(candidates: Sequence[str], without: Posterior, heirs: dict[str | None, str | None]) -> list[float]:
-    """Probabilities of `candidates` and "other" under a posterior that may name them otherwise."""
+def _over(
+    candidates: Sequence[str], without: Posterior, now: Sequence[str | None], before: Sequence[str | None]
+) -> list[float]:
+    """Probabilities of `candidates` and "other" under a posterior that may name them otherwise.
+
+    `now` and `before` are what the same answers stand for under either posterior.
+    """
+    if now == before:
+        left = dict(zip(without.candidates, without.probabilities, strict=True))
+        return [*[left.get(candidate, 0.0) for candidate in candidates], without.other]
+    heirs = dict(zip(now, before, strict=True))
     mass: dict[str | None, list[float]] = {candidate: [] for candidate in candidates}
     for name, probability in zip(without.candidates, without.probabilities, strict=True):
         mass.setdefault(heirs.get(name), []).append(probability)
@@ -77,8 +82,8 @@ def _renyi(p: Sequence[float], q: Sequence[float], alpha: float) -> float:
         return 0.0
     if math.isclose(alpha, 1.0, abs_tol=1e-9):
         return math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    terms = (a * (a / b) ** (alpha - 1) for a, b in zip(p, q, strict=True))
-    return math.log(math.fsum(terms)) / (alpha - 1)
+    power = alpha - 1
+    return math.log(math.fsum([a * (a / b) ** power for a, b in zip(p, q, strict=True)])) / power
 
 
 def _weight(route: Route, answer: Answer) -> float:

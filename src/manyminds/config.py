@@ -19,6 +19,7 @@ from manyminds.errors import ConfigError
 
 __all__ = [
     "POLICIES",
+    "Cache",
     "Config",
     "ExpertEntry",
     "Ledger",
@@ -38,6 +39,7 @@ POLICIES: Final = ("auto", "max", "cheap", "fast", "private")
 _PREFIX: Final = "MANYMINDS_"
 _KUBERNETES: Final = ("MANYMINDS_SERVICE_", "MANYMINDS_PORT")  # set in pods beside a Service named manyminds
 _SQLITE: Final = "sqlite:///"
+_MODELS: Final = 8  # that one request may name
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="Requests answered at once; more are sent away with 429.")
     ] = 1000
     max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
+    tls_cert: Annotated[
+        str, Meta(description="File with the certificate, and its chain, for HTTPS; in PEM.")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="File with the certificate's private key, in PEM.")] = ""
     workers: Annotated[
         int, Meta(ge=1, le=64, description="Processes that answer; more than one where one core is too few.")
     ] = 1
@@ -112,6 +118,23 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers that are given again."""
+
+    entries: Annotated[
+        int, Meta(ge=0, description="Answers kept in memory, each for the key that asked; 0 keeps none.")
+    ] = 0
+    max_mb: Annotated[float, Meta(gt=0, description="Memory for them, in megabytes.")] = 64.0
+    ttl_s: Annotated[float, Meta(gt=0, description="Seconds until an answer is too old.")] = 3600.0
+    semantic: Annotated[
+        bool, Meta(description="Whether the same question, worded a little otherwise, counts.")
+    ] = False
+    policies: Annotated[
+        tuple[Literal["auto", "max", "cheap", "fast", "pass"], ...],
+        Meta(description="Policies whose answers are kept; pass is experts that are asked by name."),
+    ] = ("auto", "max", "cheap", "fast")
+
+
 class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[expert]]`."""
 
@@ -162,7 +185,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     local: Local = Local()
     policy: Policy = Policy()
     ledger: Ledger = Ledger()
+    cache: Cache = Cache()
     experts: tuple[ExpertEntry, ...] = ()
+    aliases: dict[str, tuple[str, ...]] = {}
+    """Under `[aliases]`: other names, or patterns of such, and the models that they stand for, in order."""
     origins: dict[str, str] = {}
     """For each key, such as `server.port`: default, file PATH, environment NAME, or flag."""
 
@@ -194,6 +220,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     origins = {key: "default" for key in reference() if not key.startswith("expert.")}
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
     experts = _experts(document.get("expert", []), file, origins)
+    aliases = _aliases(document.get("aliases", {}), file, origins)
     known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts))
     values: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
     layers = (*_from_file(document, file), *_from_environment(environ, known), *_from_flags(flags))
@@ -204,11 +231,13 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     return Config(
         home=home,
         file=file,
-        server=Server(**values["server"]),
+        server=_secured(Server(**values["server"]), file),
         local=Local(**values["local"]),
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
+        cache=Cache(**values["cache"]),
         experts=experts,
+        aliases=aliases,
         origins=origins,
     )
 
@@ -249,12 +278,12 @@ _Layer = Iterable[tuple[str, Any, str]]
 
 def _from_file(document: Mapping[str, Any], file: Path | None) -> _Layer:
     for section, table in document.items():
-        if section == "expert":
+        if section in ("expert", "aliases"):
             continue
         if section not in _sections():
             if not isinstance(table, dict | list):
                 _reject_key("", section, file)
-            _reject(section, [*_sections(), "expert"], f"section in {file}")
+            _reject(section, [*_sections(), "expert", "aliases"], f"section in {file}")
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: {section} is a section: write [{section}] and its keys below.")
         for name, value in table.items():
@@ -287,6 +316,9 @@ def _convert(key: str, value: Any, origin: str) -> Any:
     section, _, name = key.partition(".")
     struct = ExpertEntry if section == "expert" else _sections()[section]
     hint = get_type_hints(struct, include_extras=True)[name]
+    many = not origin.startswith("file") and "tuple[" in str(hint)
+    if many and isinstance(value, str):
+        value = [word.strip() for word in value.split(",") if word.strip()]
     try:
         converted = msgspec.convert(value, hint, strict=origin.startswith("file"))
         if isinstance(converted, float) and not math.isfinite(converted):
@@ -297,6 +329,20 @@ def _convert(key: str, value: Any, origin: str) -> Any:
         about = reference()[key]["description"]
         raise ConfigError(f"{key} ({origin}): {wrong}{shown}. {about}") from None
     return converted
+
+
+def _secured(server: Server, file: Path | None) -> Server:
+    """With absolute paths. Raises: ConfigError where one of certificate and key is without the other."""
+    if not server.tls_cert and not server.tls_key:
+        return server
+    if not server.tls_cert or not server.tls_key:
+        there, lacking = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+        raise ConfigError(f"server.{there} is set and server.{lacking} is not: HTTPS takes both.")
+    base = file.parent if file else Path.cwd()
+    cert, key = (
+        str(_absolute(getattr(server, name), base, f"server.{name}")) for name in ("tls_cert", "tls_key")
+    )
+    return msgspec.structs.replace(server, tls_cert=cert, tls_key=key)
 
 
 def _locate(ledger: Ledger, home: Path) -> Ledger:
@@ -358,6 +404,29 @@ def _is_web(url: str) -> bool:
     return parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
+# --- aliases ---------------------------------------------------------------------------------------
+
+
+def _aliases(table: Any, file: Path | None, origins: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """What `[aliases]` says; adds the origin of each to `origins`."""
+    if not isinstance(table, dict):
+        raise ConfigError(f'{file}: write [aliases], and below it lines like "gpt-*" = "auto".')
+    found = {}
+    for name, value in table.items():
+        targets = [value] if isinstance(value, str) else value
+        names = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
+        if not names or not 1 <= len(targets) <= _MODELS or not name:
+            raise ConfigError(
+                f"{file}: aliases.{_clip(name)} must be a model or a list of 1 to {_MODELS} of them, not "
+                f"{_brief(value)}."
+            )
+        if name in POLICIES:
+            raise ConfigError(f"{file}: {name!r} is a policy, so it stands for nothing else.")
+        found[name] = tuple(targets)
+        origins[f"aliases.{name}"] = f"file {file}"
+    return found
+
+
 # --- showing ---------------------------------------------------------------------------------------
 
 
@@ -373,6 +442,8 @@ def describe(config: Config) -> list[Setting]:
             shown.append(
                 Setting(f"{prefix}.{field}", value, config.origins.get(f"{prefix}.{field}", "default"))
             )
+    for name, targets in config.aliases.items():
+        shown.append(Setting(f"aliases.{name}", list(targets), config.origins[f"aliases.{name}"]))
     return shown
 
 
@@ -456,7 +527,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _sections() -> dict[str, type[msgspec.Struct]]:
-    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger}
+    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger, "cache": Cache}
 
 
 def _settable() -> list[str]:

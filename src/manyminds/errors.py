@@ -13,11 +13,14 @@ ManymindsError                     500
 ├── InvalidRequestError            400  the request is wrong; `param` names the field
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
+│   ├── UnknownRequestError        404  no request of its caller has that id
+│   ├── AlreadyGradedError         409  an answer is graded once
 │   ├── MethodNotAllowedError      405
 │   ├── UnauthorizedError          401  no key, or one that this node does not know
 │   ├── ForbiddenError             403
 │   ├── SlowRequestError           408  the caller sent its request too slowly
 │   ├── TooLargeError              413
+│   │   └── HeadTooLargeError      431
 │   ├── NoExpertError              422  no expert meets what the request demands
 │   ├── RateLimitError             429  too many requests or tokens for its key, or too many at once
 │   └── BudgetError                429  its key has no money left for this
@@ -37,6 +40,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AllExpertsFailedError",
+    "AlreadyGradedError",
     "AnswerError",
     "ArtefactError",
     "BudgetError",
@@ -52,6 +56,7 @@ __all__ = [
     "ForbiddenError",
     "GarbageError",
     "HashMismatchError",
+    "HeadTooLargeError",
     "InvalidRequestError",
     "LedgerError",
     "ManymindsError",
@@ -67,6 +72,7 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "UnknownModelError",
+    "UnknownRequestError",
 ]
 
 
@@ -78,6 +84,7 @@ class ManymindsError(Exception):
     code: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        message = message.encode("utf-8", "replace").decode()  # half characters could not be sent
         super().__init__(message)
         self.message = message
         self.param = param
@@ -165,6 +172,20 @@ class EndpointNotFoundError(InvalidRequestError):
     code = "not_found"
 
 
+class UnknownRequestError(InvalidRequestError):
+    """No request of this caller has that id."""
+
+    status = 404
+    code = "request_not_found"
+
+
+class AlreadyGradedError(InvalidRequestError):
+    """An answer is graded once."""
+
+    status = 409
+    code = "already_graded"
+
+
 class MethodNotAllowedError(InvalidRequestError):
     """The endpoint exists, but not for this method."""
 
@@ -199,6 +220,13 @@ class TooLargeError(InvalidRequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class HeadTooLargeError(TooLargeError):
+    """Too many headers, or too long ones."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class NoExpertError(InvalidRequestError):

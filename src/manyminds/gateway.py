@@ -7,15 +7,19 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from manyminds import canonical
 from manyminds.alarm import Alarm
+from manyminds.cache import Cache, Lookup
 from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, NoExpertError, UnavailableError
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.report import of_one, of_panel
+from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.types import (
     Answer,
@@ -53,6 +57,9 @@ Reserve = Callable[[Key, float], Awaitable[Hold]]
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
 _FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
+_ENCODED = ("select", "fuse")
+"""Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
+that fills the encoder's memory away from the event loop."""
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +75,7 @@ class Parts:
     record: Record
     embed: Embed | None = None
     reserve: Reserve | None = None
+    cache: Cache | None = None
 
 
 class Gateway:
@@ -104,12 +112,22 @@ class Gateway:
 
         Closing the generator cancels every call; what was asked is recorded all the same.
         """
-        return self._pass(query) if query.model in self._parts.experts else self._ask(query)
+        return self._pass(query) if self._is_direct(query) else self._ask(query)
 
     async def _ask(self, query: Query) -> AsyncGenerator[Chunk, None]:
-        """A panel's answer."""
+        """A panel's answer, or one that was given before."""
         began_s = self._alarm.clock()
-        query = await self._receive(query)
+        query = self._receive(query)
+        kept = self._look_up(query, query.limits.policy or DIRECT)
+        hit = kept.exact() if kept else None
+        if hit is None:
+            query = await self._understand(query)
+            hit = kept.near(query) if kept else None
+        if hit is not None:
+            self._record(hit.report, query, (), hit.text, "ok", self._alarm.clock() - began_s)
+            for chunk in hit.chunks:
+                yield chunk
+            return
         route = self._route(query)
         hold = await self._reserve(query, route)
         combiner = self._parts.combiners[route.strategy]
@@ -119,55 +137,85 @@ class Gateway:
                 async with aclosing(combiner.combine(query, route, calls)) as chunks:
                     async for chunk in chunks:
                         text += chunk.text
-                        if chunk.finish_reason is None:
-                            yield chunk
-                        else:
+                        if chunk.finish_reason is not None:
                             last = chunk
+                            continue
+                        if kept is not None:
+                            kept.take(chunk)
+                        yield chunk
                 status = "ok" if last else "cut"
             except ManymindsError:
                 status = "cut" if text else "failed"
                 raise
             finally:
                 await calls.cancel()
-                seconds = self._alarm.clock() - began_s
                 report = of_panel(query, route, combiner, calls.answers)
+                if kept is not None:
+                    report = replace(report, cache="miss")
                 if hold is not None:
                     hold.settle(report.cost_usd)
-                self._record(report, query, calls.answers, text, status, seconds)
+                self._record(report, query, calls.answers, text, status, self._alarm.clock() - began_s)
         if last is None:
             raise CutError("The answer ended before it was finished.")
-        usage = replace(last.usage or Usage(), cost_usd=report.cost_usd)  # what all of it took
-        yield replace(last, usage=usage, report=report)
+        used = last.usage or Usage()
+        usage = Usage(used.prompt_tokens, used.completion_tokens, used.cpu_s, report.cost_usd)  # of all of it
+        last = Chunk(last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
+        self._keep(kept, last)
+        yield last
 
     async def complete(self, query: Query) -> Sequence[Chunk]:
         """See `types.Completer`. What `stream` gives, sooner where one expert is asked by name."""
-        if query.model not in self._parts.experts:
-            async with aclosing(self._ask(query)) as chunks:
-                return [chunk async for chunk in chunks]
+        if not self._is_direct(query):
+            async with aclosing(self._ask(query)) as stream:
+                return [chunk async for chunk in stream]
+        kept = self._look_up(query, DIRECT)
+        if kept is not None and (hit := kept.exact()) is not None:
+            self._record(hit.report, query, (), hit.text, "ok", 0.0)
+            return hit.chunks
         route = self._direct(query)
         hold = await self._reserve(query, route)
         call = self._single(query, route)
         try:
             found = await call.whole()
         finally:
-            report = self._record_single(query, route, call, hold)
-        return [*found[:-1], _reporting(found[-1], report)]
+            report = self._record_single(query, route, call, hold, kept)
+        *chunks, last = found
+        last = _reporting(last, report)
+        if kept is not None:
+            for chunk in chunks:
+                kept.take(chunk)
+        self._keep(kept, last)
+        return [*chunks, last]
 
     async def _pass(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """The answer of one expert, asked by name: its chunks as they come, untouched."""
+        kept = self._look_up(query, DIRECT)
+        if kept is not None and (hit := kept.exact()) is not None:
+            self._record(hit.report, query, (), hit.text, "ok", 0.0)
+            for chunk in hit.chunks:
+                yield chunk
+            return
         route = self._direct(query)
         hold = await self._reserve(query, route)
         call, last = self._single(query, route), Chunk()
         try:
             async with aclosing(call.chunks()) as chunks:
                 async for chunk in chunks:
-                    if chunk.finish_reason is None:
-                        yield chunk
-                    else:
+                    if chunk.finish_reason is not None:
                         last = chunk
+                        continue
+                    if kept is not None:
+                        kept.take(chunk)
+                    yield chunk
         finally:
-            report = self._record_single(query, route, call, hold)
-        yield _reporting(last, report)
+            report = self._record_single(query, route, call, hold, kept)
+        last = _reporting(last, report)
+        self._keep(kept, last)
+        yield last
+
+    def _is_direct(self, query: Query) -> bool:
+        """Whether it asks one expert by name, and nobody where that fails."""
+        return not query.fallbacks and query.model in self._parts.experts
 
     def _direct(self, query: Query) -> Route:
         expert, limits = self._parts.experts[query.model], query.limits
@@ -179,9 +227,13 @@ class Gateway:
         expert = self._parts.experts[query.model]
         return Single(route.calls[0], expert, query, self._patience, self._deadline_s(query), self._alarm)
 
-    def _record_single(self, query: Query, route: Route, call: Single, hold: Hold | None) -> Report:
+    def _record_single(
+        self, query: Query, route: Route, call: Single, hold: Hold | None, kept: Lookup | None
+    ) -> Report:
         answer = call.answer
         report = of_one(query, route, answer)
+        if kept is not None:
+            report = replace(report, cache="miss")
         if hold is not None:
             hold.settle(report.cost_usd)
         ended = answer.status in ("ok", "cancelled")
@@ -191,20 +243,24 @@ class Gateway:
 
     # --- receive ---
 
-    async def _receive(self, query: Query) -> Query:
-        """Fills in what the request left open, and what the question is: its kind and its vector.
+    def _receive(self, query: Query) -> Query:
+        """Fills in what the request left open. Of several models, those that nobody knows are left out."""
+        for i, named in enumerate(names := (query.model, *query.fallbacks)):
+            if named in self._parts.experts:
+                rest = names[i + 1 :]
+                return replace(query, model=named, fallbacks=rest, limits=self._limits(query, None))
+            if named in POLICIES or named == self._card.name:
+                chosen = named if named in POLICIES and named != "auto" else self._defaults.policy
+                return replace(query, model=named, fallbacks=(), limits=self._limits(query, chosen))
+        known = ", ".join([*POLICIES, *sorted(self._parts.experts)])
+        raise ModelNotFoundError(f"No model is named {query.model!r:.80}. There are: {known}.", param="model")
 
-        The vector takes milliseconds of computation, in a thread; an expert asked by name needs none.
-        """
-        named = query.model
-        if named not in (*POLICIES, self._card.name):
-            known = ", ".join([*POLICIES, *sorted(self._parts.experts)])
-            raise ModelNotFoundError(f"No model is named {named!r:.80}. There are: {known}.", param="model")
-        chosen = named if named in POLICIES and named != "auto" else self._defaults.policy
-        limits, vector = self._limits(query, chosen), None
+    async def _understand(self, query: Query) -> Query:
+        """What the question is: its kind, and its vector, which takes milliseconds, in a thread."""
+        vector = None
         if self._parts.embed is not None:
             (vector,) = await asyncio.to_thread(self._parts.embed, [query.question])
-        return replace(query, limits=limits, task=canonical.task(query), vector=vector)
+        return replace(query, task=canonical.task(query), vector=vector)
 
     def _limits(self, query: Query, policy: str | None) -> Limits:
         """The request's limits, and where it sets none, this network's."""
@@ -216,11 +272,28 @@ class Gateway:
             budget_usd=default.budget_usd if limits.budget_usd is None else limits.budget_usd,
         )
 
+    # --- what was answered before ---
+
+    def _look_up(self, query: Query, policy: str) -> Lookup | None:
+        """Its way past the cache; None where there is none, or it may not use it."""
+        cache, wish = self._parts.cache, query.limits.cache
+        if cache is None or wish == "off":
+            return None
+        return cache.lookup(query, policy, read=wish != "refresh")
+
+    def _keep(self, kept: Lookup | None, last: Chunk) -> None:
+        """An answer that has come to its end; not while anybody is spared, who might give a better one."""
+        if kept is not None and not any(map(is_spared, self._parts.experts.values())):
+            kept.take(last)
+            kept.keep()
+
     # --- route ---
 
     def _route(self, query: Query) -> Route:
         """The index narrows all experts to a few candidates; the router chooses among them."""
         experts = self._parts.experts
+        if query.model in experts:
+            return self._in_order(query)
         if not experts:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
@@ -232,6 +305,27 @@ class Gateway:
             except NoExpertError:
                 pass  # whoever could do it fails now: asked all the same, it says until when
         return self._route_among(query, names)
+
+    def _in_order(self, query: Query) -> Route:
+        """The experts that were named, each where those before it fail; then those that a policy would ask.
+
+        Raises: NoExpertError, where none of them can do what is asked.
+        """
+        experts, routes, problem = self._parts.experts, [], None
+        for name in (query.model, *query.fallbacks):
+            alone = replace(query, model=name, fallbacks=())
+            try:
+                if name in experts:
+                    routes.append(self._parts.router.route(alone, [experts[name].card], query.limits))
+                elif name in POLICIES or name == self._card.name:
+                    chosen = name if name in POLICIES and name != "auto" else self._defaults.policy
+                    routes.append(self._route(replace(alone, limits=self._limits(query, chosen))))
+                    break
+            except NoExpertError as error:
+                problem = problem or error
+        if not routes:
+            raise problem or NoExpertError("None of the models that were named can be asked.")
+        return in_order(routes)
 
     def _route_among(self, query: Query, names: Sequence[str]) -> Route:
         experts = self._parts.experts
@@ -276,14 +370,18 @@ class Gateway:
 
     def _call(self, query: Query, route: Route, combiner: Combiner) -> Fanout:
         """All calls at once under one deadline; they stop when there is enough posterior mass."""
+        encoded = route.strategy in _ENCODED
 
         async def enough(answers: Sequence[Answer]) -> bool:
-            # Also where nothing could be enough: it fills the encoder's memory away from the event loop.
-            posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
+            if encoded:
+                posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
+            else:
+                posterior = combiner.posterior(query, route, answers)
             return route.threshold < 1 and posterior.best >= route.threshold
 
-        patience = replace(self._patience, deadline_s=self._deadline_s(query))
-        return Fanout(query, route, self._parts.experts, patience, enough, self._alarm)
+        limits, asked = self._patience, encoded or route.threshold < 1
+        patience = Patience(limits.first_token_s, limits.idle_s, self._deadline_s(query))
+        return Fanout(query, route, self._parts.experts, patience, enough if asked else None, self._alarm)
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s

@@ -1,6 +1,6 @@
 """What a caller is told of how an answer came about. Pure; knows no transport."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from manyminds import canonical
@@ -10,6 +10,7 @@ from manyminds.types import (
     Attribution,
     Call,
     Combiner,
+    Count,
     PanelEntry,
     Posterior,
     Query,
@@ -69,14 +70,12 @@ def waited_s(report: Report) -> float | None:
 def _owed(call: Call) -> tuple[Attribution, ...]:
     """What an answer owes to the only source that was asked: without it there would be none."""
 
-    def posterior(query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
-        return Posterior(("answer",), (call.probability,), 1 - call.probability) if answers else Posterior()
+    def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
+        alone = Posterior(("answer",), (call.probability,), 1 - call.probability)
+        return ["answer"] * len(kept), alone if kept else Posterior()
 
-    def candidates(query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
-        return ["answer"] * len(answers)
-
-    alone = Answer(call.expert, call.source, "ok")
-    return attribute(Query(()), Route("pass", "pass", (call,)), [alone], posterior, candidates)
+    answers = [Answer(call.expert, call.source, "ok")]
+    return attribute(Route("pass", "pass", (call,)), answers, count([0]), count)
 
 
 def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Report:
@@ -84,9 +83,8 @@ def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
     drafts = [answer for answer in answers if answer.method != "fuse"]
     fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
     strategy: Strategy = "select" if route.strategy == "fuse" and not fused else route.strategy
-    posterior = combiner.posterior(query, route, drafts)
-    candidates = combiner.candidates(query, route, drafts)
-    shown = dict(zip(map(id, drafts), candidates, strict=True))
+    count = _counting(query, route, combiner, drafts)
+    candidates, posterior = whole = count(range(len(drafts)))
     cost = sum(answer.usage.cost_usd for answer in answers)
     voters = [c for c in candidates if c is not None]
     winner = _winner(posterior)
@@ -95,13 +93,26 @@ def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
         request_id=query.request_id,
         policy=route.policy,
         strategy=strategy,
-        panel=tuple(_entry(query, route, posterior, answer, shown.get(id(answer))) for answer in answers),
+        panel=_panel(query, route, posterior, answers, dict(zip(map(id, drafts), candidates, strict=True))),
         agreement=sum(c == winner for c in voters) / len(voters) if comparable else None,
         probability=posterior.best if voters and not fused else None,
-        attribution=attribute(query, route, drafts, combiner.posterior, combiner.candidates, estimated=fused),
+        attribution=attribute(route, drafts, whole, count, estimated=fused),
         cost_usd=cost,
         saved_usd=_best_single_cost(route, answers) - cost,
     )
+
+
+def _counting(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Count:
+    """What some of the answers come to: a combiner with `counting` reads each of them only once."""
+    counting: Callable[[Query, Route, Sequence[Answer]], Count] | None = getattr(combiner, "counting", None)
+    if counting is not None:
+        return counting(query, route, answers)
+
+    def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
+        some = [answers[i] for i in kept]
+        return combiner.candidates(query, route, some), combiner.posterior(query, route, some)
+
+    return count
 
 
 def _winner(posterior: Posterior) -> str | None:
@@ -109,11 +120,29 @@ def _winner(posterior: Posterior) -> str | None:
     return max(pairs, key=lambda pair: pair[1], default=(None, 0.0))[0]
 
 
-def _entry(
-    query: Query, route: Route, posterior: Posterior, answer: Answer, candidate: str | None
-) -> PanelEntry:
-    call = route.call_of(answer.expert)
+def _panel(
+    query: Query,
+    route: Route,
+    posterior: Posterior,
+    answers: Sequence[Answer],
+    candidates: Mapping[int, str | None],
+) -> tuple[PanelEntry, ...]:
+    """`candidates` by the identity of the answer that stands for them."""
+    calls = {call.expert: call for call in reversed(route.everyone)}
     probabilities = dict(zip(posterior.candidates, posterior.probabilities, strict=True))
+    return tuple(
+        [
+            _entry(query, calls.get(answer.expert), answer, _said(probabilities, candidates.get(id(answer))))
+            for answer in answers
+        ]
+    )
+
+
+def _said(probabilities: Mapping[str, float], candidate: str | None) -> float | None:
+    return None if candidate is None else probabilities.get(candidate)
+
+
+def _entry(query: Query, call: Call | None, answer: Answer, probability: float | None) -> PanelEntry:
     text = canonical.answer_of(query.task, answer.text) or answer.text
     if not query.limits.explain and len(text) > _SHOWN:
         text = text[: _SHOWN - 1] + "…"
@@ -122,7 +151,7 @@ def _entry(
         source=answer.source,
         weight=call.share if call and answer.method != "fuse" else 0.0,
         answer=text,
-        correct_probability=None if candidate is None else probabilities.get(candidate),
+        correct_probability=probability,
         ttft_s=answer.ttft_s,
         seconds=answer.seconds,
         cost_usd=answer.usage.cost_usd,

@@ -1,12 +1,14 @@
 """The nouns and protocols of manyminds.
 
 Knows no wire format, no network and no model: everything else is written against this page.
-Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens.
+Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The nouns are frozen:
+`msgspec.structs.replace` makes a changed copy.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct, field
 
 from manyminds.errors import ExpertError
 
@@ -26,6 +28,7 @@ __all__ = [
     "Chunk",
     "Combiner",
     "Completer",
+    "Count",
     "Embed",
     "Expert",
     "Key",
@@ -68,16 +71,14 @@ Status: TypeAlias = Literal["ok", "failed", "cut", "late", "cancelled"]
 _IMAGE_TOKENS = 4096  # of an image that is sent as an address
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn. `text` joins the text parts; images and tool calls stay in `Query.raw`."""
 
     role: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True):
     """How an expert should generate. `None` leaves the expert's own default."""
 
     max_tokens: int | None = None
@@ -88,8 +89,7 @@ class Sampling:
     n: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What the caller demands of an answer: the request's `manyminds` object. `None` is unset."""
 
     policy: str | None = None
@@ -103,10 +103,10 @@ class Limits:
     strategy: Strategy | None = None
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
     explain: bool = False
+    cache: Literal["off", "refresh"] | None = None  # ask anew: and keep nothing, or keep the new answer
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """What kind of answer a question wants, and between which options it chooses, if any."""
 
     kind: Kind = "text"
@@ -114,8 +114,7 @@ class Task:
     stem: str = ""  # the question without its options: what comes before and behind them
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
+class Query(Struct, frozen=True, eq=False):
     """One question with its conversation. `raw` holds the caller's own JSON, for pass-through."""
 
     messages: tuple[Message, ...]
@@ -159,8 +158,7 @@ class Query:
 # --- what is answered ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What an answer took. `cpu_s` is set by experts that compute on this machine."""
 
     prompt_tokens: int = 0
@@ -169,8 +167,7 @@ class Usage:
     cost_usd: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of an answer. The last one has a finish reason and the usage.
 
     `raw` is the expert's own JSON, relayed untouched: an event of a stream, or with `whole`, which only a
@@ -188,8 +185,7 @@ class Chunk:
     report: "Report | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came of one call, also when it failed: `status` says how it ended."""
 
     expert: str
@@ -200,14 +196,14 @@ class Answer:
     stage: int = 0
     method: Method = "generate"
     confidence: float | None = None  # raw; of a scored answer, the chosen option's share of likelihood
+    began_s: float | None = None  # when, by the gateway's clock; None where the call was never begun
     ttft_s: float | None = None
     seconds: float = 0.0
     usage: Usage = Usage()
     error: ExpertError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Posterior:
+class Posterior(Struct, frozen=True):
     """Probability of each candidate, and of `other`: "none of these". They sum to 1."""
 
     candidates: tuple[str, ...] = ()
@@ -220,8 +216,11 @@ class Posterior:
         return max(self.probabilities, default=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
+"""Of some answers to a request, by position: their candidates, and their posterior without the others."""
+
+
+class Scores(Struct, frozen=True):
     """Mean log-likelihood per token of each option, in nats, in the order given."""
 
     log_likelihoods: tuple[float, ...]
@@ -231,8 +230,7 @@ class Scores:
 # --- who is asked ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(Struct, frozen=True):
     """What an expert says of itself. Claims are a prior: what is measured here replaces them."""
 
     name: str
@@ -253,8 +251,7 @@ class Card:
     licence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One expert on the panel. `share` is for display; combiners use `probability` and `weight`."""
 
     expert: str
@@ -268,8 +265,7 @@ class Call:
     hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Whom to ask, in which stages, how to combine, and what to expect. Shares sum to 1."""
 
     policy: str
@@ -295,8 +291,7 @@ class Route:
         return (*self.calls, *self.reserve)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one call taught: how it ended and how fast; `correct` where somebody knows."""
 
     request_id: str
@@ -308,8 +303,7 @@ class Outcome:
     correct: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+class Attribution(Struct, frozen=True):
     """What an answer owes to one source. `divergence` in nats; shares over the sources sum to 1."""
 
     source: str
@@ -318,8 +312,7 @@ class Attribution:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PanelEntry:
+class PanelEntry(Struct, frozen=True):
     """One line of the panel that callers see."""
 
     expert: str
@@ -336,8 +329,7 @@ class PanelEntry:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """The reply's `manyminds` object: how this answer came about."""
 
     request_id: str
@@ -352,8 +344,7 @@ class Report:
     cache: str = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """What a virtual key allows whoever calls with it. The key itself is nowhere: only its hash is kept."""
 
     id: str  # how the ledger and the logs name it
@@ -471,7 +462,11 @@ class Arrivals(Protocol):
 
 
 class Combiner(Protocol):
-    """Many answers to one."""
+    """Many answers to one.
+
+    One may also have `counting(query, route, answers) -> Count`, which reads and weighs each answer once:
+    attribution asks for a posterior without each source.
+    """
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The candidate that each answer stands for, aligned with `answers`; None abstains. Pure."""

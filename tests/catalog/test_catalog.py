@@ -1,7 +1,6 @@
 import json
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from manyminds import catalog
 from manyminds.errors import CatalogError, HashMismatchError, UnknownModelError
 from tests.catalog.shelf import hub, model
+from tests.changed import replace
 
 CONTENT = b"GGUF" + bytes(range(256))
 TOY = model(CONTENT, hub("https://hub.invalid/toy.gguf"))

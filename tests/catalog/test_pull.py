@@ -2,7 +2,6 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from tests.catalog.pulls import (
     whole_files,
 )
 from tests.catalog.shelf import Shelf, carrier, hub, model, served, sha256, wheel
+from tests.changed import replace
 
 
 def test_hub_file_arrives_whole_and_alone(tmp_path: Path) -> None:

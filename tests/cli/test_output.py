@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from manyminds.cli.panel import show
 from manyminds.types import Attribution, PanelEntry, Report
+from tests.changed import replace
 from tests.e2e.node import borrowed, need
 
 UNIX = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -1,10 +1,10 @@
 """Answers made in advance, arriving as calls under way: an `Arrivals` in memory."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
 
 from manyminds.errors import CutError, SlowError, UnavailableError
 from manyminds.types import Answer, Arrival, Call, Chunk, Message, Query, Route, Status, Strategy, Task, Usage
+from tests.changed import replace
 
 
 def question(text: str = "Which one?", task: Task | None = None) -> Query:

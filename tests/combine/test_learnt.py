@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -11,9 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from manyminds.artefact import Artefact
+from manyminds.combine.ballot import Voice, Votes
 from manyminds.combine.learnt import Weigher
 from manyminds.combine.vote import Vote
 from manyminds.types import Answer, Call, Limits, Message, Query, Route, Status, Task, Usage
+from tests.changed import replace
 from tests.combine.arrivals import answered, panel
 from tests.learn.made import TOPICS, by_hand
 
@@ -55,6 +56,16 @@ def beside_ann(made: tuple[Route, list[Answer]], left_out: str) -> tuple[Route, 
     calls = [call for call in route.calls if call.expert not in ("ann", left_out)]
     others = [answer for answer in answers if answer.expert not in ("ann", left_out)]
     return panel(*calls, Call("ann", "ann", 0.6)), [*others, said("ann", "yes", 20, 0.7)]
+
+
+def voted(weigher: Weigher, query: Query, route: Route, answers: Sequence[Answer]) -> list[Voice]:
+    """The votes for what the answers say; none where it knows nobody."""
+
+    def nobody() -> Votes:
+        return lambda _: ([], 0.0)
+
+    candidates = [answer.text or None for answer in answers]
+    return weigher.votes(query, route, answers, candidates, nobody)(range(len(answers)))[0]
 
 
 def scores(
@@ -133,7 +144,7 @@ def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes(breadth: rang
     random, seen = Random(0), dict[str, float]()
     for _ in range(50):
         some = random.sample(answers, random.choice(breadth))
-        voices, _ = weigher.voices(asked(), route, some, ["yes"] * len(some))
+        voices = voted(weigher, asked(), route, some)
         assert [v.weight for v in voices] == [seen.setdefault(v.expert, v.weight) for v in voices]
 
 
@@ -239,9 +250,9 @@ def test_one_that_is_missing_dilutes_nobody(order: list[int], query: Query) -> N
     weigher = Weigher(replace(LEARNT, wide=None), LEARNT.ballot)
     route = panel(*(Call(name, name, 0.6) for name in KNOWN))
     names = [KNOWN[i] for i in order]
-    alone = {n: weigher.voices(query, route, [said(n, "z")], ["z"])[0][0].weight for n in names}
+    alone = {n: voted(weigher, query, route, [said(n, "z")])[0].weight for n in names}
     answers = [said(name, "z") for name in (*names, names[0])]
-    for voice in weigher.voices(query, route, answers, ["z"] * 5)[0]:
+    for voice in voted(weigher, query, route, answers):
         beside = sum(LEARNT.ballot.dilution[KNOWN.index(name)] for name in names if name != voice.expert)
         assert voice.weight == pytest.approx(alone[voice.expert] / (1.0 + beside))
 
@@ -284,7 +295,7 @@ def test_it_knows_a_panel_of_which_it_knows_anybody() -> None:
     weigher = Weigher(LEARNT, LEARNT.ballot)
     both = panel(Call("fay", "fay", 0.5), Call("dan", "dan", 0.5))
     fay, dan = said("fay", "yes", 5), said("dan", "yes", 5)
-    assert weigher.knows(asked(), both, [fay, dan], ["yes", "yes"])
-    assert not weigher.knows(asked(), both, [fay], ["yes"])
-    assert not weigher.knows(asked(), both, [fay, dan], ["yes", None])
-    assert not weigher.knows(replace(asked(), task=Task("number")), both, [dan], ["yes"])
+    assert voted(weigher, asked(), both, [fay, dan])
+    assert not voted(weigher, asked(), both, [fay])
+    assert not voted(weigher, asked(), both, [fay, replace(dan, text="")])
+    assert not voted(weigher, replace(asked(), task=Task("number")), both, [dan])

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +8,7 @@ from manyminds.combine.release import release
 from manyminds.combine.vote import Vote
 from manyminds.errors import AllExpertsFailedError, RefusedError
 from manyminds.types import Call, Chunk, Task
+from tests.changed import replace
 from tests.clock import run
 from tests.combine.arrivals import Prepared, answered, panel, question
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.conformance.upstream import Upstream
 from tests.e2e.node import Served
 
@@ -23,7 +21,6 @@ __all__ = [
     "address",
     "configured",
     "data",
-    "failing_in",
     "post",
     "request",
     "send",
@@ -61,15 +58,6 @@ MODES = {
     "fan_out": Mode("fan_out", "auto", PANEL),
     "race": Mode("race", "auto", PANEL, _RACE),
 }
-
-
-def failing_in(name: str, reason: str) -> pytest.MarkDecorator:
-    """Runs a test in pass-through and fan-out mode, of which it is known to fail in the one named."""
-    modes = [
-        pytest.param(mode, marks=[pytest.mark.xfail(strict=True, reason=reason)] if mode == name else [])
-        for mode in ("pass_through", "fan_out")
-    ]
-    return pytest.mark.parametrize("mode", modes, indirect=True)
 
 
 def configured(folder: Path, upstream: Upstream, policy: str = "") -> None:

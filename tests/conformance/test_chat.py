@@ -1,4 +1,4 @@
-"""Cases 1 to 6 and 11 to 16: chat completions, whole and streamed."""
+"""Cases 1 to 6 and 11 to 17: chat completions, whole and streamed."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conformance.edge import Mode, data, failing_in, post, text
+from tests.conformance.edge import Mode, data, post, text
 from tests.conformance.upstream import USAGE, Upstream, chunk, says, speaks
 from tests.e2e.node import Served
 from tests.experts.upstream import plain, sse
@@ -44,7 +44,6 @@ def test_01_whole_reply_has_every_field(node: Served, upstream: Upstream, mode: 
     assert {key: reply["usage"][key] for key in USAGE} == USAGE
 
 
-@failing_in("pass_through", "a whole reply is relayed also without fields that OpenAI requires")
 def test_01_fields_that_an_upstream_leaves_out_are_there(
     node: Served, upstream: Upstream, mode: Mode
 ) -> None:
@@ -95,17 +94,34 @@ def test_03_role_is_in_the_first_delta_only(node: Served, upstream: Upstream, li
     of_one_model(events)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="roles are relayed, and OpenAI's helper joins them: assistantassistant",
-)
 def test_03_a_role_that_an_upstream_repeats_is_said_once(
     client: openai.OpenAI, upstream: Upstream, live: Mode
 ) -> None:
     repeated = [{"role": "assistant", "content": piece} for piece in PIECES]
     upstream.play(speaks(repeated, {"content": WHOLE}))
     with client.chat.completions.stream(**live.asking()) as stream:
-        assert stream.get_final_completion().choices[0].message.role == "assistant"
+        message = stream.get_final_completion().choices[0].message
+    assert (message.role, message.content) == ("assistant", WHOLE)
+
+
+def test_03_what_an_upstream_leaves_out_of_its_events_is_there(
+    client: openai.OpenAI, node: Served, upstream: Upstream, live: Mode
+) -> None:
+    """Without `object` and `index` OpenAI's helper raises; without a role it makes a message of nobody."""
+
+    def sparing(body: dict[str, Any]) -> list[bytes]:
+        said = [{"delta": {"content": piece}} for piece in PIECES]
+        finish: dict[str, Any] = {"delta": {}, "finish_reason": "stop"}
+        return sse(*(json.dumps({"choices": [choice]}).encode() for choice in (*said, finish)))
+
+    upstream.play(sparing)
+    with client.chat.completions.stream(**live.asking()) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert (message.role, message.content) == ("assistant", WHOLE)
+    *events, _ = data(post(node, live.body(stream=True)).body)
+    roles = [choice["delta"].get("role") for event in events for choice in event["choices"]]
+    assert roles == ["assistant"] + [None] * (len(roles) - 1)
+    assert len({(event["id"], event["created"], event["model"], event["object"]) for event in events}) == 1
 
 
 def test_04_usage_chunk_only_when_asked(node: Served, upstream: Upstream, live: Mode) -> None:
@@ -138,12 +154,14 @@ def test_05_usage_is_asked_of_upstream_in_any_case(node: Served, upstream: Upstr
     assert not any(event.get("usage") for event in events)
 
 
-@pytest.mark.xfail(strict=True, reason="only the last event's usage is taken out: that of others is relayed")
 def test_05_usage_in_every_event_is_not_let_through(node: Served, upstream: Upstream, live: Mode) -> None:
     upstream.play(says(*PIECES, usage=USAGE))
     *events, _ = data(post(node, live.body(stream=True)).body)
     assert text(events) == WHOLE
     assert not any(event.get("usage") for event in events)
+    *events, last, _ = data(post(node, live.body(stream=True, stream_options={"include_usage": True})).body)
+    assert not any(event.get("usage") for event in events)
+    assert (last["choices"], last["usage"]["total_tokens"]) == ([], USAGE["total_tokens"])
 
 
 def test_06_several_choices_keep_their_indices(
@@ -178,7 +196,7 @@ def test_06_several_choices_keep_their_indices(
     assert {asked.body["n"] for asked in upstream.asked} == {2}
 
 
-# --- 11 to 16 ----------------------------------------------------------------------------------------------
+# --- 11 to 17 ----------------------------------------------------------------------------------------------
 
 
 def test_11_refusal(client: openai.OpenAI, upstream: Upstream, live: Mode) -> None:
@@ -271,10 +289,6 @@ def test_15_unknown_fields_are_kept_both_ways(node: Served, upstream: Upstream, 
     assert not any("manyminds" in seen.body for seen in upstream.asked)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what the fuser is asked has only the fields of requests._fields_of",
-)
 def test_15_unknown_fields_reach_the_fuser(node: Served, upstream: Upstream) -> None:
     upstream.play(says("From {model}."))
     body = {
@@ -296,3 +310,32 @@ def test_16_a_limit_of_tokens_keeps_its_name(node: Served, upstream: Upstream, l
         assert post(node, live.body(**{name: 64}, **more)).status == 200
     assert {asked.body[name] for asked in upstream.asked} == {64}
     assert not any(other & asked.body.keys() for asked in upstream.asked)
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/completions": {"prompt": "Hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9},
+    "/v1/responses": {"input": "Hi"},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("names", [{"model": "a", "models": ["b", "a"]}, {"models": ["a", "b"]}])
+def test_17_the_first_of_ordered_models_is_asked(
+    node: Served, upstream: Upstream, path: str, names: dict[str, Any]
+) -> None:
+    """Upstream hears of nobody else: a server that knows `models` would ask others in our place."""
+    upstream.play(says("Purr."))
+    for more in ({}, {"stream": True}):
+        assert post(node, BODIES[path] | names | more, path).status == 200
+    assert upstream.models == ["a", "a"]
+    assert not any("models" in asked.body for asked in upstream.asked)
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("models", ["a", ["a", 5], [f"m{i}" for i in range(9)]])
+def test_17_what_is_no_list_of_models_is_refused(node: Served, path: str, models: Any) -> None:
+    got = post(node, BODIES[path] | {"models": models}, path)
+    assert got.status == 400
+    assert "`models" in got.error["message"]

@@ -296,7 +296,6 @@ def test_38_the_clients_know_the_request_id(
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-@pytest.mark.xfail(strict=True, reason="errors of web.app have OpenAI's shape also on Anthropic's paths")
 def test_38_errors_at_the_door_have_the_same_shape(node: Served, path: str) -> None:
     for got in (
         send(node, "GET", path),

@@ -48,7 +48,7 @@ def test_18_what_is_no_json_object_is_refused(node: Served, path: str, body: byt
         ("/v1/chat/completions", {"model": "a", "messages": [{"role": "cat"}]}, "messages[0].role"),
         ("/v1/completions", {"prompt": "Hi"}, "model"),
         ("/v1/completions", {"model": "a"}, "prompt"),
-        ("/v1/responses", {"model": "a"}, "input"),
+        ("/v1/responses", {"model": "a", "input": []}, "input"),
         ("/v1/embeddings", {"input": "Hi"}, "model"),
         ("/v1/embeddings", {"model": "auto"}, "input"),
     ],

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError
 from manyminds.types import Answer, Call, Chunk, Combiner, Route, Status, Task
+from tests.changed import replace
 from tests.clock import run
 from tests.combine.arrivals import Prepared, answered, panel, question
 
@@ -109,6 +109,25 @@ def check_candidates_are_aligned(make: Make) -> None:
         assert len(named) == len(answers)
         assert all(c is None for c, a in zip(named, answers, strict=True) if a.status != "ok")
         assert set(make().posterior(QUERY, route, answers).candidates) == set(named) - {None}
+
+    check()
+
+
+def check_counting_changes_no_bit(make: Make) -> None:
+    """Answers that were read once, for many posteriors, come to what any of them alone come to."""
+    if not hasattr(make(), "counting"):
+        pytest.skip("it reads its answers anew for each posterior")
+
+    @settings(max_examples=200, deadline=None)
+    @given(panels(), st.data())
+    def check(made: Panel, data: st.DataObject) -> None:
+        (route, answers), combiner = made, make()
+        count = combiner.counting(QUERY, route, answers)  # type: ignore[attr-defined]
+        for _ in range(3):
+            kept = [i for i in range(len(answers)) if data.draw(st.booleans())]
+            some = [answers[i] for i in kept]
+            direct = make().candidates(QUERY, route, some), make().posterior(QUERY, route, some)
+            assert count(kept) == direct
 
     check()
 

@@ -4,7 +4,6 @@ A maker is an async context manager that yields a fresh `Subject`. A check raise
 """
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 
 import manyminds
@@ -102,7 +102,7 @@ async def check_usage_is_finite(make: Maker) -> None:
     async with under_test(make) as subject:
         usage = (await read(subject.expert, ask(QUESTIONS[0])))[-1].usage
         assert usage is not None
-        figures = dataclasses.astuple(usage)
+        figures = msgspec.structs.astuple(usage)
         assert all(math.isfinite(figure) and figure >= 0 for figure in figures), usage
 
 
@@ -233,7 +233,7 @@ async def check_card_is_a_value(make: Maker) -> None:
         assert card.name
         assert card.source
         assert hash(card) == hash(subject.expert.card)
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             card.name = "other"  # type: ignore[misc]
 
 

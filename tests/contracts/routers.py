@@ -7,7 +7,6 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from manyminds.errors import NoExpertError
 from manyminds.types import Card, Limits, Message, Outcome, Query, Route, Router, Task
+from tests.changed import replace
 
 __all__ = ["CARDS", "CHECKS", "DIMENSION", "QUERIES", "ask", "embed"]
 

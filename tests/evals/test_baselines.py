@@ -1,7 +1,5 @@
 """What the network is compared with, on outcomes that a reader can count."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +10,7 @@ from manyminds.evals import baselines
 from manyminds.learn import base, skills
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
 from manyminds.types import Kind
+from tests.changed import replace
 
 
 def examples(votes: object, correct: object, topics: object = None, kind: Kind = "exact") -> Examples:

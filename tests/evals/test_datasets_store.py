@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from manyminds.errors import DataError, DownloadError, HashMismatchError
 from manyminds.evals.datasets import Dataset, Fetched, fetch, is_here
 from manyminds.experts.recorded import open_set
 from tests.catalog.shelf import Shelf, served
+from tests.changed import replace
 from tests.evals.upstream import BOARD, board, pinned, url_path
 
 CONTENT = board(good={"a__a-1": True, "b__b-2": False})

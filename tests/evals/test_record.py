@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from manyminds.experts.scripted import Replies, Script, Scripted
 from manyminds.fanout import Patience
 from manyminds.types import Card, Expert, Query, Sampling, Usage
 from manyminds.upstream import Client
+from tests.changed import replace
 from tests.clock import run
 from tests.evals.test_questions import TEXT, written
 from tests.experts.upstream import plain, upstream

@@ -1,7 +1,6 @@
 """Outcomes made up with known truth: what learning ought to find is what was put in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 from zlib import crc32
@@ -14,6 +13,7 @@ from manyminds.learn import ballots, base, skills
 from manyminds.learn.ballots import COMPLEXITIES, Complexity
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
 from manyminds.types import Answer, Call, Chunk, Kind, Limits, Message, Query, Route, Task, Usage
+from tests.changed import replace
 
 Floats = NDArray[np.float64]
 

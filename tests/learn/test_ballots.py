@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,6 +12,7 @@ from manyminds.combine.vote import Vote
 from manyminds.learn import ballots, base, skills
 from manyminds.learn.ballots import COMPLEXITIES, Complexity, cast, panels, score
 from manyminds.learn.examples import Examples
+from tests.changed import replace
 from tests.learn.made import (
     FOUR,
     MIDDLE,

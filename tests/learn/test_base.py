@@ -1,9 +1,8 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from manyminds.learn.base import features, make
+from tests.changed import replace
 from tests.learn.made import TOPICS, outcomes, same, without
 
 

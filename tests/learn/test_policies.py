@@ -1,7 +1,6 @@
 """Which plan a policy takes, of plans whose outcomes are given."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from manyminds.learn import base
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Replayed, Stages
 from manyminds.learn.policies import Choice, choose
+from tests.changed import replace
 from tests.learn.worlds import Mind, world
 
 N = 400

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +6,7 @@ from hypothesis import strategies as st
 from manyminds.artefact import Skills
 from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
+from tests.changed import replace
 from tests.learn.made import FOUR, Floats, outcomes, same, without
 
 SHAPE = {"n": 150, "unasked": 0.15, "abstained": 0.1, "together": 0.3}

@@ -1,6 +1,5 @@
 import hashlib
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from manyminds.errors import LedgerError
 from manyminds.ledger import Ledger
 from manyminds.types import Key
+from tests.changed import replace
 
 NUMBERS = count()
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)

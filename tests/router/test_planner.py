@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
 from manyminds.types import Card, Query, Route, Sampling
+from tests.changed import replace
 from tests.learn.worlds import ask, hand_made
 
 ACCURACY = {"a": 0.61, "b": 0.83, "c": 0.72, "d": 0.55}

@@ -1,15 +1,16 @@
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
-from manyminds.router.policy import POLICIES, affordable, choose, direct, eligible, resolve
-from manyminds.router.predictor import Load, Prediction, estimate_load
+from manyminds.router.policy import POLICIES, _majority, affordable, choose, direct, eligible, resolve
+from manyminds.router.predictor import Load, Prediction, estimate_load, log_odds
 from manyminds.types import Card, Limits, Message, Query, Route, Sampling, Strategy, Task
+from tests.changed import replace
 
 TEXT = Task()
 NUMBER = Task("number")
@@ -18,7 +19,7 @@ LOAD = Load(prompt_tokens=100, completion_tokens=50, context_tokens=600)
 
 
 def expert(name: str, p: float, cost_usd: float = 0.0, latency_s: float = 1.0, **card: object) -> Prediction:
-    made = replace(Card(name, "scripted"), **card)  # type: ignore[arg-type]
+    made = replace(Card(name, "scripted"), **card)
     return Prediction(made, made.source or name, p, cost_usd, latency_s / 2, latency_s)
 
 
@@ -188,6 +189,22 @@ class TestAuto:
         three = [expert(name, 0.8) for name in "abc"]
         assert route("auto", three).expected_accuracy == pytest.approx(0.8**3 + 3 * 0.8**2 * 0.2)
         assert route("auto", three, query(TEXT)).expected_accuracy == 0.8
+
+    @given(
+        st.lists(st.sampled_from((0.1, 0.3, 0.55, 0.7, 0.9)) | st.floats(0.0, 1.0), max_size=8),
+        st.sampled_from((2, 4, 10, 50)),
+    )
+    @example([0.7] * 8, 4)  # every fourth case is a tie
+    @example([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9], 2)
+    @example([0.25, 0.25, 0.7, 0.3], 4)  # weights of next to nothing
+    def test_a_votes_chance_is_the_sum_over_all_cases_to_the_bit(self, chances: list[float], n: int) -> None:
+        weights = [max(log_odds(p, n), 0.0) for p in chances]
+        wins = [
+            math.prod(p if right else 1.0 - p for p, right in zip(chances, case, strict=True))
+            for case in itertools.product((False, True), repeat=len(chances))
+            if math.fsum(w if right else -w for w, right in zip(weights, case, strict=True)) > 0.0
+        ]
+        assert _majority(tuple(chances), n) == math.fsum(wins)
 
     def test_one_candidate_is_a_panel_of_one(self) -> None:
         found = route("auto", FOUR[:1])

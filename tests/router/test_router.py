@@ -1,7 +1,6 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from manyminds.index import Index
 from manyminds.router import SkillRouter
 from manyminds.router.predictor import Evidence, Load, absorb, estimate_load, log_odds, predict
 from manyminds.types import Card, Limits, Message, Outcome, Query, Sampling, Status, Task
+from tests.changed import replace
 
 TOPICS = {"law": [1.0, 0.0, 0.0], "code": [0.0, 1.0, 0.0], "both": [0.6, 0.8, 0.0], "sea": [0.0, 0.0, 1.0]}
 LOAD = Load(prompt_tokens=1000, completion_tokens=100, context_tokens=1100)
@@ -30,7 +30,7 @@ def query(topic: str, model: str = "auto") -> Query:
 
 def outcome(status: Status = "ok", correct: float | None = None, **timing: float) -> Outcome:
     made = Outcome("r", "a", status, None, 1.0, 0, correct)
-    return replace(made, **timing)  # type: ignore[arg-type]
+    return replace(made, **timing)
 
 
 def after(*outcomes: Outcome) -> Evidence:
@@ -41,6 +41,13 @@ def after(*outcomes: Outcome) -> Evidence:
 
 
 CARD = Card("a", "scripted", accuracy=0.7, ttft_s=0.3, tokens_per_s=20.0)
+
+
+@given(st.lists(st.none() | st.sampled_from((0.1, 0.3, 0.7)) | st.floats(0.0, 9.0), max_size=260))
+def test_times_stay_in_order_while_old_ones_are_forgotten(times: list[float | None]) -> None:
+    evidence = after(*(replace(outcome(), ttft_s=ttft_s) for ttft_s in times))
+    assert evidence.recent_s == tuple(t for t in times if t is not None)[-100:]
+    assert evidence.ordered_s == tuple(sorted(evidence.recent_s))
 
 
 class TestPredict:

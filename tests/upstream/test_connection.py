@@ -18,6 +18,13 @@ OK = b"HTTP/1.1 200 OK\r\n"
 SHORT = OK + b"content-length: 2\r\n\r\nhi"
 
 
+async def reply_of(connection: Connection) -> Response:
+    """The reply to a request, once its head has come."""
+    response = connection.ask(b"GET")
+    await response.begun()
+    return response
+
+
 class Wire(asyncio.Transport):
     """A connection's other end, which does what the test says."""
 
@@ -67,7 +74,7 @@ class Got:
 
 async def exchange(connection: Connection, pieces: Sequence[bytes], closed: bool = True) -> Got:
     """One request, whose reply comes in these pieces."""
-    asked = asyncio.create_task(connection.ask(b"GET"))
+    asked = asyncio.create_task(reply_of(connection))
     await asyncio.sleep(0)
     for piece in pieces:
         connection.data_received(piece)
@@ -180,7 +187,7 @@ def test_replies_are_told_from_what_is_none(
 def test_a_body_ends_with_its_connection_only_where_nobody_broke_that_off() -> None:
     async def main() -> None:
         connection, _ = opened()
-        asked = asyncio.create_task(connection.ask(b"GET"))
+        asked = asyncio.create_task(reply_of(connection))
         await asyncio.sleep(0)
         connection.data_received(OK + b"\r\nunt")
         connection.connection_lost(ConnectionResetError(104, "reset by peer"))
@@ -205,7 +212,7 @@ def test_what_frames_a_body_is_limited(frame: bytes) -> None:
 def test_a_reply_that_came_at_once_is_read_without_waiting() -> None:
     async def main() -> bytes:
         connection, _ = opened()
-        asked = connection.ask(b"GET")
+        asked = reply_of(connection)
         waiter = asked.send(None)
         connection.data_received(SHORT)
         assert waiter.done()
@@ -240,7 +247,7 @@ def test_a_reply_that_came_at_once_is_read_without_waiting() -> None:
 def test_a_connection_is_kept_after_what_ends_well(reply: bytes, kept: bool) -> None:
     async def main() -> tuple[Connection | None, bool, Connection]:
         connection, wire = opened(pool := Pool(9))
-        asked = asyncio.create_task(connection.ask(b"GET"))
+        asked = asyncio.create_task(reply_of(connection))
         await asyncio.sleep(0)
         connection.data_received(reply)
         (await asked).close()
@@ -295,7 +302,7 @@ def test_who_is_idle_for_long_is_closed_and_who_is_busy_is_not() -> None:
         await exchange(first, [SHORT], closed=False)
         await asyncio.sleep(10)
         await exchange(second, [SHORT], closed=False)
-        asked = asyncio.create_task(third.ask(b"GET"))
+        asked = asyncio.create_task(reply_of(third))
         await asyncio.sleep(10)
         assert [wire.aborted for wire in (a, b, c)] == [True, False, False]
         await asyncio.sleep(10)
@@ -309,7 +316,7 @@ def test_who_is_idle_for_long_is_closed_and_who_is_busy_is_not() -> None:
 
 
 async def begun(connection: Connection) -> Response:
-    asked = asyncio.create_task(connection.ask(b"GET"))
+    asked = asyncio.create_task(reply_of(connection))
     await asyncio.sleep(0)
     connection.data_received(OK + b"transfer-encoding: chunked\r\n\r\n4\r\ndone\r\n")
     return await asked

@@ -9,10 +9,10 @@ from manyminds.errors import UnavailableError
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.router.policy import POLICIES
 from manyminds.types import Card, Chunk, Expert, Query
-from manyminds.web.app import Edge, build
+from manyminds.web.app import App, Edge
 from tests.clock import run
 from tests.network import Records, network, scripted
-from tests.web.asgi import Reply, call
+from tests.web.client import Reply, call
 
 CHAT = "/v1/chat/completions"
 DOWN = UnavailableError("b is down.")
@@ -23,7 +23,7 @@ def app(
 ) -> Any:
     gateway = network(*experts, records=records)
     edge = Edge(gateway, POLICIES, lambda: [e.card for e in experts], lambda: ready, max_body_bytes)
-    return build(edge)
+    return App(edge)
 
 
 def post(application: Any, fields: Any, **more: Any) -> Reply:
@@ -203,14 +203,15 @@ class Failing(Scripted):
 def test_a_failure_after_the_client_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     expert = Failing(Card("a", "scripted"), Script())
     edge = Edge(expert, POLICIES, lambda: [expert.card], lambda: True, 1_000_000)
-    reply = post(build(edge), request(), gone_after_s=3.0)
+    reply = post(App(edge), request(), gone_after_s=3.0)
     assert b"s3cret" not in reply.body
     assert "RuntimeError: s3cret" in caplog.text
 
 
-def test_a_failure_while_an_error_is_told_is_not_lost() -> None:
-    with pytest.raises(UnicodeEncodeError):
-        post(app(scripted("a", Script(fail_before=UnavailableError("\ud800")))), request(model="a"))
+def test_half_a_character_in_an_error_does_not_keep_it_from_being_told() -> None:
+    failing = scripted("a", Script(fail_before=UnavailableError("\ud800 is down.")))
+    reply = post(app(failing), request(model="a"))
+    assert (reply.status, json.loads(reply.body)["error"]["message"]) == (503, "? is down.")
 
 
 def test_what_would_fail_again_is_not_to_be_sent_again() -> None:

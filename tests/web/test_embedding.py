@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from manyminds.router.policy import POLICIES
-from manyminds.web.app import Edge, build
+from manyminds.web.app import App, Edge
 from tests.clock import run
 from tests.network import network, words
-from tests.web.asgi import Reply, call
+from tests.web.client import Reply, call
 
 
 def post(*, installed: bool = True, **fields: Any) -> Reply:
     embed = words if installed else None
     edge = Edge(network(), POLICIES, list, lambda: True, 1_000_000, encoder="letters", embed=embed)
     body = json.dumps({"model": "letters", "input": "abc"} | fields).encode()
-    return run(call(build(edge), "POST", "/v1/embeddings", body))
+    return run(call(App(edge), "POST", "/v1/embeddings", body))
 
 
 def vectors(reply: Reply) -> Any:

@@ -11,10 +11,10 @@ from manyminds.errors import UnavailableError
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.router.policy import POLICIES
 from manyminds.types import Card, Chunk, Key, Query
-from manyminds.web.app import Edge, build
+from manyminds.web.app import App, Edge
 from tests.clock import run
 from tests.network import Records, network
-from tests.web.asgi import Reply, call
+from tests.web.client import Reply, call
 
 SECRET = "mm-secret"
 BODY: dict[str, Any] = {"model": "a", "messages": [{"role": "user", "content": "Why?"}], "max_tokens": 10}
@@ -72,7 +72,7 @@ class Node:
         )
         expert = AtOnce(Card("a", "scripted", source="a", price_out_usd_per_m=1000.0), script)
         gateway = network(expert, records=self.records, reserve=self.admission.reserve)
-        self.app = build(
+        self.app = App(
             Edge(
                 gateway,
                 POLICIES,

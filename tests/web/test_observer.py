@@ -10,13 +10,13 @@ from manyminds.experts.scripted import Script
 from manyminds.ledger import Backlog
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.types import Query, Report
-from manyminds.web.app import ENDPOINTS, Edge, build
+from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics
 from manyminds.web.observer import Observer
 from manyminds.web.requestlog import RequestLog
 from tests.clock import run
 from tests.network import Records, network, scripted
-from tests.web.asgi import call
+from tests.web.client import call
 
 CHAT = "/v1/chat/completions"
 
@@ -56,7 +56,7 @@ def told(*requests: tuple[dict[str, Any], dict[str, Any]]) -> tuple[dict[Any, fl
         return figures.render()
 
     seen = records.observer.seen
-    app = build(Edge(gateway, POLICIES, list, lambda: True, 10_000, seen=seen, metrics=render))
+    app = App(Edge(gateway, POLICIES, list, lambda: True, 10_000, seen=seen, metrics=render))
 
     async def story() -> bytes:
         for fields, how in requests:

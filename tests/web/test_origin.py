@@ -4,10 +4,10 @@ import pytest
 
 from manyminds.experts.scripted import Script
 from manyminds.router.policy import POLICIES
-from manyminds.web.app import Edge, build
+from manyminds.web.app import App, Edge
 from tests.clock import run
 from tests.network import network, scripted
-from tests.web.asgi import Reply, call
+from tests.web.client import Reply, call
 
 BODY = json.dumps({"model": "a", "messages": [{"role": "user", "content": "Hi"}]}).encode()
 
@@ -16,7 +16,7 @@ def ask(headers: dict[str, str], *, loopback: bool = True, path: str = "/v1/chat
     expert = scripted("a", Script(text="43"))
     edge = Edge(network(expert), POLICIES, lambda: [expert.card], lambda: True, 1_000_000, loopback)
     method = "POST" if path.endswith("completions") else "GET"
-    return run(call(build(edge), method, path, BODY, headers=headers))
+    return run(call(App(edge), method, path, BODY, headers=headers))
 
 
 LOCAL = ["localhost", "localhost:8000", "LOCALHOST:1", "127.0.0.1", "127.3.2.1:8000", "[::1]", "[::1]:8000"]

@@ -100,14 +100,15 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ["a", "b"]}, "prompt", "2 prompts"),
     ({"prompt": [{}]}, "prompt", "must be text"),
     ({"prompt": 5}, "prompt", "got `int`"),
-    ({"model": None}, "model", "got `null`"),
-    ({"echo": True}, "echo", "not supported"),
-    ({"suffix": "the end"}, "suffix", "not supported"),
+    ({"model": None}, "model", "missing"),
+    ({"echo": True, "logprobs": 1}, "logprobs", "echoed prompt"),
+    ({"echo": "yes"}, "echo", "got `str`"),
+    ({"suffix": 5}, "suffix", "got `int`"),
     ({"best_of": 2}, "best_of", "not supported"),
     ({"tools": [{}]}, "tools", "chat/completions"),
     ({"logprobs": 21}, "logprobs", "20"),
     ({"logprobs": True}, "logprobs", "got `bool`"),
-    ({"max_tokens": 0}, "max_tokens", "at least|from 1"),
+    ({"max_tokens": -1}, "max_tokens", ">= 0"),
     ({"stream_options": 5}, "stream_options", "got `int`"),
     ({"x": float("inf")}, "x", "finite"),
 ]
@@ -120,6 +121,18 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str, why: str) ->
     assert caught.value.param == param
     status, body = COMPLETIONS.refuse(caught.value, "r1")
     assert (status, json.loads(body)["error"]["param"]) == (400, param)
+
+
+@given(texts, texts.filter(bool))
+def test_a_gap_is_put_into_words(before: str, behind: str) -> None:
+    """Experts continue a conversation: they are told what to fill."""
+    system, user = asked(prompt=before, suffix=behind).messages
+    assert system.role == "system"
+    gap = user.text.removeprefix(before).removesuffix(behind)
+    assert user.text == before + gap + behind
+    assert gap
+    assert gap in system.text
+    assert len(asked(prompt=before, suffix="").messages) == 1
 
 
 def test_a_missing_model_is_named() -> None:
@@ -303,3 +316,33 @@ def test_a_cut_stream_fails_at_the_client() -> None:
         assert next(stream).choices[0].text == "upon"
         with pytest.raises(openai.APIError, match="a's stream ended"):
             next(stream)
+
+
+# --- the prompt again ------------------------------------------------------------------------------
+
+
+@given(texts, st.lists(st.tuples(st.integers(0, 2), texts), max_size=6))
+def test_an_echo_begins_each_choice_once(prompt: str, said: list[tuple[int, str]]) -> None:
+    query = asked(prompt=prompt, echo=True)
+    chunks = [piece(text, index=index, finish_reason="stop") for index, text in said]
+    events = streamed([*chunks, last()], query)
+    heard: dict[int, str] = {0: ""}
+    for event in events:
+        for choice in event["choices"]:
+            heard[choice["index"]] = heard.get(choice["index"], "") + choice["text"]
+    spoken = {index: "".join(text for i, text in said if i == index) for index, _ in [(0, ""), *said]}
+    assert heard == {index: prompt + text for index, text in spoken.items()}
+    reply = whole([*chunks, last()], query)
+    assert {choice["index"]: choice["text"] for choice in reply["choices"]} == heard
+
+
+def test_offsets_count_from_the_echo() -> None:
+    token = {"token": "ab", "logprob": -0.5, "bytes": None, "top_logprobs": []}
+    chunk = piece("ab", logprobs={"content": [token]})
+    (first, *_) = streamed([chunk, last()], asked(prompt="Once", echo=True, logprobs=0))
+    assert first["choices"][0]["text"] == "Onceab"
+    assert first["choices"][0]["logprobs"]["text_offset"] == [4]
+
+
+def test_without_an_echo_the_prompt_is_not_repeated() -> None:
+    assert streamed([Chunk("a"), last()], asked(echo=False))[0]["choices"][0]["text"] == "a"

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -15,6 +14,7 @@ from manyminds.errors import CutError, GarbageError, InvalidRequestError, Manymi
 from manyminds.types import Chunk, Query, Report, Usage
 from manyminds.wire.events import parse_chunk
 from manyminds.wire.responses import RESPONSES
+from tests.changed import replace
 
 REPORT = Report("r1", "auto", "vote", (), 1.0, 0.7, (), 0.0003, -0.1)
 ADDED = ["response.created", "response.in_progress", "response.output_item.added"]

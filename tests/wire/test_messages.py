@@ -1,6 +1,5 @@
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -16,6 +15,7 @@ from manyminds.errors import GarbageError, InvalidRequestError, ManymindsError
 from manyminds.types import Chunk, Query, Report, Usage
 from manyminds.wire import parse_chunk, parse_completion
 from manyminds.wire.messages import MESSAGES, count_tokens
+from tests.changed import replace
 
 REPORT = Report("r1", "auto", "race", (), 1.0, 0.7, (), 0.0, 0.1)
 TOOL: Any = {"name": "weather", "description": "Of a town.", "input_schema": {"type": "object"}}
@@ -171,7 +171,7 @@ def test_other_fields_pass_unless_only_anthropic_knows_them() -> None:
     ("fields", "param"),
     [
         ({"max_tokens": ...}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"temperature": float("nan")}, "temperature"),
         ({"messages": ...}, "messages"),
         ({"messages": []}, "messages"),

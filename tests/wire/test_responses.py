@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.errors import InvalidRequestError
-from manyminds.types import Chunk, Query
+from manyminds.types import Chunk, Message, Query
 from manyminds.wire.requests import request_body
 from manyminds.wire.responses import RESPONSES
 
@@ -166,8 +166,14 @@ def message(content: Any, role: str = "user") -> dict[str, Any]:
     return {"input": [{"role": role, "content": content}]}
 
 
+@pytest.mark.parametrize("body", [{}, {"model": None, "input": None}, {"input": ""}])
+def test_what_openai_lets_out_may_be_left_out(body: dict[str, Any]) -> None:
+    """Their schema requires no field at all."""
+    query = RESPONSES.parse(json.dumps(body).encode(), "r1")
+    assert (query.model, query.messages) == ("auto", (Message("user", ""),))
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"input": None}, "input"),
     ({"input": []}, "input"),
     ({"input": [{"type": "reasoning", "summary": []}]}, "input"),
     ({"input": 5}, "input"),
@@ -176,7 +182,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"content": "x"}]}, "input[0].role"),
     ({"input": [{"role": "user"}]}, "input[0].content"),
     (message(5), "input[0].content"),
-    (message([{"text": "x"}]), "input[0].content[0]"),
+    (message([{"text": "x"}]), "input[0].content[0].type"),
     (message([{"type": "input_text"}]), "input[0].content[0].text"),
     (message([{"type": "input_text", "text": 5}]), "input[0].content[0].text"),
     (message([{"type": "input_file", "file_id": "f"}]), "input[0].content[0].type"),

@@ -34,6 +34,7 @@ Recall: TypeAlias = Callable[[str], Awaitable[None]]
 _PERIOD: Final = struct.Struct("<16s")  # what a mark is of; how much, is its hint
 _SHARES: Final = 100  # a budget is leased in so many blocks
 _PLENTY: Final = 10  # blocks; of more than that in hand, other gateways get what is above one
+_PATIENCE_S: Final = 5.0  # of one request, for a ledger that does not answer
 _DRY_S: Final = 1.0  # how long a ledger that had too little left is not asked for as much again
 _MOST_USD: Final = 1e9  # nano-dollars then fit 63 bits
 _FINE_USD: Final = 1e6  # up to here a float tells one nano-dollar from the next
@@ -195,6 +196,7 @@ class Budgets:
         self._purses: dict[str, _Purse] = {}  # by key id
         self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
         self._filling: set[asyncio.Task[None]] = set()
+        self._failing = False  # has the ledger, and that was logged
 
     def replace(self, keys: Mapping[str, Key]) -> None:
         """Takes over budgets that changed, keys by id. The old ones' blocks go back at the next lease."""
@@ -210,7 +212,7 @@ class Budgets:
 
         Raises:
             BudgetError: there is not as much left.
-            UnavailableError: it needs a lease, and the ledger failed.
+            UnavailableError: it needs a lease, and the ledger failed or does not answer.
         """
         now = self._now()
         purse = self._purses.get(key.id)
@@ -299,10 +301,13 @@ class Budgets:
         purse.waiting.append((nusd, future))
         self._fill(purse)
         try:
-            return await future
-        except BaseException:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await future
+        except BaseException as error:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().settle(0.0)  # cancelled just when it was served
+            if isinstance(error, TimeoutError):
+                raise _unavailable(purse) from None
             raise
 
     def _fill(self, purse: _Purse) -> None:
@@ -328,13 +333,14 @@ class Budgets:
                 else:
                     break
         except Exception as error:
-            log.warning("No lease for the key %r: %s", purse.key.name, error)
+            self._complain(f"No lease for the key {purse.key.name!r}: {error}")
             purse.dismiss(lambda _: _unavailable(purse))
         finally:
             purse.filling = None
 
     async def _lease_for(self, purse: _Purse, wanted: int) -> None:
         granted = await self._lease(purse.key.id, purse.period, wanted, purse.limit)
+        self._failing = False
         purse.block += granted
         if granted < wanted and self._recall is not None and purse.serve():
             await self._recall(purse.key.id)
@@ -363,9 +369,15 @@ class Budgets:
                 if purse.holds or purse.block > 0 or purse.filling:
                     kept.append(purse)
         except Exception as error:
-            log.warning("What is left of old budgets was not given back: %s", error)
+            self._complain(f"What is left of old budgets was not given back: {error}")
         finally:
             self._retired += retired + kept
+
+    def _complain(self, said: str) -> None:
+        """Once, until a lease succeeds: every request tries a ledger that is away."""
+        if not self._failing:
+            log.warning("%s This is not said again until it works.", said)
+        self._failing = True
 
     def _refusal(self, purse: _Purse, nusd: int) -> BudgetError:
         spent = (

@@ -5,14 +5,18 @@ than a vote for something that nobody said. What a text says last counts, so onl
 reading it costs little whatever length it has.
 """
 
+from functools import lru_cache
+
 from manyminds.canonical.number import number
 from manyminds.canonical.option import option
 from manyminds.canonical.prose import end, span
 from manyminds.canonical.question import task
 from manyminds.canonical.structure import structure
-from manyminds.types import Task
+from manyminds.types import Kind, Task
 
 __all__ = ["answer_of", "classes", "task"]
+
+_KEPT_CHARS = 4_000  # of a text whose reading is remembered: at most some megabytes in all
 
 
 def classes(task: Task) -> int:
@@ -33,9 +37,21 @@ def answer_of(task: Task, text: str) -> str | None:
     words without case, accents, leading article and outer punctuation. exact: the text itself, for answers
     that are canonical already, such as labels. text: never comparable.
     """
-    match task.kind:
+    if len(text) <= _KEPT_CHARS:
+        return _kept(task.kind, task.options, text)
+    return _read(task.kind, task.options, text)
+
+
+@lru_cache(maxsize=512)
+def _kept(kind: Kind, options: tuple[str, ...], text: str) -> str | None:
+    """An answer is read when it comes, when one is chosen and for the report; and experts agree."""
+    return _read(kind, options, text)
+
+
+def _read(kind: Kind, options: tuple[str, ...], text: str) -> str | None:
+    match kind:
         case "option":
-            return option(task.options, end(text))
+            return option(options, end(text))
         case "number":
             return number(end(text))
         case "json":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from manyminds.canonical.prose import NOT, boxes, clause, plain
 
@@ -34,15 +35,17 @@ def option(options: Sequence[str], text: str) -> str | None:
     before a mention ("option B"), that before the text of an option; the last statement wins. Of the
     others all must agree, and a letter must not come with the text of another option.
     """
-    if len(text) == 1 and "A" <= text <= "Z" and ord(text) - ord("A") < len(options):
-        said = text.casefold()
-        if all(_folded(spelt) != said for spelt in options):  # else it may name that option
-            return text
-    return _Choice(options).read(text) if text else None
+    return _choice(tuple(options)).chosen(text) if text else None
+
+
+@lru_cache(maxsize=64)
+def _choice(options: tuple[str, ...]) -> "_Choice":
+    """The same for every answer to a question."""
+    return _Choice(options)
 
 
 class _Choice:
-    """Reads one text. Letters beyond the options are no letters."""
+    """Reads texts, and is changed by none. Letters beyond the options are no letters."""
 
     def __init__(self, options: Sequence[str]) -> None:
         self._exact: dict[str, list[str]] = {}  # text to letters: several where options repeat
@@ -51,6 +54,13 @@ class _Choice:
             self._exact.setdefault(_folded(text), []).append(chr(ord("A") + i))
             self._letters.setdefault(plain(text), []).append(chr(ord("A") + i))
         self._last = chr(ord("A") + len(options) - 1)
+
+    def chosen(self, text: str) -> str | None:
+        """What `read` finds, sooner where the text is a letter and nothing else."""
+        alone = len(text) == 1 and "A" <= text <= min(self._last, "Z")
+        if alone and text.casefold() not in self._exact:  # else it may name that option
+            return text
+        return self.read(text)
 
     def read(self, text: str) -> str | None:
         if same := self._exact.get(_folded(text)):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manyminds.cli.evaluate import bars, open_folder
+from manyminds.cli.evaluate import bars, encoder, open_folder
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 _EXPERTS = (3, 30, 100)
+_ANSWERS, _TIMED = 10_000, 2_000  # in the cache whose speed is measured, and lookups timed
 _LABELLED = 2_000  # questions at most on which encoders are compared: half a minute
 
 
@@ -94,6 +95,69 @@ def router(file: str | None, /, runs: int, folder: str | None, as_json: bool) ->
 
 
 @bench.command()
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--pairs",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path),
+    help="Pairs that people have judged: columns question, other, same (1 or 0).",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31), help="Of spellings.")
+@as_json
+@click.pass_obj
+def cache(
+    file: str | None, /, folders: tuple[str, ...], pairs: Path | None, seed: int, as_json: bool
+) -> None:
+    """How often the cache takes one question of DIR for another, rightly and wrongly, and its speed.
+
+    Near duplicates are pairs with a cosine of .80 or more; a hit is false where the recorded answers differ.
+    The threshold comes from the splits calibration and validation, the figures from test.
+    """
+    from manyminds.errors import CatalogError
+    from manyminds.evals import near
+    from manyminds.evals.speed.cache import measure as measure_speed
+
+    sets = {}
+    for folder in folders:
+        recorded, name = open_folder(folder)
+        sets[name] = recorded.questions()
+    judged = near.read_pairs(pairs) if pairs else []
+    embed = encoder(file, [question for questions in sets.values() for question in questions])
+    if embed is None:
+        raise CatalogError("The cache compares texts: give a set that has them, and pull the encoder.")
+    with bars() as progress:
+        found = near.measure(sets, judged, embed, seed, progress)
+    found["speed"] = measure_speed(_ANSWERS, _TIMED)
+    if as_json:
+        print_json(found)
+    else:
+        _show_cache(found)
+
+
+def _show_cache(found: Mapping[str, Any]) -> None:
+    click.echo(
+        f"near duplicates, cosine {found['near']:.2f} or more, of test; threshold {found['similarity']}"
+    )
+    for name, of in found["pairs"].items():
+        ours, alone = of["cache"], of["cosine_alone"]["0.95"]
+        bound = ours["false_share_below"]
+        sure = "" if bound is None else f" (below {100 * bound:.2f}% of them, 95% sure)"
+        click.echo(
+            f"{name}: {of['same']:,} with one answer, {ours['true']} hit; {of['different']:,} with two,"
+            f" {ours['false']} hit{sure}; by cosine .95 alone {alone['true']} and {alone['false']}"
+        )
+    for name, of in found["lookups"].items():
+        click.echo(f"{name}: {of['questions']:,} lookups, {of['hits']} hits, {of['false']} of them false")
+    for kind, of in found["spellings"].items():
+        click.echo(f"found again with {kind}: {100 * of['hits']:.0f}%")
+    speed = found["speed"]
+    click.echo(
+        f"{speed['entries']:,} answers: exact {speed['exact_hit_us']} µs, near {speed['near_hit_us']} µs,"
+        f" nothing found {speed['near_miss_us']} µs, kept in {speed['keep_us']} µs"
+    )
+
+
+@bench.command()
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600),
@@ -133,6 +197,8 @@ def gateway(seconds: float, runs: int, litellm: str | None, soak: float | None, 
         _show_soak(found)
     else:
         _show_speed(found)
+    if soak is not None and found["missed"]:
+        raise click.ClickException(" ".join(found["missed"]))
 
 
 def _say(sentence: str) -> None:

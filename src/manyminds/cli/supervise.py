@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from manyminds.cli.serve import DRAIN_S, announce, url_of
+from manyminds.cli.serve import announce, url_of
 from manyminds.cli.settings import print_json
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ def supervise(
 
     Raises: ManymindsError: they cannot be started.
     """
+    from manyminds.cli.service import DRAIN_S
     from manyminds.workers.supervisor import Supervisor
 
-    url = url_of(config.server.host, listeners.address[1])
+    url = url_of(config, listeners.address[1])
 
     def command(seat: Mapping[str, int]) -> Sequence[str]:
         wish = json.dumps({"file": file, "flags": flags, "seat": seat})

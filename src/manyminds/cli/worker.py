@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from manyminds.cli.serve import begin_log, event_loop, work
@@ -35,7 +36,8 @@ async def _work(wish: dict[str, Any]) -> int:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(seat.close)
         try:
-            await work(read(wish["file"], wish["flags"]), seat)
+            again = partial(read, wish["file"], wish["flags"])
+            await work(again(), again, seat)
         except ManymindsError as error:
             await seat.fail(error.message)
             return 1

@@ -7,13 +7,15 @@ import math
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from manyminds.combine.ballot import has_say
 from manyminds.combine.release import Chooser, release
 from manyminds.errors import CutError, ExpertError
-from manyminds.types import Answer, Arrivals, Chunk, Message, Posterior, Query, Route, Task
+from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task
+from manyminds.wire import rewritten
 
 __all__ = ["Fuse"]
 
@@ -45,6 +47,10 @@ class Fuse:
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """The fallback's: that of the drafts, which is an estimate for what is fused from them."""
         return self._fallback.posterior(query, route, answers)
+
+    def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
+        """The fallback's."""
+        return self._fallback.counting(query, route, answers)
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """Streams the fuser. See `types.Combiner`.
@@ -117,14 +123,8 @@ def _fusing(query: Query, drafts: Sequence[tuple[float, str]]) -> Query:
     asked = "\n\n".join(
         [query.question, *parts, "Now write the final answer to the question above the drafts."]
     )
-    return replace(
-        query,
-        messages=(Message("system", instruction), *history, Message("user", asked)),
-        sampling=replace(query.sampling, n=1),
-        raw=b"",  # the caller's own body has neither drafts nor instruction
-        task=Task(),
-        vector=None,
-    )
+    messages = (Message("system", instruction), *history, Message("user", asked))
+    return replace(rewritten(query, messages), task=Task(), vector=None)
 
 
 def _harmless(text: str, room: int) -> str:

@@ -4,19 +4,44 @@ Pure. Knows an artefact's ballot, no text and no candidate's meaning.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from manyminds.artefact import Artefact, Ballot, is_wide
-from manyminds.combine.ballot import Voice, has_say, score
+from manyminds.combine.ballot import Voice, Votes, by_name, is_heard, score
 from manyminds.types import Answer, Call, Query, Route
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 __all__ = ["Weigher"]
 
 _SPREAD = 3.0  # standard deviations of an answer's length that count
 _MAX_SCORE = 1e6  # keeps any multiplier of a caller finite
+
+_Cast: TypeAlias = tuple[int, Answer, str, Call]  # position, and what has a vote there
+
+
+class _Weighed(NamedTuple):
+    """The votes by position, as they would weigh alone; how much each expert's dilutes the others'."""
+
+    voices: dict[int, Voice]
+    dilution: dict[str, float]
+    other: float
+
+    def some(self, kept: Sequence[int]) -> tuple[list[Voice], float]:
+        """Every vote is divided by 1 + the dilutions of the other experts that have voted."""
+        voices = [voice for i in kept if (voice := self.voices.get(i)) is not None]
+        dilution = {voice.expert: self.dilution[voice.expert] for voice in voices}
+        whole = math.fsum(dilution.values())  # exact, so that order does not matter
+        return [
+            Voice(expert, candidate, weight / (1.0 + max(whole - dilution[expert], 0.0)))
+            for expert, candidate, weight in voices
+        ], self.other
 
 
 class Weigher:
@@ -29,50 +54,57 @@ class Weigher:
         self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
         self._label = {name: i for i, name in enumerate(ballot.labels)}
 
-    def knows(
-        self, query: Query, route: Route, answers: Sequence[Answer], candidates: Sequence[str | None]
-    ) -> bool:
-        """Whether this kind of question was learnt from, and anybody who has a vote."""
-        return query.task.kind in self._kinds and any(
-            candidate and answer.expert in self._place and has_say(route, answer)
-            for answer, candidate in zip(answers, candidates, strict=True)
-        )
-
-    def voices(
-        self, query: Query, route: Route, answers: Sequence[Answer], candidates: Sequence[str | None]
-    ) -> tuple[list[Voice], float]:
+    def votes(
+        self,
+        query: Query,
+        route: Route,
+        answers: Sequence[Answer],
+        candidates: Sequence[str | None],
+        otherwise: Callable[[], Votes],
+    ) -> Votes:
         """Every vote with its weight in nats, and the score of "none of these".
 
-        An expert that was not learnt from is weighed by its log-odds, on the scale of those that were.
+        An expert that was not learnt from is weighed by its log-odds, on the scale of those that were. Each
+        answer is weighed once, then only diluted by whoever is counted with it. `otherwise` is for questions
+        of a kind that was not learnt from, and for where nobody is counted of whom anything is known.
         """
+        calls = by_name(route)
+        cast = [
+            (i, answer, candidate, call)
+            for i, (answer, candidate) in enumerate(zip(answers, candidates, strict=True))
+            if candidate and (call := calls.get(answer.expert)) is not None and is_heard(call, answer)
+        ]
+        known = {i: answer.expert for i, answer, _, _ in cast if answer.expert in self._place}
+        if query.task.kind not in self._kinds or not known:
+            return otherwise()
         topics = len(self._base.topics)
         x = np.concatenate([[1.0], self._base.features(query.vector, query.limits.topic)[:topics]])
-        cast = [
-            (answer, candidate, call)
-            for answer, candidate in zip(answers, candidates, strict=True)
-            if candidate and has_say(route, answer) and (call := route.call_of(answer.expert)) is not None
-        ]
-        places = [self._place.get(answer.expert, -1) for answer, _, _ in cast]
-        ballot = self._wide if is_wide(len({*places} - {-1}), len(self._place)) else self._ballot
+        weighed: dict[bool, _Weighed] = {}
+
+        def votes(kept: Sequence[int]) -> tuple[list[Voice], float]:
+            voters = {known[i] for i in kept if i in known}
+            if not voters:
+                return otherwise()(kept)
+            wide = bool(is_wide(len(voters), len(self._place)))
+            if wide not in weighed:
+                weighed[wide] = self._weighed(self._wide if wide else self._ballot, x, cast)
+            return weighed[wide].some(kept)
+
+        return votes
+
+    def _weighed(self, ballot: Ballot, x: "Floats", cast: Sequence[_Cast]) -> "_Weighed":
+        places = [self._place.get(answer.expert, -1) for _, answer, _, _ in cast]
         # Not `@`, whose last bits depend on which rows are beside a row.
-        constants = (ballot.weights[places] * x).sum(axis=1).tolist() if self._place else []
-        voices = []
-        for (answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
+        constants = (ballot.weights[places] * x).sum(axis=1).tolist()
+        voices: dict[int, Voice] = {}
+        dilution: dict[str, float] = {}
+        for (i, answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
             known = place >= 0
             own = self._weight(ballot, place, constant, answer, candidate) if known else _guess(ballot, call)
             weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
-            voices.append(Voice(answer.expert, candidate, weight))
-        return self._diluted(ballot, voices), float(ballot.other @ x)
-
-    def _diluted(self, ballot: Ballot, voices: Sequence[Voice]) -> list[Voice]:
-        """Every vote divided by 1 + the dilutions of the other experts that have voted."""
-        places = {voice.expert: self._place.get(voice.expert) for voice in voices}
-        dilution = {
-            name: float(ballot.prior[2] if place is None else ballot.dilution[place])
-            for name, place in places.items()
-        }
-        whole = math.fsum(dilution.values())  # exact, so that order does not matter
-        return [replace(v, weight=v.weight / (1.0 + max(whole - dilution[v.expert], 0.0))) for v in voices]
+            voices[i] = Voice(answer.expert, candidate, weight)
+            dilution[answer.expert] = float(ballot.dilution[place] if known else ballot.prior[2])
+        return _Weighed(voices, dilution, float(ballot.other @ x))
 
     def _weight(self, ballot: Ballot, place: int, constant: float, answer: Answer, candidate: str) -> float:
         skills = self._skills

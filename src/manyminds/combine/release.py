@@ -8,7 +8,7 @@ from typing import Protocol
 
 from manyminds.combine.ballot import has_say
 from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError, RefusedError
-from manyminds.types import Answer, Chunk, Posterior, Query, Route
+from manyminds.types import Answer, Chunk, Count, Posterior, Query, Route
 
 __all__ = ["Chooser", "failure", "release", "standby"]
 
@@ -21,6 +21,10 @@ class Chooser(Protocol):
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior: ...
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]: ...
+
+    def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
+        """What `candidates` and `posterior` are of some of these answers; each is read once."""
+        ...
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
         """Pure and order-free. Raises: AnswerError when there is nothing to release."""

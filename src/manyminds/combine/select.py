@@ -4,13 +4,13 @@ Knows no encoder: how texts become vectors is a constructor argument.
 """
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from manyminds.combine.ballot import by_log_odds, has_say, likeliest, poll, score
+from manyminds.combine.ballot import Voice, by_name, likeliest, log_odds, poll, score, unnamed
 from manyminds.combine.release import release, standby
-from manyminds.types import Answer, Arrivals, Chunk, Embed, Posterior, Query, Route
+from manyminds.types import Answer, Arrivals, Chunk, Count, Embed, Posterior, Query, Route
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -41,23 +41,41 @@ class Select:
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """Clusters' names, aligned with `answers`; None for an empty text or who has no say."""
-        texts = _texts(route, answers)
-        name = {text: _name(cluster) for cluster in self._clusters(texts) for text in cluster}
-        return [name.get(a.text) if has_say(route, a) else None for a in answers]
+        return self.counting(query, route, answers)(range(len(answers)))[0]
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """See `types.Combiner`. O(n²) in the distinct texts."""
-        return poll(*by_log_odds(route, answers, self.candidates(query, route, answers), _CLASSES))
+        return self.counting(query, route, answers)(range(len(answers)))[1]
+
+    def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
+        """What `candidates` and `posterior` are of some of these answers: texts are compared once."""
+        weights = log_odds(route, answers, _CLASSES)
+        heard = [w is not None and bool(a.text.strip()) for a, w in zip(answers, weights, strict=True)]
+        meanings = _Meanings({a.text for a, h in zip(answers, heard, strict=True) if h}, self._near)
+
+        def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
+            name = meanings.names({answers[i].text for i in kept if heard[i]})
+            candidates = [name.get(answers[i].text) if weights[i] is not None else None for i in kept]
+            cast = [
+                Voice(answers[i].expert, candidate, weight)
+                for i, candidate in zip(kept, candidates, strict=True)
+                if candidate and (weight := weights[i]) is not None
+            ]
+            return candidates, poll(cast, unnamed(cast, _CLASSES))
+
+        return count
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
         """The weighted medoid of the winning cluster: the text that is closest to all of its voters."""
-        candidates = self.candidates(query, route, answers)
-        winner = likeliest(poll(*by_log_odds(route, answers, candidates, _CLASSES)))
+        candidates, posterior = self.counting(query, route, answers)(range(len(answers)))
+        winner = likeliest(posterior)
         if winner is None:
             return standby(route, answers)
         members = [a for a, c in zip(answers, candidates, strict=True) if c == winner]
-        calls = {call.expert: score(call, _CLASSES) for call in reversed(route.everyone)}
-        weights = [max(calls[a.expert], 0.0) for a in members]
+        if len(members) == 1:
+            return members[0]
+        calls = by_name(route)
+        weights = [max(score(calls[a.expert], _CLASSES), 0.0) for a in members]
         vectors = self._embed([a.text for a in members])
         closeness = [
             math.fsum(w * _cosine(vector, v) for w, v in zip(weights, vectors, strict=True))
@@ -72,25 +90,58 @@ class Select:
         for chunk in release(self.choose(query, route, answers)):
             yield chunk
 
-    def _clusters(self, texts: Sequence[str]) -> list[list[str]]:
-        """Connected components: unlike a greedy clustering they know no order."""
-        vectors = dict(zip(texts, self._embed(texts), strict=True)) if len(texts) > 1 else {}
-        clusters: list[list[str]] = []
-        for text in texts:
-            near = [c for c in clusters if any(self._same(vectors[text], vectors[t]) for t in c)]
-            clusters = [c for c in clusters if c not in near] + [[text, *(t for c in near for t in c)]]
-        return clusters
-
-    def _same(self, a: "Vectors", b: "Vectors") -> bool:
-        return _cosine(a, b) >= self._threshold
-
-
-def _texts(route: Route, answers: Sequence[Answer]) -> list[str]:
-    return sorted({a.text for a in answers if has_say(route, a) and a.text.strip()})
+    def _near(self, texts: Sequence[str]) -> list[set[int]]:
+        """For each text the others that mean the same, by position. O(n²)."""
+        near: list[set[int]] = [set() for _ in texts]
+        vectors = list(self._embed(texts))
+        for i, vector in enumerate(vectors):
+            for j in range(i):
+                if _cosine(vector, vectors[j]) >= self._threshold:
+                    near[i].add(j)
+                    near[j].add(i)
+        return near
 
 
-def _name(cluster: Sequence[str]) -> str:
-    return sha256(min(cluster).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+class _Meanings:
+    """How some texts, or some of them, fall into clusters.
+
+    Args:
+        texts: distinct.
+        near: for each text of a list the others that mean the same; asked once, where there are two.
+    """
+
+    def __init__(self, texts: Collection[str], near: Callable[[Sequence[str]], list[set[int]]]) -> None:
+        self._texts = sorted(texts)
+        self._place = {text: i for i, text in enumerate(self._texts)}
+        self._compare = near
+        self._near: list[set[int]] = []
+        self._names: dict[int, str] = {}
+
+    def names(self, texts: Collection[str]) -> dict[str, str]:
+        """The cluster of each of these, the others left out: connected components, which know no order."""
+        if len(texts) > 1 and not self._near:
+            self._near = self._compare(self._texts)
+        places = sorted(self._place[text] for text in texts)
+        left, found = set(places), dict[str, str]()
+        for least in places:
+            if least not in left:
+                continue
+            left.remove(least)
+            fresh = [least]
+            while fresh:
+                i = fresh.pop()
+                found[self._texts[i]] = self._name(least)
+                if left:
+                    more = self._near[i] & left
+                    left -= more
+                    fresh += more
+        return found
+
+    def _name(self, least: int) -> str:
+        if least not in self._names:
+            text = self._texts[least].encode("utf-8", "surrogatepass")
+            self._names[least] = sha256(text).hexdigest()[:12]
+        return self._names[least]
 
 
 def _cosine(a: "Vectors", b: "Vectors") -> float:

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Sequence
 
 from manyminds.artefact import Artefact
 from manyminds.canonical import answer_of, classes
-from manyminds.combine.ballot import Voice, by_log_odds, has_say, likeliest, poll
+from manyminds.combine.ballot import Votes, by_log_odds, by_name, is_heard, likeliest, poll
 from manyminds.combine.learnt import Weigher
 from manyminds.combine.release import release, standby
-from manyminds.types import Answer, Arrivals, Chunk, Posterior, Query, Route
+from manyminds.types import Answer, Arrivals, Chunk, Count, Posterior, Query, Route
 
 __all__ = ["Vote"]
 
@@ -36,25 +36,42 @@ class Vote:
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """See `types.Combiner`."""
-        return poll(*self._voices(query, route, answers))
+        return self.counting(query, route, answers)(range(len(answers)))[1]
+
+    def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
+        """What `candidates` and `posterior` are of some of these answers; each is read and weighed once."""
+        candidates = self.candidates(query, route, answers)
+        votes = self._votes(query, route, answers, candidates)
+
+        def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
+            return [candidates[i] for i in kept], poll(*votes(kept))
+
+        return count
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
         """The winning candidate's heaviest voter; where all abstain, the likeliest expert's answer."""
-        voices, other = self._voices(query, route, answers)
+        candidates = self.candidates(query, route, answers)
+        voices, other = self._votes(query, route, answers, candidates)(range(len(answers)))
         winner = likeliest(poll(voices, other))
         if winner is None:
             return standby(route, answers)
         heaviest_last = sorted(voices, key=lambda voice: voice.weight)
         weight = {v.expert: v.weight for v in heaviest_last if v.candidate == winner}
-        candidates = self.candidates(query, route, answers)
-        voters = [a for a, c in zip(answers, candidates, strict=True) if c == winner and has_say(route, a)]
+        calls, said = by_name(route), zip(answers, candidates, strict=True)
+        voters = [a for a, c in said if c == winner and is_heard(calls.get(a.expert), a)]
         return min(voters, key=lambda a: (-weight[a.expert], a.expert, a.text))
 
-    def _voices(self, query: Query, route: Route, answers: Sequence[Answer]) -> tuple[list[Voice], float]:
-        candidates = self.candidates(query, route, answers)
-        if self._weigher is not None and self._weigher.knows(query, route, answers, candidates):
-            return self._weigher.voices(query, route, answers, candidates)
-        return by_log_odds(route, answers, candidates, classes(query.task))
+    def _votes(
+        self, query: Query, route: Route, answers: Sequence[Answer], candidates: Sequence[str | None]
+    ) -> Votes:
+        """By what was learnt of those who are counted; by log-odds where that is nothing."""
+
+        def plain() -> Votes:
+            return by_log_odds(route, answers, candidates, classes(query.task))
+
+        if self._weigher is None:
+            return plain()
+        return self._weigher.votes(query, route, answers, candidates, plain)
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """See `types.Combiner`."""

@@ -98,6 +98,11 @@ class Local:
             if child is not None:
                 await child.stop()
 
+    async def retire(self) -> None:
+        """Ends the child once everybody has been answered who asked before."""
+        async with self._turn:
+            await self.aclose()
+
     async def _ready(self) -> Process:
         async with self._lock:
             if self._child is not None and self._child.alive:

@@ -4,12 +4,14 @@ Upstream is asked for a stream, or for one whole answer where nobody reads it as
 generator closes the connection, at any moment.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
+
+from msgspec.structs import replace
 
 from manyminds.errors import (
     CutError,
@@ -37,7 +39,9 @@ _ERROR_BYTES = 64_000  # read of an error body
 _WHOLE_BYTES = 8_000_000  # of an answer in one piece
 _MESSAGE = 400  # characters shown of an error
 _DAY_S = 86_400.0
-_AT_FAULT = (400, 413, 415, 422)  # the request is; with 401, 403, 404 and the like, this node's settings
+_AT_FAULT = (400, 403, 413, 415, 422, 451)  # the request is; 403 is how providers refuse a prompt, too
+_UNCLEAR = (402, 404, 409, 410)  # the request, or this node's settings: one says nothing of the next
+_SAID_S = 0.5  # for what an error has to say
 
 
 class OpenAI:
@@ -157,6 +161,8 @@ class OpenAI:
         if status in (408, 425, 429) or status >= 500:
             wait_s = _retry_after_s(response.headers)
             raise UnavailableError(f"{name} answered with status {status}: {said}", retry_after_s=wait_s)
+        if status in _UNCLEAR:
+            raise ExpertError(f"{name} answered with status {status}: {said}")
         raise RejectedError(
             f"{name} answered with status {status}, which this node's owner must mend: {said}"
         )
@@ -203,30 +209,28 @@ class _Reading:
                 chunk = parse_chunk(data)
                 if chunk.usage is not None:
                     self._usage = chunk.usage
-                    chunk = replace(chunk, usage=None)
-                if chunk.raw:
-                    yield from self._in_order(chunk)
+                    chunk = Chunk(chunk.text, chunk.finish_reason, None, chunk.raw)
+                if not chunk.raw:
+                    continue
+                if chunk.text:
+                    self._pieces += 1
+                    self._size += len(chunk.text.encode())
+                elif not self._begun and chunk.finish_reason is None:
+                    self._opening, self._begun = chunk, True
+                    continue
+                self._begun = True
+                if self._opening is not None:
+                    yield self._opening
+                    self._opening = None
+                if self._finish is not None:  # of several choices, another one goes on
+                    yield replace(self._finish, finish_reason=None)
+                    self._finish = None
+                if chunk.finish_reason is None:
+                    yield chunk
+                else:
+                    self._finish = chunk
         except GarbageError as error:
             raise GarbageError(f"{self._name} sent {error.message}") from None
-
-    def _in_order(self, chunk: Chunk) -> Iterator[Chunk]:
-        if chunk.text:
-            self._pieces += 1
-            self._size += len(chunk.text.encode())
-        elif not self._begun and chunk.finish_reason is None:
-            self._opening, self._begun = chunk, True
-            return
-        self._begun = True
-        if self._opening is not None:
-            yield self._opening
-            self._opening = None
-        if self._finish is not None:  # of several choices, another one goes on
-            yield replace(self._finish, finish_reason=None)
-            self._finish = None
-        if chunk.finish_reason is None:
-            yield chunk
-        else:
-            self._finish = chunk
 
     def last(self) -> Chunk:
         """The chunk with the finish. Raises: CutError where none came."""
@@ -262,9 +266,10 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 async def _said(response: Response) -> str:
     """The start of a body that is no answer, as text; as much of it as comes."""
     raw = b""
-    with suppress(UpstreamError):  # the status says enough
-        async for received in response:
-            raw += received
-            if len(raw) >= _ERROR_BYTES:
-                break
+    with suppress(UpstreamError, TimeoutError):  # the status says enough
+        async with asyncio.timeout(_SAID_S):
+            async for received in response:
+                raw += received
+                if len(raw) >= _ERROR_BYTES:
+                    break
     return error_text(raw[:_ERROR_BYTES]) or "nothing more"

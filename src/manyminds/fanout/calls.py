@@ -11,17 +11,17 @@ that is slow to start, one of the reserve is asked, once; whoever starts first c
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from manyminds.alarm import Alarm
 from manyminds.errors import (
     GarbageError,
     UnavailableError,
 )
-from manyminds.fanout.patience import Patience, note_slow, paced
+from manyminds.fanout.patience import Patience, hear, note_slow
 from manyminds.fanout.tally import Tally
 from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer
 
@@ -64,7 +64,7 @@ class Fanout:
         self._hedges = len(self._reserve) if query.limits.budget_usd is None else 1
         self._arrivals: list[_Arrival] = []
         self._closed = False
-        self._changed = asyncio.Event()
+        self._begun, self._ended = asyncio.Event(), asyncio.Event()  # since somebody last looked
         self.deadline = 0.0
 
     async def __aenter__(self) -> "Fanout":
@@ -89,7 +89,7 @@ class Fanout:
             for arrival in sorted(fresh, key=lambda a: a.tally.first_at or 0.0):
                 seen.add(id(arrival))
                 yield arrival
-            if not fresh and not await self._advance():
+            if not fresh and not await self._advance(self._begun):
                 return
 
     async def finished(self) -> AsyncGenerator[Answer, None]:
@@ -103,7 +103,7 @@ class Fanout:
                 yield arrival.answer
             if fresh and not self._closed and await self._satisfied():
                 await self.cancel()
-            elif not fresh and not await self._advance():
+            elif not fresh and not await self._advance(self._ended):
                 return
 
     def open(self, expert: str, query: Query) -> Arrival:
@@ -140,11 +140,11 @@ class Fanout:
             return False
         return bool(answers) and self._enough is not None and await self._enough(answers)
 
-    async def _advance(self) -> bool:
-        """Waits until something happens, or starts the next stage when all is quiet. False: nothing will."""
+    async def _advance(self, news: asyncio.Event) -> bool:
+        """Waits for news, or starts the next stage when all is quiet. False: there will be none."""
         if any(a.answer is None for a in self._arrivals):
-            self._changed.clear()
-            await self._changed.wait()
+            news.clear()
+            await news.wait()
             return True
         if not self._waiting and self._reserve and not any(a.status == "ok" for a in self.answers):
             self._waiting.append([self._reserve.pop(0)])
@@ -170,9 +170,10 @@ class Fanout:
         hedge.rival = slow
 
     def _start(self, call: Call, query: Query) -> "_Arrival":
-        arrival = _Arrival(call, self._experts.get(call.expert), query, self._changed, self._alarm)
+        news = (self._begun, self._ended)
+        arrival = _Arrival(call, self._experts.get(call.expert), query, news, self._alarm)
         work = arrival.run(self._patience, self.deadline)
-        arrival.task = asyncio.create_task(work, name=f"call {call.expert}")
+        arrival.task = asyncio.get_running_loop().create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
         self._arrivals.append(arrival)
         return arrival
@@ -185,7 +186,12 @@ class _Arrival:
     """
 
     def __init__(
-        self, call: Call, expert: Expert | None, query: Query, changed: asyncio.Event, alarm: Alarm
+        self,
+        call: Call,
+        expert: Expert | None,
+        query: Query,
+        news: tuple[asyncio.Event, asyncio.Event],
+        alarm: Alarm,
     ) -> None:
         self.rival: _Arrival | None = None
         self.overdue = False  # a hedge was started beside it
@@ -196,8 +202,8 @@ class _Arrival:
         self.ended_at = 0.0
         self._expert = expert
         self._query = query
-        self._changed = changed
-        self._news = asyncio.Event()
+        self._begun, self._ended = news  # of all calls; whoever waits for ends is not woken by beginnings
+        self._news: asyncio.Event | None = None  # of this one, where somebody reads it
         self._alarm = alarm  # where its hedge is noted, if it may have one
 
     @property
@@ -229,32 +235,40 @@ class _Arrival:
             raise self.answer.error
 
     async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
         self._news.clear()
         await self._news.wait()
 
     def _tell(self) -> None:
-        self._news.set()
-        self._changed.set()
+        if self._news is not None:
+            self._news.set()
 
     async def run(self, patience: Patience, deadline: float) -> None:
         """Makes the call; the tally then says how it ended."""
-        tally, loop, clock = self.tally, asyncio.get_running_loop(), self._alarm.clock
-        tally.began = clock()
+        tally, alarm = self.tally, self._alarm
+        tally.began = alarm.clock()
         try:
             if self._expert is None:
                 raise UnavailableError(f"{self.call.expert} has left this network.")
             stream = _stream(self._expert, self._query, self.call)
-            async with aclosing(paced(self._expert, stream, patience, deadline, self._alarm)) as chunks:
-                async for chunk in chunks:
-                    if tally.first_at is None and not self._win():
-                        return
-                    tally.take(chunk, clock())
-                    self._tell()
-            tally.status = "ok"
+            if await hear(self._expert, stream, patience, deadline, alarm, self._take):
+                tally.status = "ok"
         except (Exception, asyncio.CancelledError) as failure:
             if self.task is not None and self.task.cancelling():
                 return  # we cancelled it, whatever the expert made of that
-            tally.fail(failure, late=loop.time() >= deadline)
+            tally.fail(failure, late=asyncio.get_running_loop().time() >= deadline)
+
+    def _take(self, chunk: Chunk) -> bool:
+        """False: it has lost, and nobody wants it."""
+        tally = self.tally
+        if tally.first_at is None:
+            if not self._win():
+                return False
+            self._begun.set()
+        tally.take(chunk, self._alarm.clock())
+        self._tell()
+        return True
 
     def _win(self) -> bool:
         """At its first chunk: stops its rival, and sees that it gets none. False: it has lost itself."""
@@ -272,6 +286,8 @@ class _Arrival:
         if self.overdue and self.lost and self.answer.status == "cancelled" and self._expert is not None:
             note_slow(self._expert)
         self._tell()
+        self._begun.set()
+        self._ended.set()
 
 
 def _stages(calls: Sequence[Call]) -> list[list[Call]]:

@@ -52,6 +52,7 @@ class Tally:
             stage=self.call.stage,
             method=self.call.method,
             confidence=last.confidence,
+            began_s=self.began,
             ttft_s=None if self.first_at is None else self.first_at - began,
             seconds=now - began,
             usage=last.usage or self._spent(now - began),

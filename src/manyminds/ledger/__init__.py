@@ -91,10 +91,11 @@ class Ledger:
         key: str | None = None,
         expert: str | None = None,
         status: str | None = None,
+        request_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """The latest requests, newest first, each with its `calls`: since <= at < until."""
         self._settle()
-        return queries.requests(self._database, limit, Filter(since, until, key, expert, status))
+        return queries.requests(self._database, limit, Filter(since, until, key, expert, status, request_id))
 
     def totals(
         self,
@@ -114,6 +115,10 @@ class Ledger:
         """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once."""
         self._settle()
         return queries.grade(self._database, request_id, key_id, correct)
+
+    def grades(self, key_id: str, since: datetime) -> int:
+        """How many answers the key has graded since then."""
+        return queries.grades(self._database, key_id, since)
 
     def prune(self, before: datetime) -> int:
         """Deletes older requests with all that belongs to them. Returns how many. Budgets stay."""

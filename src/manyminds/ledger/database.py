@@ -4,7 +4,7 @@ Knows no request. Every way in raises LedgerError, and that only.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,8 @@ class Database:
 
         Args:
             url: `sqlite:///FILE`, made with its folder for its owner's eyes only, or `postgresql://...`.
-            busy_s: how long to wait for another process that is writing, or for a connection.
+            busy_s: how long to wait for another process that is writing, or for a connection; a server that
+                says nothing for so long is given up, but not in a migration.
         """
         import sqlalchemy as sa
 
@@ -52,6 +53,8 @@ class Database:
             self.engine = _open_file(parsed, busy_s) if self._is_file else _open_server(parsed, busy_s)
             try:
                 self._prepare(busy_s)
+                if not self._is_file:
+                    _limit_silence(self.engine, max(2.0, busy_s))
             except BaseException:
                 self.engine.dispose()
                 raise
@@ -162,6 +165,35 @@ def _open_server(url: "sa.URL", busy_s: float) -> "sa.Engine":
         raise LedgerError(
             f"PostgreSQL needs a driver: pip install 'manyminds[postgres]', {ELSEWHERE}."
         ) from None
+
+
+def _limit_silence(engine: "sa.Engine", limit_s: float) -> None:
+    """From now on. libpq waits for ever: its own limits are for connecting, and for hosts that are gone."""
+    import psycopg
+    import sqlalchemy as sa
+
+    class Limited(psycopg.Connection[Any]):
+        def wait(self, gen: Generator[Any, Any, Any], *more: Any, **named: Any) -> Any:
+            return super().wait(self._heard(gen), *more, **named)
+
+        def _heard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+            """The same, told now and then that nothing has come."""
+            last_s = time.monotonic()
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    if ready:
+                        last_s = time.monotonic()
+                    elif time.monotonic() - last_s > limit_s:
+                        self.close()
+                        raise psycopg.OperationalError(f"no word from it for {limit_s:g} s")
+                    wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value
+
+    engine.dispose()
+    sa.event.listen(engine, "do_connect", lambda _, __, args, named: Limited.connect(*args, **named))
 
 
 def _begin_wal(connection: "sa.Connection", busy_s: float) -> None:

@@ -10,7 +10,7 @@ from manyminds.ledger.tables import Tables, stamp
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Filter", "Grade", "Group", "grade", "prune", "requests", "totals"]
+__all__ = ["Filter", "Grade", "Group", "grade", "grades", "prune", "requests", "totals"]
 
 Group: TypeAlias = Literal["key", "expert", "policy", "day"]
 Grade: TypeAlias = Literal["ok", "unknown", "twice"]
@@ -27,6 +27,7 @@ class Filter:
     key: str | None = None
     expert: str | None = None  # asked, whatever came of it
     status: str | None = None
+    request_id: str | None = None
 
 
 def requests(database: Database, limit: int, which: Filter) -> list[dict[str, Any]]:
@@ -97,6 +98,16 @@ def grade(database: Database, request_id: str, key_id: str, correct: float) -> G
         return "ok" if connection.execute(new).rowcount else "twice"
 
 
+def grades(database: Database, key_id: str, since: datetime) -> int:
+    """How many answers the key has graded since then."""
+    import sqlalchemy as sa
+
+    feedback = database.tables.feedback
+    counted = sa.select(sa.func.count()).where(feedback.c.key == key_id, feedback.c.at_utc >= stamp(since))
+    with database.read() as connection:
+        return int(connection.execute(counted).scalar_one())
+
+
 def prune(database: Database, before: datetime) -> int:
     """Deletes older requests with all that belongs to them, some at a time. Returns how many there were."""
     import sqlalchemy as sa
@@ -126,6 +137,8 @@ def _conditions(tables: Tables, which: Filter) -> "list[sa.ColumnElement[bool]]"
         found.append(table.c.at_utc < stamp(which.until))
     if which.key is not None:
         found.append(table.c.key == which.key)
+    if which.request_id is not None:
+        found.append(table.c.request_id == which.request_id)
     if which.status is not None:
         found.append(table.c.status == which.status)
     if which.expert is not None:

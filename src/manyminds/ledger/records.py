@@ -137,35 +137,38 @@ def rows(
 
 def _calls(report: Report, answers: Sequence[Answer]) -> list[_Row]:
     """A row for each answer, with the share, probability and cost that its line of the panel showed."""
+    if len(answers) == len(report.panel) == 1:
+        return [_call(report.request_id, 0, answers[0], report.panel[0])]
     lines: dict[tuple[str, int, str], list[PanelEntry]] = {}
     for entry in reversed(report.panel):
         lines.setdefault((entry.expert, entry.stage, entry.method), []).append(entry)
     rows = []
     for number, answer in enumerate(answers):
         same = lines.get((answer.expert, answer.stage, answer.method))
-        line = same.pop() if same else None
-        usage = answer.usage
-        rows.append(
-            (
-                report.request_id,
-                number,
-                answer.expert,
-                answer.source,
-                answer.stage,
-                answer.method,
-                answer.status,
-                answer.ttft_s,
-                answer.seconds,
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cpu_s,
-                line.cost_usd if line else usage.cost_usd,
-                line.weight if line else None,
-                line.correct_probability if line else None,
-                type(answer.error).__name__ if answer.error else None,
-            )
-        )
+        rows.append(_call(report.request_id, number, answer, same.pop() if same else None))
     return rows
+
+
+def _call(name: str, number: int, answer: Answer, line: PanelEntry | None) -> _Row:
+    usage = answer.usage
+    return (
+        name,
+        number,
+        answer.expert,
+        answer.source,
+        answer.stage,
+        answer.method,
+        answer.status,
+        answer.ttft_s,
+        answer.seconds,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cpu_s,
+        line.cost_usd if line else usage.cost_usd,
+        line.weight if line else None,
+        line.correct_probability if line else None,
+        type(answer.error).__name__ if answer.error else None,
+    )
 
 
 def _execute(connection: "sa.Connection", statement: str, rows: Iterable[_Row]) -> None:

@@ -5,8 +5,10 @@ it sorts as it reads, on every database, and its first ten characters are the da
 nano-dollars (`_nusd`) is a whole number; every other amount is a double.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -114,10 +116,16 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
 def stamp(at: datetime | None = None) -> str:
     """A time, by default now, as the tables hold it. One without a zone counts as UTC."""
     if at is None:
-        at = datetime.now(UTC)
-    elif at.tzinfo is None:
+        second, nanoseconds = divmod(time.time_ns(), 10**9)
+        return f"{_second(second)}.{nanoseconds // 10**6:03d}+00:00"
+    if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _from_1(connection: "sa.Connection", tables: Tables) -> None:

@@ -86,7 +86,8 @@ def _advice(cause: BaseException | None) -> str:
     if state is not None:
         known = next((said for begin, said in _POSTGRESQL.items() if state.startswith(begin)), None)
         return f"{known or 'failed'} (SQLSTATE {state})" + ("" if known else ": mend that")
-    if type(cause).__name__ == "OperationalError":  # of the way there: the client library's own words
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if "OperationalError" in kinds:  # of the way there: the client library's own words
         said = str(cause).strip().splitlines() or ["no reason given"]
         return f"cannot be reached ({said[0]}): start it, mend its address or password"
     return f"cannot hold a value ({type(cause).__name__}): mend that"

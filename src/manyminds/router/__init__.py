@@ -4,7 +4,7 @@ Goes by what an artefact holds; for experts of which it holds nothing, skills by
 and speed as claimed and then measured. Knows no transport and calls nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from manyminds.artefact import Artefact
 from manyminds.index import Index
@@ -60,12 +60,14 @@ class SkillRouter:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""
         if card.name != query.model or limits.policy not in (None, *POLICIES):
             return None
-        if limits.include or limits.exclude or limits.weights or limits.budget_usd is not None:
+        if limits.include or limits.exclude or limits.weights:
             return None
         load = estimate_load(query)
         if query.demands - card.offers or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
             return None
         (found,) = predict((card,), self._evidence, {}, load)
+        if limits.budget_usd is not None and found.cost_usd > limits.budget_usd:
+            return None
         return direct(found)
 
     def observe(self, outcome: Outcome) -> None:
@@ -86,6 +88,12 @@ class SkillRouter:
         for outcome in outcomes:
             if outcome.expert == card.name:
                 self.observe(outcome)
+
+    def inherit(self, other: "SkillRouter", experts: Collection[str]) -> None:
+        """Takes over what another one has observed of these, as far as they were admitted here."""
+        for name in experts:
+            if name in self._sources and (known := other._evidence.get(name)) is not None:
+                self._evidence[name] = known
 
     def forget(self, source: str) -> None:
         """Drops every expert of a source, as if it had never been admitted."""

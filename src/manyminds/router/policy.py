@@ -13,13 +13,14 @@ order of the candidates changes nothing.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
 from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
-from manyminds.types import Call, Card, Limits, Method, Query, Route, Strategy, Task
+from manyminds.types import Call, Card, Limits, Query, Route, Strategy, Task
 
 __all__ = ["DIRECT", "POLICIES", "affordable", "choose", "direct", "eligible", "rates", "resolve"]
 
@@ -35,6 +36,7 @@ _PARAMS = {
 _RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
 _RESERVE = 3  # experts asked, one after another, where the whole panel failed or one of it is slow
 _SHOWN = 8  # experts that an error names
+_CLOSE = 1e-9  # of summed weights in nats: roundings of eight of them are far below it
 
 
 # --- hard limits -----------------------------------------------------------------------------------
@@ -185,8 +187,7 @@ def choose(
     panel = _within(panel, limits.budget_usd, fuser, load)
     if fuser is not None and len(panel.members) == 1:
         strategy, fuser = "select", None  # one draft is the answer
-    route = _route(policy, strategy, panel, fuser, ranked[0], query, limits, load)
-    return replace(route, reserve=_reserve(route, ranked, query, limits))
+    return _route(policy, strategy, panel, fuser, ranked, query, limits, load)
 
 
 def direct(alone: Prediction) -> Route:
@@ -224,20 +225,28 @@ def _planned(
         return None
     stages = tuple(tuple(sorted((known[n] for n in stage), key=_by_value)) for stage in plan.stages)
     panel, expected = _Panel(stages, plan.threshold), planner.expect(plan, query)
-    route = _route(policy, strategy, panel, None, ranked[0], query, limits, load, expected)
-    return replace(route, reserve=_reserve(route, ranked, query, limits))
+    return _route(policy, strategy, panel, None, ranked, query, limits, load, expected)
 
 
-def _reserve(route: Route, ranked: Sequence[Prediction], query: Query, limits: Limits) -> tuple[Call, ...]:
+def _reserve(
+    calls: Sequence[Call],
+    cost_usd: float,
+    ranked: Sequence[Prediction],
+    strategy: Strategy,
+    query: Query,
+    limits: Limits,
+) -> tuple[Call, ...]:
     """The likeliest of those who are not asked, for when all who are fail, or one of them is slow to start.
 
-    Within the budget one by one.
+    Within the budget one by one, beside what the `calls` cost.
     """
-    asked = {call.expert for call in route.calls}
+    asked = {call.expert for call in calls}
     others = [p for p in ranked if p.card.name not in asked]
     if limits.budget_usd is not None:
-        others = [p for p in others if route.expected_cost_usd + p.cost_usd <= limits.budget_usd]
-    last = max(call.stage for call in route.calls)
+        others = [p for p in others if cost_usd + p.cost_usd <= limits.budget_usd]
+    if not others:
+        return ()
+    last, rated = max(call.stage for call in calls), _is_rated(strategy, query)
     return tuple(
         Call(
             expert=p.card.name,
@@ -245,7 +254,7 @@ def _reserve(route: Route, ranked: Sequence[Prediction], query: Query, limits: L
             probability=p.probability,
             stage=last + i,
             weight=_weight(p.card, limits.weights),
-            method=_method(p.card, route.strategy, query),
+            method="score" if rated and rates(p.card, query.task) else "generate",
             hedge_s=p.hedge_s,
         )
         for i, p in enumerate(others[:_RESERVE], 1)
@@ -328,23 +337,25 @@ def _route(
     strategy: Strategy,
     panel: _Panel,
     fuser: Prediction | None,
-    best: Prediction,
+    ranked: Sequence[Prediction],
     query: Query,
     limits: Limits,
     load: Load,
     expected: tuple[float, float] | None = None,
 ) -> Route:
     """`expected` is what was learnt of its accuracy and cost; without it they are estimated."""
+    calls, best = _calls(panel, strategy, query, limits), ranked[0]
     quorum = panel.quorum if limits.quorum is None else limits.quorum
     cost_usd, latency_s = _expect(panel, quorum, strategy, fuser, load)
     accuracy, cost_usd = expected or (_accuracy(panel, strategy, query.task), cost_usd)
     return Route(
         policy=policy,
         strategy=strategy,
-        calls=_calls(panel, strategy, query, limits),
+        calls=calls,
         threshold=panel.threshold,
         quorum=quorum,
         fuser=fuser.card.name if fuser else None,
+        reserve=_reserve(calls, cost_usd, ranked, strategy, query, limits),
         expected_accuracy=accuracy,
         expected_cost_usd=cost_usd,
         expected_latency_s=latency_s,
@@ -360,7 +371,7 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
     votes = [w * max(log_odds(p.probability, count), 0.0) for w, p in zip(weights, members, strict=True)]
     if not any(votes):
         votes = weights
-    total = math.fsum(votes)
+    total, rated = math.fsum(votes), _is_rated(strategy, query)
     stages = [i for i, stage in enumerate(panel.stages) for _ in stage]
     return tuple(
         Call(
@@ -370,18 +381,17 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
             stage=stage,
             share=vote / total,
             weight=weight,
-            method=_method(p.card, strategy, query),
+            method="score" if rated and rates(p.card, query.task) else "generate",
             hedge_s=p.hedge_s,
         )
         for p, stage, vote, weight in zip(members, stages, votes, weights, strict=True)
     )
 
 
-def _method(card: Card, strategy: Strategy, query: Query) -> Method:
+def _is_rated(strategy: Strategy, query: Query) -> bool:
     """Options are rated where that is enough: a vote needs no text, and a lone question no conversation."""
     plain = strategy == "vote" and len(query.messages) == 1
-    written = query.demands & {"logprobs", "json_schema"}
-    return "score" if plain and rates(card, query.task) and not written else "generate"
+    return plain and not query.demands & {"logprobs", "json_schema"}
 
 
 def rates(card: Card, task: Task) -> bool:
@@ -389,8 +399,9 @@ def rates(card: Card, task: Task) -> bool:
 
     Rating takes a request for each token of the options, so long ones are left to writing.
     """
-    short = 0 < sum(map(len, task.options)) <= _RATED_CHARS
-    return "score" in card.offers and task.kind == "option" and short
+    if "score" not in card.offers or task.kind != "option":
+        return False
+    return 0 < sum(map(len, task.options)) <= _RATED_CHARS
 
 
 def _expect(
@@ -421,13 +432,24 @@ def _accuracy(panel: _Panel, strategy: Strategy, task: Task) -> float:
         return min(members, key=lambda p: (p.latency_s, p.card.name)).probability
     if strategy != "vote" or len(panel.stages) > 1:
         return best
-    strongest = sorted(members, key=_by_value)[:8]  # all 2^n cases are summed
-    weights = [max(log_odds(p.probability, classes(task)), 0.0) for p in strongest]
-    wins = [
-        math.prod(
-            p.probability if right else 1.0 - p.probability for p, right in zip(strongest, case, strict=True)
-        )
-        for case in itertools.product((False, True), repeat=len(strongest))
-        if math.fsum(w if right else -w for w, right in zip(weights, case, strict=True)) > 0.0
-    ]
-    return max(best, math.fsum(wins))
+    strongest = sorted(members, key=_by_value)[:8]
+    return max(best, _majority(tuple([p.probability for p in strongest]), classes(task)))
+
+
+@lru_cache(maxsize=1024)
+def _majority(probabilities: tuple[float, ...], classes: int) -> float:
+    """How likely those who are right outweigh those who are wrong: all 2^n cases are summed."""
+    weights = [max(log_odds(p, classes), 0.0) for p in probabilities]
+    chances, margins = [1.0], [0.0]  # of each case; its i-th bit says whether the i-th is right
+    for p, weight in zip(probabilities, weights, strict=True):
+        chances = [c * (1.0 - p) for c in chances] + [c * p for c in chances]
+        margins = [m - weight for m in margins] + [m + weight for m in margins]
+    cases = enumerate(zip(chances, margins, strict=True))
+    return math.fsum(
+        [c for case, (c, m) in cases if m > _CLOSE or (m > -_CLOSE and _outweigh(weights, case))]
+    )
+
+
+def _outweigh(weights: Sequence[float], case: int) -> bool:
+    """Exactly: what was added up one by one may be off by a rounding."""
+    return math.fsum(w if case >> i & 1 else -w for i, w in enumerate(weights)) > 0.0

@@ -5,6 +5,7 @@ priors, not fits: a card's claims count as much as a few observed calls, then wh
 """
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ class Evidence:
     grades: float = 0.0
     correct: float = 0.0
     recent_s: tuple[float, ...] = ()  # times to first token of the last calls, oldest first
+    ordered_s: tuple[float, ...] = ()  # the same, shortest first
     slow_s: float | None = None  # their 95th percentile; None of too few
 
 
@@ -96,18 +98,28 @@ def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
     """
     e = evidence
     waits, wait_s, tokens, token_s = e.waits, e.wait_s, e.tokens, e.token_s
-    grades, correct, recent_s, slow_s = e.grades, e.correct, e.recent_s, e.slow_s
+    grades, correct, slow_s = e.grades, e.correct, e.slow_s
+    recent_s, ordered_s = e.recent_s, e.ordered_s
     if (waited_s := _waited_s(e, outcome)) is not None:
         waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + waited_s
-        recent_s = (*recent_s[1 - _RECENT :], waited_s)
-        slow_s = _quantile(sorted(recent_s), _SLOW) if len(recent_s) >= _MEASURED else None
+        recent_s, ordered_s = (*recent_s[1 - _RECENT :], waited_s), _reordered(e, waited_s)
+        slow_s = _quantile(ordered_s, _SLOW) if len(recent_s) >= _MEASURED else None
         generating_s = outcome.seconds - waited_s
         if outcome.completion_tokens > 1 and generating_s > 0.0:
             tokens = _DECAY * tokens + (outcome.completion_tokens - 1)
             token_s = _DECAY * token_s + generating_s
     if outcome.correct is not None:
         grades, correct = grades + 1.0, correct + outcome.correct
-    return Evidence(waits, wait_s, tokens, token_s, grades, correct, recent_s, slow_s)
+    return Evidence(waits, wait_s, tokens, token_s, grades, correct, recent_s, ordered_s, slow_s)
+
+
+def _reordered(seen: Evidence, waited_s: float) -> tuple[float, ...]:
+    """With one more time, and without the oldest where there are too many: sooner than sorting anew."""
+    ordered = list(seen.ordered_s)
+    if len(ordered) == _RECENT:
+        del ordered[bisect_left(ordered, seen.recent_s[0])]
+    insort(ordered, waited_s)
+    return tuple(ordered)
 
 
 def _waited_s(seen: Evidence, outcome: Outcome) -> float | None:

@@ -46,7 +46,7 @@ class Client:
 
     async def get(self, target: Target) -> Response:
         """Like `post`, without a body."""
-        return await self._exchange(target, b"".join((b"GET ", target.head, self._framing, b"\r\n")))
+        return await self._ask(target, b"".join((b"GET ", target.head, self._framing, b"\r\n")))
 
     async def post(self, target: Target, body: bytes) -> Response:
         """The reply, once its head has come.
@@ -56,19 +56,23 @@ class Client:
 
         Raises: ConnectError, BrokenError, ProtocolError.
         """
-        framing = b"%scontent-length: %d\r\n\r\n" % (self._framing, len(body))
-        return await self._exchange(target, b"".join((b"POST ", target.head, framing, body)))
+        framing = b"%bcontent-length: %d\r\n\r\n" % (self._framing, len(body))
+        return await self._ask(target, b"".join((b"POST ", target.head, framing, body)))
 
-    async def _exchange(self, target: Target, request: bytes) -> Response:
+    async def _ask(self, target: Target, request: bytes) -> Response:
         kept = self._pool.take(target.origin)
         if kept is not None:
+            response = kept.ask(request)
             try:
-                return await kept.ask(request)
+                await response.begun()
             except BrokenError:
                 if kept.heard:
                     raise
-        made = await self._connect(target.origin)
-        return await made.ask(request)
+            else:
+                return response
+        response = (await self._connect(target.origin)).ask(request)
+        await response.begun()
+        return response
 
     async def _connect(self, origin: Origin) -> Connection:
         scheme, host, port = origin

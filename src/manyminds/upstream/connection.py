@@ -85,12 +85,12 @@ class Response:
             self._connection.let_end()
             self._end()
 
-    # --- for the connection ---
-
-    async def _begun(self) -> None:
-        """Returns once the head has come."""
+    async def begun(self) -> None:
+        """Returns once the head has come. Raises: BrokenError, ProtocolError."""
         while not self.status:
             await self._more()
+
+    # --- for the connection ---
 
     async def _more(self) -> None:
         """Returns when something has come. Raises: BrokenError, ProtocolError."""
@@ -162,14 +162,13 @@ class Connection(asyncio.Protocol):
         self._until_close = False
         self._fault = ""
 
-    async def ask(self, request: bytes) -> Response:
-        """Sends a request; returns when the reply's head has come. Raises: BrokenError, ProtocolError."""
+    def ask(self, request: bytes) -> Response:
+        """Sends a request. The reply is to be awaited: see `Response.begun`."""
         assert self._transport is not None
         self._reset()
         self._asked, self.heard, self.free_since = True, False, inf
         self._response = response = Response(self)
         self._transport.write(request)
-        await response._begun()
         return response
 
     @property

@@ -1,25 +1,20 @@
 """Who is let in, and what a request counts. Knows headers and queries; the rules are `admission`'s."""
 
-from dataclasses import replace
-
-from starlette.types import Scope
+from collections.abc import Mapping
 
 from manyminds.admission import Admission, Rates
-from manyminds.errors import ManymindsError
+from manyminds.errors import ForbiddenError, ManymindsError
 from manyminds.types import Key, Query
+from manyminds.web.aliases import Aliases
 
-__all__ = ["Entry", "credentials", "everybody"]
+__all__ = ["Entry", "everybody", "identify"]
+
+_NO_RATES = Rates()
 
 
-def credentials(scope: Scope) -> tuple[bytes | None, bytes | None]:
-    """The headers `authorization` and `x-api-key`."""
-    bearer = x_api_key = None
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            bearer = value
-        elif name == b"x-api-key":
-            x_api_key = value
-    return bearer, x_api_key
+def identify(admission: Admission, headers: Mapping[bytes, bytes]) -> Key | None:
+    """Whose request it is. Raises: UnauthorizedError."""
+    return admission.identify(headers.get(b"authorization"), headers.get(b"x-api-key"))
 
 
 def everybody() -> Admission:
@@ -39,18 +34,19 @@ class Entry:
 
     __slots__ = ("_admission", "_tokens", "key", "rates")
 
-    def __init__(self, admission: Admission, scope: Scope) -> None:
-        """Raises: UnauthorizedError."""
+    def __init__(self, admission: Admission, key: Key) -> None:
         self._admission = admission
         self._tokens = 0
-        self.key: Key | None = admission.identify(*credentials(scope))
+        self.key = key
         self.rates = _NO_RATES
 
-    def admit(self, query: Query) -> Query:
-        """The query with its key. Raises: ForbiddenError, RateLimitError, InvalidRequestError."""
-        if self.key is None:
-            return query
-        self._admission.allows(self.key, query.model)
+    def admit(self, query: Query, aliases: Aliases) -> None:
+        """Lets the query pass, as the caller wrote it, whose names may be aliases.
+
+        Raises: ForbiddenError, RateLimitError, InvalidRequestError, UnauthorizedError.
+        """
+        for name in (query.model, *query.fallbacks):
+            self._allow(name, aliases)
         sampling = query.sampling
         tokens = query.estimated_tokens + (sampling.max_tokens or 0) * sampling.n
         try:
@@ -59,7 +55,6 @@ class Entry:
             self.rates = self._admission.rates(self.key)  # for the headers of the refusal
             raise
         self._tokens = tokens
-        return replace(query, key=self.key)
 
     def settle(self, tokens: int) -> None:
         """What it came to, once."""
@@ -67,5 +62,13 @@ class Entry:
         if taken != tokens:
             self._admission.settle_tokens(self.key, taken, tokens)
 
-
-_NO_RATES = Rates()
+    def _allow(self, name: str, aliases: Aliases) -> None:
+        """A key that is for an alias is for what it stands for; and for an alias of all that it is for."""
+        try:
+            self._admission.allows(self.key, name)
+        except ForbiddenError:
+            targets = aliases.targets(name)
+            if targets == (name,):
+                raise
+            for target in targets:
+                self._admission.allows(self.key, target)

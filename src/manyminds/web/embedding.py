@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from starlette.types import Receive, Scope, Send
 
 from manyminds.admission import Admission
-from manyminds.alarm import Alarm
 from manyminds.errors import InvalidRequestError, ManymindsError, ModelNotFoundError, UnavailableError
 from manyminds.types import Embed
-from manyminds.web.door import credentials
-from manyminds.web.replies import new_id, read_body, send_error, send_json
+from manyminds.web.door import identify
+from manyminds.web.exchange import Exchange
+from manyminds.web.replies import JSON, named, new_id, refusal
 from manyminds.wire import EmbeddingRequest, embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
@@ -24,28 +23,25 @@ _BATCH = 32  # texts in one piece of work, between which others get their turn
 
 
 class Embedding:
-    """The endpoint, as a plain ASGI callable. `name` is the encoder's, which `auto` stands for too."""
+    """The endpoint; see `connection.Serve`. `name` is the encoder's, which `auto` stands for too."""
 
     def __init__(self, embed: Embed | None, name: str, admission: Admission, max_body_bytes: int) -> None:
         self._admission = admission
         self._embed = embed
         self._name = name
         self._max_body_bytes = max_body_bytes
-        self._alarm = Alarm()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = new_id()
+    async def __call__(self, exchange: Exchange) -> None:
         try:
             with self._admission.enter():
-                key = self._admission.identify(*credentials(scope))
-                raw = await read_body(scope, receive, self._max_body_bytes, self._alarm)
-                if raw is not None:
-                    request = parse_embeddings(raw)
-                    self._admission.allows(key, request.model)
-                    self._admission.take(key, sum(map(_tokens, request.inputs)))
-                    await send_json(send, 200, await self._answer(request), request_id)
+                key = identify(self._admission, exchange.headers)
+                request = parse_embeddings(await exchange.body(self._max_body_bytes))
+                self._admission.allows(key, request.model)
+                self._admission.take(key, sum(map(_tokens, request.inputs)))
+                status, head, body = 200, JSON, await self._answer(request)
         except ManymindsError as error:
-            await send_error(send, error, request_id)
+            status, head, body = refusal(error)
+        exchange.reply(status, named(new_id()) + head, body)
 
     async def _answer(self, request: EmbeddingRequest) -> bytes:
         if request.model not in ("auto", self._name):

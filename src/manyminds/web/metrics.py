@@ -209,7 +209,7 @@ class Metrics:
 
         `usages` are those of all calls; their costs are the report's.
         """
-        panel = report.panel
+        panel = report.panel if report.cache != "hit" else ()  # those were asked for another request
         for entry in panel:
             try:
                 calls = self._calls[entry.expert, entry.source]

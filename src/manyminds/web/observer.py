@@ -1,4 +1,4 @@
-"""What is kept of every request that has ended: figures, and a line of the log."""
+"""What is kept of every request that has ended: figures, a line of the log, and spans."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from manyminds.types import Answer, Query, Report
 from manyminds.web.answering import Reply
 from manyminds.web.metrics import Metrics
 from manyminds.web.requestlog import RequestLog
+from manyminds.web.spans import Spans
 
 __all__ = ["Observer"]
 
@@ -15,9 +16,10 @@ __all__ = ["Observer"]
 class Observer:
     """Told by the edge of replies, and by the gateway of panels."""
 
-    def __init__(self, metrics: Metrics, lines: RequestLog) -> None:
+    def __init__(self, metrics: Metrics, lines: RequestLog, spans: Spans | None = None) -> None:
         self._metrics = metrics
         self._lines = lines
+        self._spans = spans
 
     def seen(self, path: str, reply: Reply) -> None:
         """See `answering.Seen`."""
@@ -42,9 +44,13 @@ class Observer:
             report,
             last.usage,
         )
+        if self._spans is not None:
+            self._spans.seen(path, reply, *reply.trace)
 
     def record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
         """See `gateway.Record`."""
-        self._metrics.observe_panel(report, (answer.usage for answer in answers))
+        self._metrics.observe_panel(report, [answer.usage for answer in answers])
+        if self._spans is not None:
+            self._spans.record(report, answers)

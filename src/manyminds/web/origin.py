@@ -4,18 +4,17 @@ A page of any site may make its reader's browser send requests to the reader's o
 what the browser says in `Host`, `Origin` and `Sec-Fetch-Site`. Other clients send no `Origin`.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
-
-from starlette.types import Scope
 
 from manyminds.errors import ForbiddenError
 
 __all__ = ["check_origin"]
 
 
-def check_origin(scope: Scope, *, loopback: bool) -> None:
+def check_origin(path: str, headers: Mapping[bytes, bytes], *, loopback: bool) -> None:
     """Refuses what pages of other sites send to `/v1`, and on a loopback address whoever calls it by a name.
 
     Such a name is one that a site has pointed at this machine (DNS rebinding): for the browser, the site's
@@ -23,13 +22,12 @@ def check_origin(scope: Scope, *, loopback: bool) -> None:
 
     Raises: ForbiddenError.
     """
-    headers = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")
     if loopback and host and not _calls_loopback(host):
         raise ForbiddenError(
             f"This node serves its own machine: call it by 127.0.0.1 or localhost, not by {host!r:.80}."
         )
-    if not scope["path"].startswith("/v1/"):
+    if not path.startswith("/v1/"):
         return
     origin = headers.get(b"origin")
     from_here = origin is None

@@ -1,14 +1,11 @@
-"""Bodies in, JSON out: what all endpoints that take a body share."""
+"""What all replies share: ids, headers, errors, and advice on what to do next. Knows no endpoint."""
 
-import asyncio
 import math
-import secrets
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
 
-from starlette.types import Receive, Scope, Send
-
-from manyminds.alarm import Alarm, Watch
 from manyminds.errors import (
     AllExpertsFailedError,
     BudgetError,
@@ -17,91 +14,65 @@ from manyminds.errors import (
     RefusedError,
     RejectedError,
     SlowRequestError,
-    TooLargeError,
 )
 from manyminds.wire import error_body
 
-__all__ = ["advice", "named", "new_id", "read_body", "send_error", "send_json"]
+__all__ = ["JSON", "Names", "advice", "lines", "named", "new_id", "refusal"]
 
-_READ_S = 60.0  # between two pieces of a request's body
+JSON = b"content-type: application/json\r\n"
+"""The header of most replies."""
+
+_AT_ONCE = 256  # names whose random part is fetched at once: asking the system takes microseconds
+
+
+class Names:
+    """Names of requests, in headers, logs and the ledger. Later ones sort later, as its index likes it."""
+
+    def __init__(self) -> None:
+        self._random: deque[str] = deque()
+
+    def new(self) -> str:
+        if not self._random:
+            drawn = os.urandom(6 * _AT_ONCE).hex()
+            self._random.extend(drawn[i : i + 12] for i in range(0, len(drawn), 12))
+        return f"{time.time_ns() // 1_000_000:012x}{self._random.pop()}"
 
 
 def new_id() -> str:
-    """A request's name, in headers, logs and the ledger. Later ones sort later, as its index likes it."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+    """One name; see `Names` for many."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(6).hex()}"
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int, alarm: Alarm) -> bytes | None:
-    """The request's body; None when the client left. Raises: TooLargeError, SlowRequestError."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        watch = Watch(alarm, asyncio.get_running_loop().time() + _READ_S)
-        try:
-            with watch:
-                message = await receive()
-        except TimeoutError:
-            raise SlowRequestError(
-                f"No more of the body came for {_READ_S:g} s: send it without such a pause."
-            ) from None
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
-def _too_large(limit_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"The body is larger than {limit_bytes / 1e6:g} MB: send less, or raise `server.max_body_mb`."
-    )
+def named(request_id: str) -> bytes:
+    """The request's id in two headers: as OpenAI's clients read it, and as Anthropic's do."""
+    return f"x-request-id: {request_id}\r\nrequest-id: {request_id}\r\n".encode()
 
 
-def named(request_id: str) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes]]:
-    """The request's id as OpenAI's clients read it, and as Anthropic's do."""
-    value = request_id.encode()
-    return (b"x-request-id", value), (b"request-id", value)
-
-
-async def send_json(
-    send: Send, status: int, body: bytes, request_id: str, more: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        *named(request_id),
-        (b"content-length", b"%d" % len(body)),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def send_error(
-    send: Send, error: ManymindsError, request_id: str, reply: tuple[int, bytes] | None = None
-) -> None:
-    """`reply` is its status and body in a format that is not OpenAI's."""
+def refusal(error: ManymindsError, reply: tuple[int, bytes] | None = None) -> tuple[int, bytes, bytes]:
+    """Status, head and body. `reply` is status and body in a format that is not OpenAI's."""
     status, body = reply or (error.status, error_body(error))
-    more = [(name.encode(), value.encode()) for name, value in advice(error).items()]
-    await send_json(send, status, body, request_id, more)
+    return status, JSON + advice(error), body
 
 
-def advice(error: ManymindsError) -> dict[str, str]:
+def advice(error: ManymindsError) -> bytes:
     """Headers that say what a client that gets this error should do next."""
-    found = {}
+    found = b""
     if error.retry_after_s is not None:
-        found["retry-after"] = str(math.ceil(error.retry_after_s))
+        found = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
     if isinstance(error, SlowRequestError):
-        found["connection"] = "close"  # else its sender could keep it for ever
-    elif isinstance(error, InvalidRequestError | RefusedError | RejectedError) and error.status != 429:
-        found["x-should-retry"] = "false"
-    elif isinstance(error, BudgetError) or (
+        return found
+    if isinstance(error, InvalidRequestError | RefusedError | RejectedError) and error.status != 429:
+        return found + _NOT_AGAIN
+    if isinstance(error, BudgetError) or (
         isinstance(error, AllExpertsFailedError) and error.retry_after_s is None
     ):
-        found["x-should-retry"] = "false"  # its period must pass; or panel and reserve have been tried
+        return found + _NOT_AGAIN  # its period must pass; or panel and reserve have been tried
     return found
+
+
+_NOT_AGAIN = b"x-should-retry: false\r\n"

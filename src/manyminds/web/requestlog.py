@@ -110,9 +110,9 @@ def _line(entry: _Entry) -> str:
         experts = str(len({call.expert for call in report.panel}))
     into, out = ("-", "-") if usage is None else (usage.prompt_tokens, usage.completion_tokens)
     return (
-        f"time={_second(whole_s)}.{milliseconds:03d}Z request={_value(request_id)} key={_value(key_id)} "
-        f"endpoint={_value(endpoint)} model={_value(model)} policy={_value(policy)} "
-        f"status={_value(str(status))} seconds={seconds:.6f} first_byte_s={first} experts={experts} "
+        f"time={_second(whole_s)}.{milliseconds:03d}Z request={_value(request_id)} key={_often(key_id)} "
+        f"endpoint={_often(endpoint)} model={_often(model)} policy={_often(policy)} "
+        f"status={_often(str(status))} seconds={seconds:.6f} first_byte_s={first} experts={experts} "
         f"tokens_in={into} tokens_out={out} cost_usd={cost_usd}\n"
     )
 
@@ -120,6 +120,11 @@ def _line(entry: _Entry) -> str:
 @lru_cache(maxsize=4)  # most lines of a batch are of the same
 def _second(at_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+
+
+@lru_cache(maxsize=256)  # of most fields the same values come again and again
+def _often(text: str | None) -> str:
+    return _value(text)
 
 
 def _value(text: str | None) -> str:

@@ -7,7 +7,7 @@ from manyminds.wire.embeddings import EmbeddingRequest, embeddings_body, parse_e
 from manyminds.wire.events import Events, error_text, parse_chunk, parse_completion
 from manyminds.wire.messages import MESSAGES, count_tokens
 from manyminds.wire.replies import completion, error_body, event, report_object, stream_end, written
-from manyminds.wire.requests import parse_request, request_body
+from manyminds.wire.requests import parse_request, request_body, rewritten
 from manyminds.wire.responses import RESPONSES
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "parse_request",
     "report_object",
     "request_body",
+    "rewritten",
     "stream_end",
     "written",
 ]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from manyminds.errors import ManymindsError
 from manyminds.types import Chunk, Query
 from manyminds.wire.dialect import Dialect
-from manyminds.wire.replies import completion, error_body, event, relayed, stream_end, written
+from manyminds.wire.gaps import Gaps
+from manyminds.wire.replies import completion, ending, error_body, event, head_of, made, relayed
 from manyminds.wire.requests import parse_request
 
 __all__ = ["CHAT"]
@@ -18,19 +19,22 @@ class _Reply:
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        self._first = True
+        self._gaps: Gaps | None = None
 
     def whole(self, chunks: Sequence[Chunk]) -> bytes:
-        last = chunks[-1]
-        return relayed(last) if last.whole else completion(chunks, self._query, self._query.model)
+        query, last = self._query, chunks[-1]
+        return relayed(last, query) if last.whole else completion(chunks, query, query.model)
 
     def events(self, chunk: Chunk) -> bytes:
-        query, first = self._query, self._first
-        self._first = False
-        if chunk.finish_reason is None:
-            return event(chunk.raw or written(chunk, query, query.model, first=first))
-        ending = stream_end(chunk, query, query.model, first=first)
-        return b"".join([*map(event, ending), _DONE])
+        gaps = self._gaps
+        if gaps is None:
+            query = self._query
+            gaps = self._gaps = Gaps(head_of(query, query.model, "chat.completion.chunk"))
+        last = chunk.finish_reason is not None
+        data = gaps.filled(chunk.raw, last=last) if chunk.raw else made(chunk, gaps.head, first=gaps.said())
+        if not last:
+            return b"data: " + data + b"\n\n"
+        return b"".join([*map(event, ending(data, chunk, self._query)), _DONE])
 
     def failed(self, error: ManymindsError) -> bytes:
         return event(error_body(error))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -34,24 +35,36 @@ class _Request(msgspec.Struct):
 
 _request = msgspec.json.Decoder(_Request)
 _ONLY_HERE = frozenset({"prompt", "logprobs", "top_logprobs", "best_of", "echo", "suffix", "tools"})
+_GAP = "<|gap|>"
+_FILL = f"""\
+The user sends a text in which {_GAP} marks a gap. Write what belongs into the gap, so that it fits what \
+stands before and behind it, and nothing else: no quotation marks, no comment, nothing that is there."""
+
+
+class _Asked(Query, frozen=True, eq=False):
+    """A query whose answers begin with `echoed`."""
+
+    echoed: str = ""
 
 
 def _parse(raw: bytes, request_id: str) -> Query:
     request, fields = read_body(raw, _request)
     prompt = _prompt(request.prompt)
-    if request.echo:
-        raise _wrong("echo", "is not supported: put the prompt before the answer yourself.")
-    if request.suffix:
-        raise _wrong("suffix", "is not supported: experts continue a text, they do not fill a gap in one.")
+    if request.echo and request.logprobs:
+        raise _wrong("logprobs", "of an echoed prompt are not known: leave out `echo`, or ask for none.")
     if request.best_of is not None and request.best_of > 1:
         raise _wrong("best_of", "is not supported: ask for `n` completions and choose among them.")
     if request.tools:
         raise _wrong("tools", "need POST /v1/chat/completions: a text completion cannot hold a tool call.")
     chat: dict[str, Any] = {name: value for name, value in fields.items() if name not in _ONLY_HERE}
     chat["messages"] = [{"role": "user", "content": prompt}]
+    if request.suffix:
+        gap = {"role": "user", "content": prompt + _GAP + request.suffix}
+        chat["messages"] = [{"role": "system", "content": _FILL}, gap]
     if request.logprobs is not None:
         chat |= {"logprobs": True, "top_logprobs": request.logprobs}
-    return parse_request(_encode(chat), request_id)
+    made = partial(_Asked, echoed=prompt) if request.echo else Query
+    return parse_request(_encode(chat), request_id, made)
 
 
 def _prompt(prompt: str | list[Any] | None) -> str:
@@ -106,6 +119,7 @@ class _Chat(msgspec.Struct):
 
 
 _chat = msgspec.json.Decoder(_Chat)
+_SHARED = ("model", "system_fingerprint")  # by all events of a stream
 _NOT_RELAYED = frozenset({"id", "object", "created", "choices", "usage", "timings", "manyminds"})
 
 
@@ -120,6 +134,8 @@ class _Reply:
             "created": int(time.time()),
             "model": query.model,
         }
+        self._echoed = query.echoed if isinstance(query, _Asked) else ""
+        self._begun: set[int] = set()  # choices that have said something, if only the prompt
         self._offsets: dict[int, int] = {}  # by choice: where in its text the next token begins
 
     def whole(self, chunks: Sequence[Chunk]) -> bytes:
@@ -148,26 +164,29 @@ class _Reply:
             choices, fields = _chat.decode(chat).choices, _object.decode(chat)
         except (msgspec.DecodeError, RecursionError) as error:
             raise GarbageError(f"no chat completion: {error!s:.300}") from None
-        self._head |= {name: value for name, value in fields.items() if name not in _NOT_RELAYED}
-        return self._head | {"choices": [self._choice(choice) for choice in choices]}
+        said = {name: value for name, value in fields.items() if name not in _NOT_RELAYED}
+        self._head |= {name: said[name] for name in _SHARED if name in said}
+        return self._head | said | {"choices": [self._choice(choice) for choice in choices]}
 
     def _choice(self, choice: _Choice) -> dict[str, Any]:
         said = choice.delta or choice.message or _Said()
+        echoed = "" if choice.index in self._begun else self._echoed
+        self._begun.add(choice.index)
         return {
             "index": choice.index,
-            "text": (said.content or "") + (said.refusal or ""),
+            "text": echoed + (said.content or "") + (said.refusal or ""),
             "logprobs": self._logprobs(choice),
             "finish_reason": choice.finish_reason,
         }
 
     def _logprobs(self, choice: _Choice) -> dict[str, Any] | None:
-        """The legacy shape: lists side by side, one entry a token. Offsets count from the answer's start."""
+        """The legacy shape: lists side by side, one entry a token. Offsets count from the text's start."""
         if choice.logprobs is None:
             return None
         tokens = [*(choice.logprobs.content or ()), *(choice.logprobs.refusal or ())]
         if not tokens:
             return None
-        offsets = [self._offsets.get(choice.index, 0)]
+        offsets = [self._offsets.get(choice.index, len(self._echoed))]
         for token in tokens:
             offsets.append(offsets[-1] + len(token.token))
         self._offsets[choice.index] = offsets.pop()

@@ -76,28 +76,42 @@ _Shape = TypeVar("_Shape", _Chunk, _Completion)
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _completion = msgspec.json.Decoder(_Completion)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line ends between tokens would end the line of an event
 
 
 def parse_chunk(raw: bytes) -> Chunk:
-    """One streamed event of a chat completion.
+    """One streamed event of a chat completion; its `raw` is without usage, which is our caller's to give.
 
     `usage.cpu_s` holds the compute seconds that llama.cpp reports (per thread), else 0.
 
     Raises: GarbageError when it is not one; its message carries an upstream `error` object's text.
     """
     found = _decoded(_chunk, raw, "chat completion chunk")
-    usage = _usage_of(found) if found.usage else None
+    usage = None
+    if found.usage is not None:
+        usage = _usage_of(found.usage, found.timings)
+        raw = _without_usage(raw) if found.choices else raw
     if not found.choices:
         return Chunk(usage=usage)
     text, finish_reason = "", None
-    for choice in reversed(found.choices):
-        finish_reason = choice.finish_reason or finish_reason
-        if choice.index == 0:
-            text = (choice.delta.content or "") if choice.delta else ""
+    for choice in found.choices:
+        finish_reason = finish_reason or choice.finish_reason
+        if choice.index == 0 and not text and choice.delta is not None:
+            text = choice.delta.content or ""
     if b"\n" in raw or b"\r" in raw:
         raw = raw.translate(_ONE_LINE)
     return Chunk(text, finish_reason, usage, raw)
+
+
+def _without_usage(raw: bytes) -> bytes:
+    try:
+        fields = _object.decode(raw)
+    except msgspec.DecodeError as error:
+        raise GarbageError(f"no chat completion chunk: {error}") from None
+    fields.pop("usage", None)
+    return _encode(fields)
 
 
 def parse_completion(raw: bytes) -> Chunk:
@@ -108,10 +122,13 @@ def parse_completion(raw: bytes) -> Chunk:
     found = _decoded(_completion, raw, "chat completion")
     if not found.choices:
         raise GarbageError(f"no chat completion: {error_text(raw, 200) or 'nothing'}")
-    first = next((choice for choice in found.choices if choice.index == 0), found.choices[0])
-    finish_reason = next((c.finish_reason for c in found.choices if c.finish_reason), "stop")
-    usage = _usage_of(found) if found.usage else None
-    return Chunk(first.message.content or "", finish_reason, usage, raw, whole=True)
+    first, finish_reason = found.choices[0], None
+    for choice in reversed(found.choices):
+        finish_reason = choice.finish_reason or finish_reason
+        if choice.index == 0:
+            first = choice
+    usage = None if found.usage is None else _usage_of(found.usage, found.timings)
+    return Chunk(first.message.content or "", finish_reason or "stop", usage, raw, whole=True)
 
 
 def _decoded(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes, what: str) -> _Shape:
@@ -125,9 +142,8 @@ def _decoded(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes, what: str) -> 
     return found
 
 
-def _usage_of(found: _Chunk | _Completion) -> Usage:
-    counted, timings = found.usage or _Usage(), found.timings or _Timings()
-    cpu_s = (timings.prompt_ms + timings.predicted_ms) / 1000
+def _usage_of(counted: _Usage, timings: _Timings | None) -> Usage:
+    cpu_s = 0.0 if timings is None else (timings.prompt_ms + timings.predicted_ms) / 1000
     return Usage(counted.prompt_tokens, counted.completion_tokens, cpu_s)
 
 

@@ -110,6 +110,8 @@ class ResponseReply:
         self._output: list[_Message | _Call] = []
         self._message: _Message | None = None  # the one being written
         self._calls: dict[int, _Call] = {}  # by the expert's own index; open until the end
+        self._highest = -1  # of these indices
+        self._call_ids: set[str] = set()
         self._response: dict[str, Any] = {
             "id": f"resp_{query.request_id}",
             "object": "response",
@@ -225,9 +227,10 @@ class ResponseReply:
         """A piece of a tool call. Without an index, one that `begins` is a call of its own."""
         index = piece.index
         if index is None:
-            index = max(self._calls, default=-1) + 1 if begins else max(self._calls, default=0)
+            index = self._highest + 1 if begins else max(self._highest, 0)
         if index not in self._calls:
             self._calls[index] = self._new_call(piece)
+            self._highest = max(self._highest, index)
         call, function = self._calls[index], piece.function or Function()
         call.name = call.name or function.name or ""
         if function.arguments:
@@ -240,8 +243,8 @@ class ResponseReply:
             self._close(self._message, "completed")
             self._message = None
         place = len(self._output)
-        known = {call.call_id for call in self._calls.values()}
-        call_id = piece.id if piece.id and piece.id not in known else f"call_{self._id}_{place}"
+        call_id = piece.id if piece.id and piece.id not in self._call_ids else f"call_{self._id}_{place}"
+        self._call_ids.add(call_id)
         name = (piece.function and piece.function.name) or ""
         call = _Call(f"fc_{self._id}_{place}", place, call_id, name)
         self._open(call)

@@ -100,7 +100,7 @@ def _messages(request: _Request) -> dict[str, Any]:
     messages = [{"role": "system", "content": system}] if system else []
     for i, turn in enumerate(request.messages):
         match turn:
-            case {"role": "system", "content": content}:
+            case {"role": "system", "content": str() | list() as content}:
                 messages.append({"role": "system", "content": _text(content, f"messages[{i}].content")})
             case {"role": "user" | "assistant" as role, "content": str(content)}:
                 messages.append({"role": role, "content": content})
@@ -204,8 +204,9 @@ def _output(request: _Request) -> dict[str, Any]:
     if user is not None:
         chat["user"] = user
     config = request.output_config or {}
-    where = "output_config.format" if config.get("format") else "output_format"
-    match config.get("format") or request.output_format:
+    form = config.get("format")
+    where = "output_format" if form is None else "output_config.format"
+    match request.output_format if form is None else form:
         case None:
             return chat
         case {"type": "json_schema", "schema": dict(schema)}:

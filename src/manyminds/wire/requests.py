@@ -1,22 +1,27 @@
 """A caller's chat completion request to a `Query`, and a query to what goes upstream.
 
-Requests keep their own bytes: what goes upstream is the caller's JSON with only `model`, `stream` (with its
-options) and `manyminds` changed, so that fields unknown to us survive.
+Requests keep their own bytes: what goes upstream is the caller's JSON with only `model`, `models`, `stream`
+(with its options) and `manyminds` changed, so that fields unknown to us survive.
 """
 
 import json
 import math
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from manyminds.errors import InvalidRequestError
 from manyminds.types import Limits, Message, Query, Sampling
 
-__all__ = ["parse_request", "read_body", "request_body"]
+__all__ = ["parse_request", "read_body", "request_body", "rewritten"]
 
 _Read = TypeVar("_Read")
+
+_MOST_TOKENS = 2**31 - 1
+_SEEDS = 2**63  # upstreams take 64 bits
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)]
 
 
 class _Limits(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,39 +38,54 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     strategy: str | None = None
     topic: str = ""
     explain: bool = False
+    cache: Literal["off", "refresh"] | None = None
+
+
+class _Part(msgspec.Struct):
+    """A part of a message's content; what is in images and the like is not looked at."""
+
+    type: str
+    text: Any = None
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str | None = None
 
 
 class _Request(msgspec.Struct):
     """What we read of a chat completion request; the rest stays in the raw bytes."""
 
-    model: str
-    messages: list[dict[str, Any]]
+    messages: list[_Turn]
+    model: str | None = None
+    models: list[str] | None = None
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Tokens | None = None
+    max_completion_tokens: _Tokens | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-_SEEDS, le=_SEEDS - 1)] | None = None
     stop: str | list[str] | None = None
-    n: int | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     logprobs: bool | None = None
-    tools: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
+    tools: list[msgspec.Raw] | None = None
+    functions: list[msgspec.Raw] | None = None
+    response_format: _Format | None = None
     manyminds: msgspec.Raw = msgspec.Raw()
 
 
 _SCANNED_BYTES = 100_000
-_MOST_TOKENS = 2**31 - 1
-_SEEDS = 2**63  # upstreams take 64 bits
-_BOUNDS = (
-    ("max_completion_tokens", 1, _MOST_TOKENS),
-    ("max_tokens", 1, _MOST_TOKENS),
-    ("seed", -_SEEDS, _SEEDS - 1),
-    ("n", 1, 128),
-    ("temperature", 0, 2),
-    ("top_p", 0, 1),
-)
+_MOST_MODELS = 8
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _IMAGES = ("image_url", "input_image")
@@ -73,14 +93,16 @@ _STRUCTURED = ("json_object", "json_schema")
 _NOTHING: frozenset[str] = frozenset()
 _ABSENT = msgspec.Raw()
 _UNLIMITED = Limits()
+_AS_IT_LIKES = Sampling()
+_SET_NOTHING = (None, None, None, None, (), 1)  # of the fields of `Sampling`
 _request = msgspec.json.Decoder(_Request)
 _limits = msgspec.json.Decoder(_Limits)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-def parse_request(raw: bytes, request_id: str = "") -> Query:
-    """A chat completion request to a query.
+def parse_request(raw: bytes, request_id: str = "", made: Callable[..., Query] = Query) -> Query:
+    """A chat completion request to a query, which is `made` of the fields of `Query` by name.
 
     Raises: InvalidRequestError, whose `param` names the field.
     """
@@ -89,17 +111,22 @@ def parse_request(raw: bytes, request_id: str = "") -> Query:
         request = _request.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_finite(raw) or _invalid(error) from None
-    messages = tuple(_message(m, f"messages[{i}]") for i, m in enumerate(request.messages))
-    if not messages:
+    if not request.messages:
         raise InvalidRequestError("`messages` is empty: send at least one message.", param="messages")
-    return Query(
+    demands: set[str] = set()
+    messages = tuple([_message(turn, i, demands) for i, turn in enumerate(request.messages)])
+    _add_demands(request, demands)
+    model, fallbacks = _models(request)
+    options = request.stream_options
+    return made(
         messages=messages,
-        model=request.model,
-        stream=bool(request.stream),
+        model=model,
+        fallbacks=fallbacks,
+        stream=request.stream is True,
         sampling=_sampling(request),
-        limits=_parse_limits(request.manyminds),
-        demands=_demands(request),
-        include_usage=bool((request.stream_options or {}).get("include_usage")),
+        limits=_UNLIMITED if request.manyminds == _ABSENT else _parse_limits(request.manyminds),
+        demands=frozenset(demands) if demands else _NOTHING,
+        include_usage=options is not None and options.include_usage is True,
         request_id=request_id,
         raw=raw,
     )
@@ -122,8 +149,8 @@ def _invalid(error: Exception, prefix: str = "") -> InvalidRequestError:
     text = str(error)
     what, _, path = text.partition(" - at `$")
     path = path.rstrip("`").lstrip(".").replace("[...]", "")
-    if not path and " field `" in what:  # "Object missing required field `model`"
-        path = what.split("`")[1]
+    if " field `" in what:  # "Object missing required field `role` - at `$.messages[0]`"
+        path = f"{path}.{what.split('`')[1]}".lstrip(".")
     param = ".".join(part for part in (prefix, path) if part) or None
     if isinstance(error, msgspec.ValidationError):
         where = f"`{param}`: " if param else "the body: "
@@ -167,51 +194,66 @@ def _path_of_not_finite(value: Any) -> str | None:
     return None
 
 
-def _message(fields: dict[str, Any], where: str) -> Message:
-    role = fields.get("role")
+def _models(request: _Request) -> tuple[str, tuple[str, ...]]:
+    """Whom to ask first, and who follows in order, each once."""
+    if request.model is not None and not request.models:
+        return request.model, ()
+    first, models = () if request.model is None else (request.model,), request.models or ()
+    names = list(dict.fromkeys([*first, *models]))
+    if not names:
+        raise InvalidRequestError("`model` is missing: send `auto` or an expert's name.", param="model")
+    if len(models) > _MOST_MODELS:
+        message = f"`models` has {len(models)} names: send at most {_MOST_MODELS}."
+        raise InvalidRequestError(message, param="models")
+    return names[0], tuple(names[1:])
+
+
+def _message(turn: _Turn, i: int, demands: set[str]) -> Message:
+    """The i-th message; adds what it demands of an expert."""
+    role, content = turn.role, turn.content
     if role not in _ROLES:
-        raise InvalidRequestError(
-            f"`{where}.role` must be one of {', '.join(_ROLES)}.", param=f"{where}.role"
-        )
-    content = fields.get("content")
-    if content is None:
-        if role != "assistant":
-            raise InvalidRequestError(f"`{where}.content` is missing.", param=f"{where}.content")
-        return Message(role, "")
+        raise _wrong(f"messages[{i}].role", f"must be one of {', '.join(_ROLES)}")
+    if role in ("tool", "function") or turn.tool_calls:
+        demands.add("tools")
     if isinstance(content, str):
         return Message(role, content)
-    if not isinstance(content, list):
-        raise InvalidRequestError(
-            f"`{where}.content` must be text or a list of parts.", param=f"{where}.content"
-        )
+    if content is None:
+        if role != "assistant":
+            raise _wrong(f"messages[{i}].content", "is missing")
+        return Message(role, "")
     texts = []
-    for part in content:
-        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise InvalidRequestError(
-                f"`{where}.content` has a part without a type.", param=f"{where}.content"
-            )
-        text = part.get("text")
-        if part["type"] == "text":
-            if not isinstance(text, str):
-                raise InvalidRequestError(
-                    f"`{where}.content`: a text part needs `text`.", param=f"{where}.content"
-                )
-            texts.append(text)
+    for j, part in enumerate(content):
+        if part.type == "text":
+            if not isinstance(part.text, str):
+                raise _wrong(f"messages[{i}].content[{j}].text", "must be the text of this part")
+            texts.append(part.text)
+        elif part.type in _IMAGES:
+            demands.add("image")
     return Message(role, "\n".join(texts))
 
 
+def _wrong(param: str, why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"`{param}` {why}.", param=param)
+
+
+def _add_demands(request: _Request, demands: set[str]) -> None:
+    if request.tools or request.functions:
+        demands.add("tools")
+    if request.response_format is not None and request.response_format.type in _STRUCTURED:
+        demands.add("json_schema")
+    if request.logprobs:
+        demands.add("logprobs")
+
+
 def _sampling(request: _Request) -> Sampling:
-    for name, low, high in _BOUNDS:
-        if (value := getattr(request, name)) is not None:
-            _check(name, value, low=low, high=high)
-    max_tokens = request.max_completion_tokens or request.max_tokens
-    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
-    return Sampling(max_tokens, request.temperature, request.top_p, request.seed, stop, request.n or 1)
+    most = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+    stop = request.stop
+    stops = () if not stop else (stop,) if isinstance(stop, str) else tuple(stop)
+    asked = (most, request.temperature, request.top_p, request.seed, stops, request.n or 1)
+    return _AS_IT_LIKES if asked == _SET_NOTHING else Sampling(*asked)
 
 
 def _parse_limits(raw: msgspec.Raw) -> Limits:
-    if raw == _ABSENT:
-        return _UNLIMITED
     try:
         limits = _limits.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -239,6 +281,7 @@ def _parse_limits(raw: msgspec.Raw) -> Limits:
         strategy=limits.strategy,  # type: ignore[arg-type]  # checked just above
         topic=limits.topic,
         explain=limits.explain,
+        cache=limits.cache,
     )
 
 
@@ -249,30 +292,14 @@ def _check(param: str, value: float | None, *, low: float, high: float = math.in
         raise InvalidRequestError(f"`{param}` must be a number {bounds}, not {str(value)[:40]}.", param=param)
 
 
-def _demands(request: _Request) -> frozenset[str]:
-    found = set()
-    for message in request.messages:
-        content = message.get("content")
-        if isinstance(content, list) and any(p.get("type") in _IMAGES for p in content):
-            found.add("image")
-        if message.get("tool_calls") or message["role"] in ("tool", "function"):
-            found.add("tools")
-    if request.tools:
-        found.add("tools")
-    if request.response_format and request.response_format.get("type") in _STRUCTURED:
-        found.add("json_schema")
-    if request.logprobs:
-        found.add("logprobs")
-    return frozenset(found) if found else _NOTHING
-
-
 def request_body(query: Query, model: str, *, whole: bool = False) -> bytes:
     """The JSON to send upstream, for a stream with usage, or for an answer in one piece.
 
     The caller's own fields go through as the bytes they came in.
     """
-    fields: dict[str, Any] = dict(_object.decode(query.raw)) if query.raw else _fields_of(query)
+    fields: dict[str, Any] = _object.decode(query.raw) if query.raw else _fields_of(query)
     fields.pop("manyminds", None)
+    fields.pop("models", None)
     fields["model"] = model
     fields["stream"] = not whole
     if whole:
@@ -282,10 +309,24 @@ def request_body(query: Query, model: str, *, whole: bool = False) -> bytes:
     return _encode(fields)
 
 
+def rewritten(query: Query, messages: Sequence[Message]) -> Query:
+    """The same request with other messages, for one answer. The caller's other fields stay as they came."""
+    raw = query.raw
+    if raw:
+        fields: dict[str, Any] = _object.decode(raw)
+        fields.pop("n", None)
+        raw = _encode(fields | {"messages": _written(messages)})
+    return replace(query, messages=tuple(messages), sampling=replace(query.sampling, n=1), raw=raw)
+
+
+def _written(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.text} for message in messages]
+
+
 def _fields_of(query: Query) -> dict[str, Any]:
     """The fields of a query that was made here, not parsed."""
     sampling = query.sampling
-    fields: dict[str, Any] = {"messages": [{"role": m.role, "content": m.text} for m in query.messages]}
+    fields: dict[str, Any] = {"messages": _written(query.messages)}
     known = {
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,

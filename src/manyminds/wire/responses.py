@@ -5,7 +5,7 @@ whole with every request.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -23,11 +23,10 @@ _encode = msgspec.json.Encoder().encode
 _NULL = msgspec.Raw(b"null")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked(Query):
+class _Asked(Query, frozen=True, eq=False):
     """A query that remembers what its response repeats."""
 
-    repeated: Mapping[str, Any] = field(default_factory=dict)
+    repeated: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _Part(msgspec.Struct):
@@ -85,6 +84,7 @@ class _Request(msgspec.Struct):
 
     input: str | list[_Item] | None = None
     model: str | None = None
+    models: list[str] | None = None
     instructions: str | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     text: _Text | None = None
@@ -106,7 +106,8 @@ class _Request(msgspec.Struct):
 
 
 _request = msgspec.json.Decoder(_Request)
-_ONLY_HERE = frozenset(_Request.__struct_fields__) - {"model", "metadata", "temperature", "top_p"} | {
+_GO_ON = {"model", "models", "metadata", "temperature", "top_p"}
+_ONLY_HERE = frozenset(_Request.__struct_fields__) - _GO_ON | {
     *("access_programs", "background_options", "context_management", "image", "max_tool_calls"),
     *("messages", "moderation", "stream_options", "truncation"),
 }
@@ -116,11 +117,11 @@ def _parse(raw: bytes, request_id: str) -> Query:
     request, given = read_body(raw, _request)
     _check_supported(request)
     chat: dict[str, Any] = {name: value for name, value in given.items() if name not in _ONLY_HERE}
-    chat["model"] = "auto" if request.model is None else request.model
+    if request.model is None and not request.models:
+        chat["model"] = "auto"
     chat["messages"] = _messages(request)
-    query = parse_request(_encode(chat | _settings(request) | _tools(request)), request_id)
-    copied = {f.name: getattr(query, f.name) for f in fields(query)}
-    return _Asked(**copied, repeated=_repeated(request, given))
+    made = partial(_Asked, repeated=_repeated(request, given))
+    return parse_request(_encode(chat | _settings(request) | _tools(request)), request_id, made)
 
 
 def _wrong(param: str, why: str) -> InvalidRequestError:
@@ -146,11 +147,12 @@ def _check_supported(request: _Request) -> None:
 
 
 def _messages(request: _Request) -> list[dict[str, Any]]:
+    """The conversation. In OpenAI's schema the input may be missing: then it is an empty text."""
     messages: list[dict[str, Any]] = []
-    if isinstance(request.input, str):
-        messages.append({"role": "user", "content": request.input})
+    if request.input is None or isinstance(request.input, str):
+        messages.append({"role": "user", "content": request.input or ""})
     else:
-        for i, item in enumerate(request.input or ()):
+        for i, item in enumerate(request.input):
             _add_item(messages, item, f"input[{i}]")
     if not messages:
         raise _wrong("input", "is empty: send a text or at least one message.")
@@ -221,7 +223,9 @@ def _content(given: str | list[_Part] | None, where: str, kinds: tuple[str, ...]
         if part.type == "input_image":
             image = {"url": _needed(part.image_url, f"{where}[{i}].image_url")}
             parts.append({"type": "image_url", "image_url": image | _said(detail=part.detail)})
-        elif part.type != "refusal":
+        elif part.type == "refusal":
+            _needed(part.refusal, f"{where}[{i}].refusal")
+        else:
             parts.append({"type": "text", "text": _needed(part.text, f"{where}[{i}].text")})
     if len(parts) == 1 and "text" in parts[0]:
         return parts[0]["text"]

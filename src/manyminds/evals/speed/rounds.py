@@ -50,7 +50,9 @@ Say = Callable[[str], None]
 """Takes a sentence for people."""
 
 _WARM_UP_S = 0.3
-_PROBE_S = 2.0  # in which a soak finds out what is half of the load
+_PROBE_S = 2.0  # in which a soak finds out what is half of the load; it warms up, too
+_SETTLED_S = 60.0  # a soak that is shorter tells nothing of growing memory
+_GROWTH_MB = 5.0  # from then on, at most
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:
@@ -311,6 +313,9 @@ def _fuse_row(bench: _Bench) -> dict[str, Any]:
 def soak(seconds: float, say: Say) -> dict[str, Any]:
     """Half of the load that it bears, for so long: memory, errors, ledger rows against requests.
 
+    `memory_growth_mb` is from the end of the warm-up, which is at full load, to the last request. `missed`
+    says in sentences which of its goals were not met: no error, a row for every request, little growth.
+
     Raises: as `measure`.
     """
     case = PASSES[1]
@@ -328,6 +333,7 @@ def soak(seconds: float, say: Say) -> dict[str, Any]:
     assert sample.memory_mb is not None
     start_mb, end_mb = sample.memory_mb
     p50_us, p99_us = sample.latency_us or (None, None)
+    requests, errors = probe.total + sample.total, probe.errors + sample.errors
     return {
         "seconds": round(sample.seconds, 3),
         "per_s": round(sample.answered / sample.seconds, 1),
@@ -337,7 +343,18 @@ def soak(seconds: float, say: Say) -> dict[str, Any]:
         "memory_start_mb": round(start_mb, 2),
         "memory_end_mb": round(end_mb, 2),
         "memory_growth_mb": round(end_mb - start_mb, 2),
-        "requests": probe.total + sample.total,
-        "errors": probe.errors + sample.errors,
+        "requests": requests,
+        "errors": errors,
         "ledger_rows": rows,
+        "missed": list(_missed(requests, errors, rows, end_mb - start_mb if seconds >= _SETTLED_S else 0.0)),
     }
+
+
+def _missed(requests: int, errors: int, rows: int, growth_mb: float) -> Iterator[str]:
+    """The goals of a soak that were not met, in sentences."""
+    if errors:
+        yield f"{errors:,} of {requests:,} requests failed."
+    if rows != requests:
+        yield f"The ledger has {rows:,} rows of {requests:,} requests."
+    if growth_mb >= _GROWTH_MB:
+        yield f"Memory grew by {growth_mb:.1f} MB, which is not less than {_GROWTH_MB:g} MB."

@@ -1,0 +1,258 @@
+"""One process that serves: its node, its edge, what it tells of both, and the signals that it heeds."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from manyminds.cli.serve import url_of
+from manyminds.cli.settings import print_json
+from manyminds.config import Config
+from manyminds.errors import ConfigError, ManymindsError
+from manyminds.node import ENCODER, Node
+from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.web.app import ENDPOINTS, App, Edge
+from manyminds.web.metrics import Metrics, render_all
+from manyminds.web.observer import Observer
+from manyminds.web.requestlog import RequestLog
+from manyminds.web.server import Server, room
+from manyminds.web.spans import open_spans
+from manyminds.web.tls import context
+
+if TYPE_CHECKING:
+    from manyminds.workers.seat import Seat
+
+__all__ = ["DRAIN_S", "Service"]
+
+DRAIN_S: Final = 10.0
+"""For answers under way when the node is told to end."""
+
+_PIPE_BYTES: Final = 4096  # which no other process's can come between
+
+log = logging.getLogger(__name__)
+
+
+class _Announce(Protocol):
+    def __call__(self, url: str, running: Collection[str], *, ready: bool) -> None: ...
+
+
+class Service:
+    """`run` serves until it is told to end: SIGTERM and Ctrl-C, or a supervisor, of whose `seat` it is.
+
+    SIGHUP has it read the configuration anew; what is being answered is answered as it began.
+
+    Args:
+        config: what to run.
+        again: reads it anew.
+        listener: where to listen.
+        announce: told when all is loaded.
+        as_json: whether URL and process id go to standard output.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        again: Callable[[], Config],
+        listener: socket.socket,
+        announce: _Announce,
+        *,
+        as_json: bool = False,
+        seat: "Seat | None" = None,
+    ) -> None:
+        server = config.server
+        self._config = config
+        self._again = again
+        self._listener = listener
+        self._announce = announce
+        self._as_json = as_json
+        self._seat = seat
+        self._loopback = ip_address(listener.getsockname()[0]).is_loopback
+        self._required = server.keys == "required" or not self._loopback
+        self._url = url_of(config, listener.getsockname()[1])
+        self._tls = _certified(config) if server.tls_cert else None
+        self._ending = seat.ending if seat else asyncio.Event()
+        self._hurrying = seat.hurrying if seat else asyncio.Event()
+        self._outdated = asyncio.Event()  # the configuration
+
+    async def run(self) -> None:
+        """Raises: ManymindsError: it cannot begin."""
+        lines = RequestLog(_put)
+        async with AsyncExitStack() as stack:
+            node = Node(
+                self._config,
+                os.environ,
+                keys_required=self._required,
+                also=lambda *told: observer.record(*told),
+                shared=self._seat.shared if self._seat else None,
+            )
+            await stack.enter_async_context(node)
+            stack.callback(lines.close)
+            if self._required and not node.has_keys:
+                raise ConfigError(
+                    f"At {self._config.server.host} callers of this node need a key, and there is none yet: "
+                    "make one with `manyminds keys create NAME`, or listen on 127.0.0.1."
+                )
+            spans = open_spans(os.environ, version("manyminds"), node.look)
+            if spans is not None:
+                stack.callback(spans.close)
+            metrics = Metrics(
+                version("manyminds"),
+                ENDPOINTS,
+                (*POLICIES, DIRECT),
+                node,
+                lambda: node.backlog,
+                node.circuits,
+            )
+            observer = Observer(metrics, lines, spans)
+            await self._serve(node, metrics, observer)
+
+    async def _serve(self, node: Node, metrics: Metrics, observer: Observer) -> None:
+        seat = self._seat
+
+        def snapshot() -> bytes:
+            metrics.in_flight = node.admission.inside
+            return metrics.snapshot()
+
+        async def figures() -> bytes:
+            return render_all([snapshot()] if seat is None else await seat.figures())
+
+        def edge() -> Edge:
+            return Edge(
+                expert=node.gateway,
+                policies=POLICIES,
+                cards=lambda: node.cards,
+                ready=lambda: node.ready,
+                max_body_bytes=int(self._config.server.max_body_mb * 1e6),
+                loopback=self._loopback,
+                admission=node.admission,
+                aliases=self._config.aliases,
+                knows=node.knows,
+                seen=observer.seen,
+                metrics=figures,
+                grade=node.grade,
+                encoder=ENCODER,
+                embed=node.embed,
+            )
+
+        if seat is not None:
+            seat.snapshot, seat.release, seat.reload = snapshot, node.admission.give_back, self._outdated.set
+        app = App(edge())
+        server = Server(app, room())
+        await server.listen(self._listener, self._tls)
+        self._heed()
+        working = [
+            asyncio.create_task(self._load(node)),
+            asyncio.create_task(self._read_again(node, lambda: app.replace(edge()))),
+        ]
+        try:
+            await self._ending.wait()
+            if seat is not None:
+                seat.leaves()
+            await self._close(server)
+        finally:
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
+
+    async def _close(self, server: Server) -> None:
+        """In good order, or where that is not waited for, at once."""
+        closing = asyncio.create_task(server.close(DRAIN_S))
+        hurrying = asyncio.create_task(self._hurrying.wait())
+        await asyncio.wait([closing, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        hurrying.cancel()
+        if not closing.done():
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await server.close(0.0)
+
+    def _heed(self) -> None:
+        """Signals, or what the supervisor says instead of them; and says that it listens."""
+        if self._seat is not None:
+            self._seat.listens()
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._ending.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, self._outdated.set)
+        if self._as_json:
+            print_json({"url": self._url, "pid": os.getpid()})
+            sys.stdout.flush()
+
+    def _interrupt(self) -> None:
+        if self._ending.is_set():
+            self._hurrying.set()
+        self._ending.set()
+
+    async def _load(self, node: Node) -> None:
+        await node.load()
+        gc.collect()
+        gc.freeze()  # what is here by now stays: no need to look through it again
+        if self._seat is None:
+            self._announce(self._url, node.running, ready=node.ready)
+        else:
+            self._seat.is_ready(node.running, node.ready)
+
+    async def _read_again(self, node: Node, replace: Callable[[], None]) -> None:
+        """Takes over the configuration whenever it is outdated. One that is wrong changes nothing."""
+        while True:
+            await self._outdated.wait()
+            self._outdated.clear()
+            try:
+                config = self._again()
+                if self._tls is not None and config.server.tls_cert:
+                    _certified(config, self._tls)
+                await node.reload(config)
+            except ManymindsError as error:
+                log.error("The configuration stays as it was. %s", error)
+                continue
+            if fixed := _fixed(self._config, config):
+                log.warning("%s will count after a restart.", ", ".join(fixed))
+            self._config = config
+            replace()
+            log.info("The configuration was read anew: %s can be asked.", ", ".join(node.running) or "nobody")
+
+
+def _certified(config: Config, into: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """What encrypts, with the certificate as it is now. Raises: ConfigError."""
+    server = config.server
+    made = context(Path(server.tls_cert), Path(server.tls_key))
+    if into is None:
+        return made
+    into.load_cert_chain(server.tls_cert, server.tls_key)
+    return into
+
+
+def _fixed(before: Config, after: Config) -> list[str]:
+    """Keys that have changed and that a running node does not take over."""
+    server = [
+        name for name in before.server.__struct_fields__ if name not in ("max_body_mb", "tls_cert", "tls_key")
+    ]
+    sections = {
+        "server": server,
+        "ledger": ["url", "store_text"],
+        "cache": list(before.cache.__struct_fields__),
+    }
+    return [
+        f"{section}.{name}"
+        for section, names in sections.items()
+        for name in names
+        if getattr(getattr(before, section), name) != getattr(getattr(after, section), name)
+    ]
+
+
+def _put(text: str) -> None:
+    """Writes lines, so many at once as a pipe takes in one piece: other workers write there, too."""
+    while text:
+        cut = len(text) if len(text) <= _PIPE_BYTES else text.rindex("\n", 0, _PIPE_BYTES) + 1
+        print(text[:cut], end="", file=sys.stderr, flush=True)
+        text = text[cut:]

@@ -1,0 +1,378 @@
+"""The only wiring: turns a configuration into a running gateway, and ends it again.
+
+Knows every part by name and none from the inside.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from manyminds import catalog
+from manyminds.admission import Admission
+from manyminds.artefact import Artefact, load
+from manyminds.cache import SIMILARITY, Cache
+from manyminds.combine.fuse import Fuse
+from manyminds.combine.race import Race
+from manyminds.combine.select import Select
+from manyminds.combine.vote import Vote
+from manyminds.config import POLICIES, Config
+from manyminds.encoder import Encoder
+from manyminds.errors import AlreadyGradedError, LedgerError, UnavailableError, UnknownRequestError
+from manyminds.experts.local import Local
+from manyminds.fanout import Patience
+from manyminds.feedback import judged
+from manyminds.gateway import Gateway, Parts, Record, is_spared
+from manyminds.index import Index
+from manyminds.ledger import Backlog, Ledger
+from manyminds.node.roster import Member, Roster, Shared
+from manyminds.router import SkillRouter
+from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
+from manyminds.upstream import Client
+
+__all__ = ["ARTEFACT", "ENCODER", "Node", "knowledge"]
+
+ENCODER = "all-minilm-l6-v2"
+"""The catalogue's name of the sentence encoder."""
+
+ARTEFACT = "artefact.npz"
+"""Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
+
+_DIMENSION = 384
+_CONNECT_S = 5.0
+_TIDY_S = 3600.0
+_GRADES = 100  # of each key a day that are learnt from
+_THREADS = 4  # in which the ledger is asked
+_KEYS_S = 2.0  # until a new key is known, and a revoked one is not
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+
+
+class Node:
+    """A gateway with everything it needs. `async with` opens it; `load` then loads the local models.
+
+    Args:
+        config: what to run.
+        environ: where the keys are that `key_env` names.
+        learnt: whether to use what `manyminds train` left, if it did.
+        keys_required: whether only callers with a key are answered.
+        also: told of every request, as the ledger is.
+        shared: where several processes serve one address.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        *,
+        learnt: bool = True,
+        keys_required: bool = False,
+        also: Record | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        self._config = config
+        self._environ = environ
+        self._learnt = learnt
+        self._keys_required = keys_required
+        self._also = also
+        self._shared = shared
+        self._stack = AsyncExitStack()
+        self._members: dict[str, Member] = {}
+        self._started: set[str] = set()
+        self._loading = True
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Node":
+        """Opens the ledger and makes the experts; loads no model.
+
+        Raises: ConfigError, LedgerError, ArtefactError.
+        """
+        async with AsyncExitStack() as stack:
+            ledger = self._config.ledger
+            self._ledger = Ledger(ledger.url, store_text=ledger.store_text)
+            stack.callback(self._ledger.close)
+            self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "ledger"))
+            self.admission = await self._open_admission()
+            stack.push_async_callback(self.admission.close)
+            for watch in (self._watch_keys(), self._tidy()):
+                stack.push_async_callback(_ended, asyncio.create_task(watch))
+            client = await stack.enter_async_context(Client(_CONNECT_S))
+            loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
+            self._roster = Roster(self._environ, client, loopback, self._shared)
+            stack.push_async_callback(self._close_locals)
+            self._members = self._roster.make(self._config, {})
+            self._encoder = self._open_encoder()
+            self._cache = _cache(self._config)
+            self._router, self.gateway = self._make_gateway(self._config, self._members)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def load(self) -> None:
+        """Loads the local models, side by side. One that fails is logged: its calls say so too."""
+        await asyncio.gather(*map(self._start, self.locals))
+        self._loading = False
+
+    async def reload(self, config: Config) -> None:
+        """Takes over experts, policies and the artefact as they are now. Nobody who is answered notices.
+
+        Experts that stay as they were are kept, with what is known of them. Local models that are new are
+        loaded before it returns; those that are gone end when they have answered who waits for them. The
+        ledger, and how many are answered at once, stay as they are.
+
+        Raises: ConfigError, ArtefactError: nothing has changed.
+        """
+        members = self._roster.make(config, self._members)
+        if self._encoder is None:
+            self._encoder = await asyncio.to_thread(self._open_encoder)
+        router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
+        before, self._members = self._members, members
+        router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
+        self._config, self._router, self.gateway = config, router, gateway
+        if self._cache is not None:
+            self._cache.clear()
+        for name, member in before.items():
+            if member.local is not None and members.get(name) is not member:
+                self._started.discard(name)
+                retiring = asyncio.create_task(member.local.retire())
+                self._retiring.add(retiring)
+                retiring.add_done_callback(self._retiring.discard)
+        known = [member.local for member in before.values()]
+        await asyncio.gather(*(self._start(local) for local in self.locals if local not in known))
+
+    async def _start(self, local: Local) -> None:
+        try:
+            await local.start()
+            self._started.add(local.card.name)
+        except UnavailableError as error:
+            log.error("%s", error)
+
+    async def _close_locals(self) -> None:
+        for retiring in self._retiring:
+            retiring.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*(local.aclose() for local in self.locals))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._members
+
+    @property
+    def experts(self) -> dict[str, Expert]:
+        """By name."""
+        return {name: member.expert for name, member in self._members.items()}
+
+    @property
+    def locals(self) -> list[Local]:
+        return [member.local for member in self._members.values() if member.local is not None]
+
+    @property
+    def embed(self) -> Embed | None:
+        """What makes vectors of texts, where it has been pulled."""
+        return self._encoder.encode if self._encoder else None
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the experts that can be asked: all but local models that have not been loaded.
+
+        One that was loaded and died since is among them: the next call starts it anew.
+        """
+        waiting = {e.card.name for e in self.locals if e.pid is None} - self._started
+        return sorted(self._members.keys() - waiting)
+
+    @property
+    def backlog(self) -> Backlog:
+        """How the ledger's writing goes."""
+        return self._ledger.status
+
+    async def grade(self, request_id: str, key: Key | None, correct: float) -> bool:
+        """Keeps what a caller says of its answer, in [0, 1]; whether the router learns from it.
+
+        It learns from so many grades of each key a day, so that no caller moves it as it likes.
+
+        Raises: UnknownRequestError, AlreadyGradedError, LedgerError.
+        """
+        key_id = key.id if key is not None else ""
+        kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct)
+        if kept == "unknown":
+            raise UnknownRequestError(
+                f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
+                "same key.",
+                param="request_id",
+            )
+        if kept == "twice":
+            raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
+        day = datetime.now(UTC) - timedelta(days=1)
+        if await self._in_ledger(self._ledger.grades, key_id, day) > _GRADES:
+            return False
+        for request in await self._in_ledger(self._ledger.requests, 1, request_id=request_id):
+            for outcome in judged(request, correct):
+                self._router.observe(outcome)
+        return True
+
+    def circuits(self) -> dict[str, bool]:
+        """Of each expert, whether it is left alone for a while because it failed too often."""
+        return {name: is_spared(member.expert) for name, member in self._members.items()}
+
+    def _record(
+        self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
+    ) -> None:
+        self._ledger.record(report, query, answers, text, status, seconds)
+        if self._also is not None:
+            self._also(report, query, answers, text, status, seconds)
+
+    def knows(self, name: str) -> bool:
+        """Whether a policy, an expert or this network itself has that name."""
+        return name in self._members or name in POLICIES or name == self.gateway.card.name
+
+    def look(self, name: str) -> tuple[Card, str] | None:
+        """An expert's card, and its address where it has one; None where there is no such expert."""
+        member = self._members.get(name)
+        if member is None:
+            return None
+        return member.expert.card, next(
+            (entry.url for entry in self._config.experts if entry.name == name), ""
+        )
+
+    @property
+    def has_keys(self) -> bool:
+        return self.admission.has_keys
+
+    @property
+    def ready(self) -> bool:
+        """Whether loading has ended, and at least one expert can be asked if there is any."""
+        return not self._loading and bool(self.running or not self._members)
+
+    @property
+    def cards(self) -> list[Card]:
+        """Every expert's card, by name."""
+        return [self._members[name].expert.card for name in sorted(self._members)]
+
+    async def _open_admission(self) -> Admission:
+        async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
+            return await self._in_ledger(self._ledger.lease, key_id, period, want_nusd, limit_nusd)
+
+        async def give_back(key_id: str, period: str, nusd: int) -> None:
+            await self._in_ledger(self._ledger.give_back, key_id, period, nusd)
+
+        server, shared = self._config.server, self._shared
+        admission = Admission(
+            await self._in_ledger(self._ledger.keys),
+            open=not self._keys_required,
+            most_at_once=server.most_at_once,
+            lease=lease,
+            give_back=give_back,
+            board=shared.board if shared else None,
+            column=shared.column if shared else 0,
+            recall=shared.recall if shared else None,
+        )
+        await admission.recover()
+        return admission
+
+    async def _watch_keys(self) -> None:
+        """Takes over what `manyminds keys` changes while this node runs."""
+        while True:
+            await asyncio.sleep(_KEYS_S)
+            try:
+                self.admission.replace(await self._in_ledger(self._ledger.keys))
+            except LedgerError as error:
+                log.error("%s", error)
+
+    async def _tidy(self) -> None:
+        """Deletes what the ledger need not keep any longer, now and then; one of several processes does."""
+        while self._shared is None or self._shared.tidies:
+            days = self._config.ledger.retention_days
+            if days is not None:
+                try:
+                    await self._in_ledger(self._ledger.prune, datetime.now(UTC) - timedelta(days=days))
+                except LedgerError as error:
+                    log.error("%s", error)
+            await asyncio.sleep(_TIDY_S)
+
+    async def _in_ledger(self, do: Callable[_P, _T], /, *args: _P.args, **more: _P.kwargs) -> _T:
+        """In threads of its own: where it hangs, nothing else waits."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(do, *args, **more))
+
+    # --- gateway ---
+
+    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> tuple[SkillRouter, Gateway]:
+        """Raises: ArtefactError."""
+        policy, embed = config.policy, self.embed
+        index = Index(_DIMENSION)
+        artefact = self._load_artefact(config, members)
+        router = SkillRouter(index, embed, artefact)
+        for name in sorted(members):
+            router.admit(members[name].expert.card)
+        vote = Vote(artefact)
+        select = Select(embed) if embed else vote
+        race = Race()
+        combiners: dict[Strategy, Combiner] = {
+            "vote": vote,
+            "select": select,
+            "fuse": Fuse(select),
+            "race": race,
+            "pass": race,
+        }
+        experts = {name: member.expert for name, member in members.items()}
+        parts = Parts(
+            experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache
+        )
+        patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
+        defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
+        card = Card("manyminds", "gateway", source="manyminds")
+        return router, Gateway(card, parts, patience, defaults, time.perf_counter)
+
+    def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
+        """What `manyminds train` has written, if it has. Raises: ArtefactError."""
+        path = config.home / ARTEFACT
+        if not self._learnt or not path.exists():
+            return None
+        artefact = load(path)
+        known, said = knowledge(artefact, experts)
+        log.log(logging.INFO if known or not experts else logging.WARNING, "%s: %s.", path, said)
+        return artefact
+
+    def _open_encoder(self) -> Encoder | None:
+        """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
+        model = catalog.find(ENCODER)
+        if not self._members or catalog.missing(self._config.home, model):
+            return None
+        return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
+
+
+def _cache(config: Config) -> Cache | None:
+    settings = config.cache
+    if not settings.entries:
+        return None
+    similarity = SIMILARITY if settings.semantic else None
+    most_bytes = int(settings.max_mb * 1e6)
+    return Cache(
+        settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
+    )
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
+    """How many of these experts it knows; and that in words, with what it was learnt from."""
+    known = len(set(experts) & set(artefact.skills.experts))
+    source = str(artefact.about.get("set", "a set without a name"))
+    said = f"learnt from {source!r:.80}, knows {known} of {len(experts)} experts"
+    if experts and not known:
+        said += " and so changes nothing: learn from answers of these, `manyminds train DIR`"
+    return known, said

@@ -1,0 +1,178 @@
+"""The experts of a configuration: made, or taken over from the one before. Runs none."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+from msgspec.structs import replace
+
+from manyminds import catalog
+from manyminds.board import Board
+from manyminds.config import POLICIES, Config, ExpertEntry
+from manyminds.errors import ConfigError
+from manyminds.experts.child import Child, Model, Process
+from manyminds.experts.guarded import Guarded
+from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
+from manyminds.experts.openai import OpenAI
+from manyminds.experts.recorded import open_set
+from manyminds.node.models import LocalModel, fitting, local_models, size_bytes
+from manyminds.types import Card, Expert
+from manyminds.upstream import Client
+
+__all__ = ["Member", "Roster", "Shared"]
+
+_MB = 1_000_000
+_WINDOW_TOKENS = 8192  # of a remote expert that states none
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a node shares with the other processes that serve its address."""
+
+    board: Board  # what keys may still ask, who is inside, which experts are spared
+    column: int  # where this process counts on it
+    owner: int  # as whom it holds something on it
+    start: Callable[[str, Model], Awaitable[Process]]  # has a local model's child, which all ask
+    recall: Callable[[str], Awaitable[None]]  # see `admission.Recall`
+    tidies: bool  # one of them deletes for all what need not be kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """An expert of this node."""
+
+    made_of: Any  # what it was made of: equal to another's where it would be the same
+    expert: Guarded
+    local: Local | None  # it, where it runs here
+
+
+class Roster:
+    """Makes experts.
+
+    Args:
+        environ: where the keys are that `key_env` names.
+        client: to ask experts elsewhere.
+        loopback: to ask the processes of local models.
+        shared: where several processes serve one address.
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], client: Client, loopback: Client, shared: Shared | None
+    ) -> None:
+        self._environ = environ
+        self._client = client
+        self._loopback = loopback
+        self._shared = shared
+
+    def make(self, config: Config, before: Mapping[str, Member]) -> dict[str, Member]:
+        """The experts by name. One of `before` that would be made of the same is kept as it is.
+
+        Raises: ConfigError where a name is taken, where every expert lacks its key, or where an alias stands
+            for what there is not.
+        """
+        _refuse_taken(config)
+        planned = local_models(config)
+        entries = [entry for entry in config.experts if entry.kind != "local"]
+        names = [model.card.name for model in planned] + [entry.name for entry in entries]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
+        _check_aliases(config, names)
+        members = [self._local(config, model, before) for model in fitting(config, planned)]
+        keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
+        members += [self._remote(entry, before) for entry in entries if entry not in keyless]
+        for entry in keyless:
+            why = f"{entry.name} takes its key from {entry.key_env}, which is not set: export it first."
+            if not members:
+                raise ConfigError(why)
+            log.warning("%s It is left out.", why)
+        return {member.expert.card.name: member for member in members}
+
+    def _local(self, config: Config, planned: LocalModel, before: Mapping[str, Member]) -> Member:
+        card, threads = planned.card, config.local.threads
+        made_of = (planned, threads)
+        if (known := before.get(card.name)) is not None and known.made_of == made_of:
+            return known
+        model = Model(
+            path=planned.path,
+            context_tokens=card.context_tokens,
+            threads=threads,
+            # Twice what was measured, and room for the cache of an 8B model's context: for runaways only.
+            memory_bytes=512 * _MB + 2 * size_bytes(planned.path) + 131_072 * card.context_tokens,
+            chat_template="" if planned.chat else QUESTION_TEMPLATE,
+            stop=() if planned.chat else QUESTION_STOP,
+            remedy=planned.remedy,
+        )
+        loopback = self._loopback
+        start = Child.start if self._shared is None else self._shared.start
+        local = Local(card, model, lambda url, key: OpenAI(card, url, loopback, key), loopback, start)
+        return Member(made_of, self._guarded(local, 0), local)  # it starts its process anew itself
+
+    def _remote(self, entry: ExpertEntry, before: Mapping[str, Member]) -> Member:
+        made_of = (entry, self._key(entry))
+        if (known := before.get(entry.name)) is not None and known.made_of == made_of:
+            return known
+        expert: Expert
+        if entry.kind == "recorded":
+            expert = _recorded(entry)
+        else:
+            expert = OpenAI(_card(entry), entry.url, self._client, self._key(entry))
+        return Member(made_of, self._guarded(expert, 1), None)
+
+    def _guarded(self, expert: Expert, retries: int) -> Guarded:
+        shared = self._shared
+        cell = shared.board.cell(f"expert {expert.card.name}", shared.owner) if shared else None
+        return Guarded(expert, SystemRandom().random, retries=retries, cell=cell)
+
+    def _key(self, entry: ExpertEntry) -> str:
+        return self._environ.get(entry.key_env, "").strip() if entry.key_env else ""
+
+
+def _refuse_taken(config: Config) -> None:
+    """An own model recorded under the name of a policy would be asked in its place. Raises: ConfigError."""
+    for model in catalog.own(config.home):
+        if model.name in (*POLICIES, *catalog.load()):
+            record = catalog.record_of(config.home, model.name)
+            raise ConfigError(
+                f"{record} gives a file the name {model.name}, which is taken: remove it, then run"
+                f" `manyminds pull --gguf {model.path} --name` with another name."
+            )
+
+
+def _check_aliases(config: Config, experts: Sequence[str]) -> None:
+    """A model of the catalogue may be missing here, which is said elsewhere. Raises: ConfigError."""
+    known = {*POLICIES, *experts, *catalog.load()}
+    for name, targets in config.aliases.items():
+        if strange := [target for target in targets if target not in known]:
+            raise ConfigError(
+                f"aliases.{name} stands for {strange[0]!r:.80}, which is neither a policy nor an expert. "
+                f"There are: {', '.join([*POLICIES, *sorted(experts)])}."
+            )
+
+
+def _card(entry: ExpertEntry) -> Card:
+    return Card(
+        name=entry.name,
+        kind=entry.kind,
+        source=entry.source,
+        model=entry.model,
+        description=entry.model,
+        skills=entry.skills,
+        accuracy=entry.accuracy,
+        price_in_usd_per_m=entry.price_in_usd_per_m,
+        price_out_usd_per_m=entry.price_out_usd_per_m,
+        context_tokens=entry.context_tokens or _WINDOW_TOKENS,
+        offers=frozenset(entry.offers),
+    )
+
+
+def _recorded(entry: ExpertEntry) -> Expert:
+    recorded = open_set(Path(entry.path))
+    for expert in recorded.experts():
+        if expert.card.model == entry.model:
+            return expert.behind(replace(expert.card, name=entry.name, source=entry.source))
+    raise ConfigError(f"{entry.path} has no model {entry.model!r}: it has {', '.join(recorded.models)}.")
