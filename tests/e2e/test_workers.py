@@ -372,3 +372,20 @@ def test_local_models_run_once_for_all_and_come_back(tmp_path: Path) -> None:
         assert node.children()["smollm2"] != first["smollm2"]
         everybody = {*first.values(), *node.children().values()}
     assert not any(map(command_of, everybody))
+
+
+def test_what_is_read_anew_reaches_all_and_a_model_that_is_gone_ends(tmp_path: Path) -> None:
+    need()
+    file = tmp_path / "manyminds.toml"
+    file.write_text('[local]\ntier = "starter"\n')
+    with served(tmp_path, "--workers", "2") as node:
+        before, first = workers(node), node.children()
+        assert len(first) == 2
+        file.write_text('[local]\ntier = "none"\n')
+        node.process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: not node.children())
+        assert not any(map(command_of, first.values()))
+        file.write_text('[local]\ntier = "starter"\n')
+        node.process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: len(node.children()) == 2)
+        assert workers(node) == before

@@ -207,6 +207,7 @@ class Supervisor:
         del self._workers[worker.owner]
         worker.channel.close()
         self._board.bury(worker.column, worker.owner)
+        self._models.bury(worker.owner)
         self._columns.insert(0, worker.column)  # the next one there finds what it left
         if worker.figures:
             self._retired = retired([*filter(None, [self._retired]), worker.figures])
@@ -251,10 +252,13 @@ class Supervisor:
 
         async def lend(name: str, fields: dict[str, Any]) -> tuple[str, str, int]:
             model = Model(**fields | {"path": Path(fields["path"]), "stop": tuple(fields["stop"])})
-            child = await self._models.lend(name, model)
+            child = await self._models.lend(worker.owner, name, model)
             return child.url, child.key, child.pid
 
-        words = (listening, ready, leaving, failed, figures, last, recall, lend)
+        async def give_back(pid: int) -> None:
+            await self._models.give_back(worker.owner, pid)
+
+        words = (listening, ready, leaving, failed, figures, last, recall, lend, give_back)
         return {word.__name__: word for word in words} | {
             "died": self._models.died,
             "kill": self._models.kill,
@@ -285,5 +289,5 @@ class Supervisor:
                 task.cancel()
         return [(asked[task], task.result()) for task in done if task.exception() is None]
 
-    def _gone(self, name: str, pid: int) -> None:
-        self._tell("gone", name, pid)
+    def _gone(self, pid: int) -> None:
+        self._tell("gone", pid)
