@@ -5,13 +5,13 @@ monotonic clock. No process can leave it torn or locked, however it ends: a stat
 that counts and then named by one aligned word, and the kernel takes back the locks of the dead.
 """
 
-import fcntl
 import hashlib
 import mmap
 import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ STATE_BYTES: Final = 256
 """What a cell's state takes at most."""
 
 _WORD: Final = 8
-_CELLS: Final = 16_384
+_CELLS: Final = 65_536
 _HEAD_BYTES: Final = 4096  # how many columns there are, and the columns; byte 0 locks who makes a cell
 _COLUMNS: Final = _HEAD_BYTES // _WORD - 1  # at most
 _FIRST: Final = 64  # where a cell's states are, and ...
@@ -34,12 +34,16 @@ _TAG_LOW, _TAG_HIGH, _TURN, _HINT, _HOLDER = range(5)  # words at the beginning 
 class Board:
     """One for all processes, each of which opens it by the descriptor that it inherits.
 
-    A cell is named. Its first user finds it empty, and it is never given to another name: 16,384 names fit.
+    A cell is named. Its first user finds it empty, and it is never given to another name: 65,536 names fit.
     """
 
     def __init__(self, fd: int) -> None:
         """Opens what `make` has made. The descriptor is the board's from now on."""
+        import fcntl  # which not every system has, and only several processes need
+
         self.fd = fd
+        self.lock = partial(fcntl.lockf, fd, fcntl.LOCK_EX, 1)
+        self.unlock = partial(fcntl.lockf, fd, fcntl.LOCK_UN, 1)
         self.memory = mmap.mmap(fd, os.fstat(fd).st_size)
         self.words = memoryview(self.memory).cast("q")
 
@@ -63,10 +67,10 @@ class Board:
         self.memory.close()
         os.close(self.fd)
 
-    def cell(self, name: str, owner: int = 0) -> "Cell | None":
+    def cell(self, name: str, owner: int = 0, *, make: bool = True) -> "Cell | None":
         """The cell of that name, made where there is none; None where there is no room.
 
-        `owner`, above 0, is who holds what this process holds.
+        `owner`, above 0, is who holds what this process holds. With `make=False`, None where there is none.
         """
         low, high = _TAG.unpack(
             hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -74,17 +78,22 @@ class Board:
         low = low or 1  # 0 is nobody's
         start = low % _CELLS
         found = self._find(start, low, high)
-        if found is None:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX, 1, 0)
+        if found is None and make:
+            self.lock(0)
             try:
                 found = self._find(start, low, high) or self._claim(start, low, high)
             finally:
-                fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, 0)
+                self.unlock(0)
         return None if found is None else Cell(self, found, owner)
+
+    @property
+    def columns(self) -> int:
+        """How many there are."""
+        return self.words[0]
 
     def column(self, number: int) -> "Column":
         """Where process `number`, from 0 on, counts."""
-        assert 0 <= number < self.words[0]
+        assert 0 <= number < self.columns
         return Column(self.words, number)
 
     def bury(self, column: int, owner: int) -> None:
@@ -132,11 +141,11 @@ class Cell:
     One thread of a process only. `hint` and `holder` may be read outside: each is one word.
     """
 
-    __slots__ = ("_fd", "_lock", "_memory", "_offset", "_owner", "_turn", "_words")
+    __slots__ = ("_lock", "_memory", "_offset", "_owner", "_turn", "_unlock", "_words")
 
     def __init__(self, board: Board, offset: int, owner: int) -> None:
-        self._fd = board.fd
-        self._lock = fcntl.lockf
+        self._lock = board.lock
+        self._unlock = board.unlock
         self._memory = board.memory
         self._words = board.words
         self._offset = offset
@@ -144,12 +153,12 @@ class Cell:
         self._turn = offset // _WORD + _TURN
 
     def __enter__(self) -> None:
-        self._lock(self._fd, fcntl.LOCK_EX, 1, self._offset)
+        self._lock(self._offset)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock(self._fd, fcntl.LOCK_UN, 1, self._offset)
+        self._unlock(self._offset)
 
     @property
     def turn(self) -> int:

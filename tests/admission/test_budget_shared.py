@@ -1,18 +1,20 @@
 """Several processes that spend one budget: what one has leased and does not need, another can have."""
 
 import asyncio
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.admission import Admission
+from manyminds.board import Board
 from manyminds.errors import BudgetError
-from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door
+from tests.admission.ledger import ALICE, MONTH, NANO, FakeLedger, Time, door, turns
 from tests.clock import run
 
 
-def together(ledger: FakeLedger, count: int, time: Time) -> list[Admission]:
+def together(ledger: FakeLedger, count: int, time: Time, board: Board | None = None) -> list[Admission]:
     """Doors that recall from each other."""
     doors: list[Admission] = []
 
@@ -21,7 +23,7 @@ def together(ledger: FakeLedger, count: int, time: Time) -> list[Admission]:
             others = [door for n, door in enumerate(doors) if n != number]
             await asyncio.gather(*(door.give_back(key_id) for door in others))
 
-        return door(ALICE, ledger, time, recall=recall)
+        return door(ALICE, ledger, time, recall=recall, board=board, column=number)
 
     doors += [made(number) for number in range(count)]
     return doors
@@ -42,6 +44,29 @@ def test_who_is_short_has_what_another_does_not_need() -> None:
         for admission in (one, other):
             await admission.close()
         assert ledger.leased[MONTH] == NANO
+
+    run(main())
+
+
+def test_who_was_refused_is_not_where_money_has_come_back_to_another() -> None:
+    async def main() -> None:
+        with closing(Board.make(3)) as board:
+            ledger, time = FakeLedger(), Time()
+            one, other, third = together(ledger, 3, time, board)
+            held = [await one.reserve(ALICE, 0.5), await other.reserve(ALICE, 0.45)]
+            with pytest.raises(BudgetError):
+                await third.reserve(ALICE, 0.1)
+            asked = len(ledger.asked)
+            with pytest.raises(BudgetError):
+                await third.reserve(ALICE, 0.1)
+            assert len(ledger.asked) == asked, "the ledger was asked again for what it does not have"
+            held[0].settle(0.45)
+            await third.reserve(ALICE, 0.1)  # of what `one` has, and the ledger
+            held[1].settle(0.0)
+            with pytest.raises(BudgetError):
+                await one.reserve(ALICE, 0.46)
+            await third.reserve(ALICE, 0.4)
+            await one.reserve(ALICE, 0.05)
 
     run(main())
 
@@ -99,5 +124,61 @@ def test_no_more_is_spent_than_leased_and_all_that_is_left_can_be(
         for admission in doors:
             await admission.close()
         assert spent * NANO <= ledger.leased[MONTH] + 1 <= spent * NANO + len(plan) + 1
+
+    run(main())
+
+
+# --- who dies --------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(amounts, st.sampled_from([0.0, 0.3, 1.0])), max_size=10), st.lists(amounts, max_size=3)
+)
+def test_who_dies_forfeits_what_it_had_put_aside_and_nothing_else(
+    settled: list[tuple[float, float]], under_way: list[float]
+) -> None:
+    async def main() -> None:
+        with closing(Board.make(2)) as board:
+            ledger, time, spent = FakeLedger(), Time(), 0.0
+            dies = door(ALICE, ledger, time, board=board, column=1)
+            for usd, share in settled:
+                time.pass_s(1.1)
+                try:
+                    (await dies.reserve(ALICE, usd)).settle(usd * share)
+                except BudgetError:
+                    continue
+                spent += usd * share
+            for usd in under_way:
+                time.pass_s(1.1)
+                try:
+                    await dies.reserve(ALICE, usd)
+                except BudgetError:
+                    continue
+                spent += usd
+            await turns()  # what it has the ledger do ends, too
+            before = ledger.leased[MONTH]
+            await door(ALICE, ledger, time, board=board, column=0).recover()
+            assert ledger.leased[MONTH] == before, "another's money was given back"
+            for _ in range(2):
+                await door(ALICE, ledger, time, board=board, column=1).recover()
+                assert -1 <= ledger.leased[MONTH] - spent * NANO <= len(settled) + 1
+
+    run(main())
+
+
+def test_what_is_given_back_in_good_order_is_not_given_back_again() -> None:
+    async def main() -> None:
+        with closing(Board.make(1)) as board:
+            ledger, time = FakeLedger(), Time()
+            first = door(ALICE, ledger, time, board=board)
+            (await first.reserve(ALICE, 0.5)).settle(0.2)
+            await first.close()
+            assert ledger.leased[MONTH] == 0.2 * NANO
+            await door(ALICE, ledger, time, board=board).recover()
+            assert ledger.leased[MONTH] == 0.2 * NANO
+            other = door(ALICE, ledger, time, board=board)
+            (await other.reserve(ALICE, 0.1)).settle(0.0)
+            ledger.away = True
+            await door(ALICE, ledger, time, board=board).recover()  # never raises: it is forfeited
 
     run(main())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds.admission import Admission, FindCell, digest
+from manyminds.admission import Admission, digest
 from manyminds.admission.rates import Allowance, Bucket, Rates, SharedAllowance
 from manyminds.board import Board
 from manyminds.errors import InvalidRequestError, RateLimitError
@@ -98,20 +98,25 @@ def test_a_wait_is_rounded_up() -> None:
 class Counting:
     """How a key's requests are counted: by one process for itself, or on a board."""
 
-    find: FindCell | None
+    board: Board | None
 
     def door(self, alice: Key, time: Time) -> Admission:
-        return door(alice, time=time, find=self.find)
+        return door(alice, time=time, board=self.board)
 
     def allowance(self, alice: Key) -> Allowance:
-        return Allowance(alice, 0) if self.find is None else SharedAllowance(alice, 0, self.find)
+        return Allowance(alice, 0) if self.board is None else SharedAllowance(alice, 0, self.board)
+
+
+class Full(Board):
+    def cell(self, name: str, owner: int = 0, *, make: bool = True) -> None:
+        return None
 
 
 @pytest.fixture(params=["alone", "shared", "no room"])
 def counting(request: pytest.FixtureRequest) -> Iterator[Counting]:
-    with closing(Board.make(1)) as board:
-        finds: dict[str, FindCell | None] = {"alone": None, "shared": board.cell, "no room": lambda _: None}
-        yield Counting(finds[request.param])
+    kind = Full if request.param == "no room" else Board
+    with closing(kind.make(1)) as board:
+        yield Counting(None if request.param == "alone" else board)
 
 
 def test_requests_come_back_one_by_one(counting: Counting) -> None:
@@ -242,7 +247,7 @@ def test_three_who_share_are_as_one(
     alice, now_ns = key(requests_per_min=requests, tokens_per_min=tokens), 0
     with closing(Board.make(1)) as board:
         alone = Allowance(alice, 0)
-        together = [SharedAllowance(alice, 0, board.cell) for _ in range(3)]
+        together = [SharedAllowance(alice, 0, board) for _ in range(3)]
         for who, act, gap_ns in turns:
             now_ns += gap_ns
             expected = outcome(alone, act, now_ns)
@@ -255,7 +260,7 @@ def test_three_who_share_are_as_one(
 def test_what_one_takes_the_other_has_not() -> None:
     alice, time = key(requests_per_min=3, tokens_per_min=100), Time()
     with closing(Board.make(1)) as board:
-        one, other = (door(alice, time=time, find=board.cell) for _ in range(2))
+        one, other = (door(alice, time=time, board=board) for _ in range(2))
         assert one.take(alice, 60).remaining_tokens == 40
         assert other.rates(alice)[1::3] == (2, 40)
         with pytest.raises(RateLimitError):
@@ -267,7 +272,7 @@ def test_what_one_takes_the_other_has_not() -> None:
 def test_who_learns_last_of_a_change_does_not_undo_it() -> None:
     alice, more, time = key(requests_per_min=2), key(requests_per_min=200), Time()
     with closing(Board.make(1)) as board:
-        one, other = (door(alice, time=time, find=board.cell) for _ in range(2))
+        one, other = (door(alice, time=time, board=board) for _ in range(2))
         other.take(alice, 1)
         one.take(alice, 1)
         one.replace({digest(SECRET): more})
@@ -283,7 +288,7 @@ def test_who_learns_last_of_a_change_does_not_undo_it() -> None:
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=40))
 def test_all_together_let_in_no_more_than_most_at_once(most: int, turns: list[tuple[int, bool]]) -> None:
     with closing(Board.make(3)) as board:
-        doors = [door({}, open=True, most_at_once=most, column=board.column(n)) for n in range(3)]
+        doors = [door({}, open=True, most_at_once=most, board=board, column=n) for n in range(3)]
         inside = [0, 0, 0]
         for who, comes in turns:
             room = doors[who].enter()

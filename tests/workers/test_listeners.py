@@ -38,7 +38,10 @@ def test_each_has_its_part_and_who_is_dropped_none() -> None:
         connect(listeners, 20)
         assert waiting(one) == 20
         assert listeners.take(0) is one
-        again = listeners.take(1)
+        again = listeners.take(1, listening=False)
+        connect(listeners, 20)
+        assert waiting(one) == 20
+        again.listen()
         connect(listeners, 64)
         assert waiting(again) > 8
 

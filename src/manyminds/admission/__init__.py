@@ -14,14 +14,13 @@ from types import TracebackType
 from typing import Final
 
 from manyminds.admission.budget import Budgets, GiveBack, Hold, Lease, Recall, period_of
-from manyminds.admission.rates import Allowance, FindCell, Rates, SharedAllowance
-from manyminds.board import Column
+from manyminds.admission.rates import Allowance, Rates, SharedAllowance
+from manyminds.board import Board, Column
 from manyminds.errors import ForbiddenError, RateLimitError, UnauthorizedError
 from manyminds.types import Key
 
 __all__ = [
     "Admission",
-    "FindCell",
     "GiveBack",
     "Hold",
     "Lease",
@@ -60,8 +59,8 @@ class Admission:
         give_back: GiveBack,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        find: FindCell | None = None,
-        column: Column | None = None,
+        board: Board | None = None,
+        column: int = 0,
         recall: Recall | None = None,
     ) -> None:
         """Takes values only; `close` gives back what was leased.
@@ -74,15 +73,15 @@ class Admission:
             give_back: see `budget.GiveBack`.
             clock: seconds that never run backwards.
             now: the time, with its zone: when budgets begin anew.
-            find: where several processes are one door, the cells by which they share what keys may ask.
-            column: where this one of them counts who is inside.
+            board: where several processes are one door, what they share.
+            column: which of them this is.
             recall: see `budget.Recall`.
         """
         self._open = open
-        self._room = _Room(most_at_once, column)
+        self._room = _Room(most_at_once, board.column(column) if board else None)
         self._clock = clock
-        self._find = find
-        self._budgets = Budgets(lease, give_back, clock, now, recall)
+        self._board = board
+        self._budgets = Budgets(lease, give_back, clock, now, recall, board, column)
         self._free = Hold(None, 0)
         self._keys: Mapping[bytes, Key] = {}
         self._accounts: dict[str, _Account] = {}  # by key id
@@ -96,7 +95,7 @@ class Admission:
         for key in by_id.values():
             account = self._accounts.get(key.id)
             if account is None:
-                account = _Account(key, now_ns, self._find)
+                account = _Account(key, now_ns, self._board)
             else:
                 account.replace(key, now_ns)
             accounts[key.id] = account
@@ -207,6 +206,10 @@ class Admission:
         """Gives back what of a key's budget is leased and not put aside: another process is short of it."""
         await self._budgets.release(key_id)
 
+    async def recover(self) -> None:
+        """Gives back what a process that died in this one's place had leased and not put aside."""
+        await self._budgets.recover({account.key.id for account in self._accounts.values()})
+
     async def close(self) -> None:
         """Gives back what is leased and unspent. What is still held is forfeited: settle before."""
         await self._budgets.close()
@@ -229,10 +232,10 @@ class Admission:
 class _Account:
     """What is known of a key between its requests."""
 
-    __slots__ = ("_find", "allowance", "key", "models")
+    __slots__ = ("_board", "allowance", "key", "models")
 
-    def __init__(self, key: Key, now_ns: int, find: FindCell | None) -> None:
-        self._find = find
+    def __init__(self, key: Key, now_ns: int, board: Board | None) -> None:
+        self._board = board
         self.allowance: Allowance | None = None
         self.replace(key, now_ns)
 
@@ -242,8 +245,8 @@ class _Account:
         if key.requests_per_min is None and key.tokens_per_min is None:
             self.allowance = None
         elif self.allowance is None:
-            find = self._find
-            self.allowance = Allowance(key, now_ns) if find is None else SharedAllowance(key, now_ns, find)
+            board = self._board
+            self.allowance = Allowance(key, now_ns) if board is None else SharedAllowance(key, now_ns, board)
         else:
             self.allowance.replace(key, now_ns)
 

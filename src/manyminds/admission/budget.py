@@ -6,12 +6,14 @@ Counts in nano-dollars. Knows no ledger but two callables, and nothing of what t
 import asyncio
 import logging
 import math
+import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Final, TypeAlias
 
+from manyminds.board import Board, Cell
 from manyminds.errors import BudgetError, ManymindsError, UnavailableError
 from manyminds.types import Key
 
@@ -29,6 +31,7 @@ GiveBack: TypeAlias = Callable[[str, str, int], Awaitable[None]]
 Recall: TypeAlias = Callable[[str], Awaitable[None]]
 """Has other processes give back what they leased for a key and have not put aside. Never raises."""
 
+_PERIOD: Final = struct.Struct("<16s")  # what a mark is of; how much, is its hint
 _SHARES: Final = 100  # a budget is leased in so many blocks
 _PLENTY: Final = 10  # blocks; of more than that in hand, other gateways get what is above one
 _PATIENCE_S: Final = 5.0  # of one request, for a ledger that does not answer
@@ -97,7 +100,7 @@ class _Purse:
     """One key's money for one period, as far as this process has it."""
 
     __slots__ = (
-        "block",
+        "_block",
         "dry_nusd",
         "dry_until_s",
         "end",
@@ -105,6 +108,7 @@ class _Purse:
         "holds",
         "key",
         "limit",
+        "mark",
         "period",
         "waiting",
     )
@@ -114,12 +118,24 @@ class _Purse:
         self.limit = nano(key.budget_usd or 0.0)
         self.period = period_of(key, now)
         self.end = _end_of(key, now)
-        self.block = 0  # leased and neither held nor spent; below 0 it is spent and not yet leased
+        self.mark: Cell | None = None  # by which others know the block, should this process die
+        self._block = 0
         self.holds = 0
         self.waiting: deque[tuple[int, asyncio.Future[Hold]]] = deque()
         self.filling: asyncio.Task[None] | None = None
         self.dry_nusd = 0  # the most that was to be had ...
         self.dry_until_s = -math.inf  # ... as far as is known until then
+
+    @property
+    def block(self) -> int:
+        """Leased and neither held nor spent; below 0 it is spent and not yet leased."""
+        return self._block
+
+    @block.setter
+    def block(self, nusd: int) -> None:
+        self._block = nusd
+        if self.mark is not None:
+            self.mark.suggest(nusd)
 
     @property
     def share(self) -> int:
@@ -167,12 +183,16 @@ class Budgets:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         recall: Recall | None = None,
+        board: Board | None = None,
+        column: int = 0,
     ) -> None:
         self._lease = lease
         self._give_back = give_back
         self._clock = clock
         self._now = now
         self._recall = recall
+        self._board = board
+        self._column = column
         self._purses: dict[str, _Purse] = {}  # by key id
         self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
         self._filling: set[asyncio.Task[None]] = set()
@@ -185,7 +205,7 @@ class Budgets:
             if key and (key.budget_usd, key.period) == (purse.key.budget_usd, purse.key.period):
                 purse.key = key
             else:
-                self._retired.append(self._purses.pop(purse.key.id))
+                self._retire(self._purses.pop(purse.key.id))
 
     async def reserve(self, key: Key, usd: float) -> Hold:
         """Puts money aside. `key` has a budget. A caller that is cancelled meanwhile leaves it all there.
@@ -198,8 +218,9 @@ class Budgets:
         purse = self._purses.get(key.id)
         if purse is None or (purse.end is not None and now >= purse.end):
             if purse is not None:
-                self._retired.append(purse)
+                self._retire(purse)
             purse = self._purses[key.id] = _Purse(key, now)
+            self._mark(purse)
         nusd = nano(usd)
         if nusd > purse.block or purse.waiting:
             return await self._wait(purse, nusd)
@@ -210,7 +231,10 @@ class Budgets:
     async def release(self, key_id: str) -> None:
         """Gives back what is not put aside for a request, also where one waits for more. Never raises."""
         purse = self._purses.get(key_id)
-        if purse is None or purse.block <= 0:
+        if purse is None:
+            return
+        purse.dry_until_s = -math.inf  # others give back, too
+        if purse.block <= 0:
             return
         spare, purse.block = purse.block, 0
         try:
@@ -222,13 +246,56 @@ class Budgets:
         """Gives back what is unspent. What is still held stays leased: it is forfeited."""
         while self._filling:
             await asyncio.wait(self._filling)
-        self._retired += self._purses.values()
+        for purse in self._purses.values():
+            self._retire(purse)
         self._purses.clear()
         await self._clear()
 
+    async def recover(self, key_ids: Iterable[str]) -> None:
+        """Gives back what a process that died in this one's place had in its purses. Never raises.
+
+        What it had put aside is not among it: it may have been spent.
+        """
+        for key_id in key_ids:
+            mark = self._marked(self._column, key_id)
+            if mark is None or mark.hint <= 0:
+                continue
+            (period,) = mark.load(_PERIOD)
+            spare = mark.hint
+            mark.suggest(0)
+            try:
+                await self._give_back(key_id, period.rstrip(b"\0").decode(), spare)
+            except Exception as error:
+                log.warning("What is left of the budget of %s was not given back: %s", key_id, error)
+
+    def _is_elsewhere(self, purse: _Purse, nusd: int) -> bool:
+        """Whether all together have that much in hand, which the ledger does not know."""
+        if self._board is None or self._recall is None:
+            return False
+        marks = (self._marked(column, purse.key.id) for column in range(self._board.columns))
+        return sum(max(0, mark.hint) for mark in marks if mark is not None) >= nusd
+
+    def _marked(self, column: int, key_id: str, *, make: bool = False) -> Cell | None:
+        """By which all know what a process has in its purse."""
+        return self._board.cell(f"purse {column} {key_id}", make=make) if self._board else None
+
+    def _mark(self, purse: _Purse) -> None:
+        if (mark := self._marked(self._column, purse.key.id, make=True)) is not None:
+            mark.suggest(0)
+            with mark:
+                mark.store(_PERIOD, purse.period.encode())
+            purse.mark = mark
+
+    def _retire(self, purse: _Purse) -> None:
+        """Its money goes back at the next lease; until then a crash forfeits it."""
+        if purse.mark is not None:
+            purse.mark.suggest(0)
+            purse.mark = None
+        self._retired.append(purse)
+
     async def _wait(self, purse: _Purse, nusd: int) -> Hold:
         known_dry = nusd > purse.dry_nusd and self._clock() < purse.dry_until_s
-        if nusd > purse.limit or (known_dry and not purse.waiting):
+        if nusd > purse.limit or (known_dry and not purse.waiting and not self._is_elsewhere(purse, nusd)):
             raise self._refusal(purse, nusd)
         future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
         purse.waiting.append((nusd, future))

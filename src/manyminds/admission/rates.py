@@ -1,18 +1,14 @@
 """How often a key may ask: token buckets for its requests and its tokens per minute. Knows no request."""
 
 import struct
-from collections.abc import Callable
 from math import ceil
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
-from manyminds.board import Cell
+from manyminds.board import Board, Cell
 from manyminds.errors import InvalidRequestError, RateLimitError
 from manyminds.types import Key
 
-__all__ = ["Allowance", "Bucket", "FindCell", "Rates", "SharedAllowance"]
-
-FindCell: TypeAlias = Callable[[str], Cell | None]
-"""The cell of that name, on a board that several processes share; None where it has no room."""
+__all__ = ["Allowance", "Bucket", "Rates", "SharedAllowance"]
 
 _MINUTE_NS: Final = 60 * 10**9
 _NO_LIMIT: Final = (None, 0, 0.0)
@@ -125,6 +121,10 @@ class Allowance:
             RateLimitError: for now; says when there will be enough.
             InvalidRequestError: for ever: a minute's worth does not suffice.
         """
+        self._draw(tokens, now_ns)
+        return self._figures()
+
+    def _draw(self, tokens: int, now_ns: int) -> None:
         requests, bucket = self._requests, self._tokens
         wait_ns, limit = 0, ""
         if requests is not None:
@@ -145,7 +145,6 @@ class Allowance:
             requests.take(1)
         if bucket is not None:
             bucket.take(tokens)
-        return self._figures()
 
     def settle(self, taken: int, used: int, now_ns: int) -> None:
         """Makes good the difference between the tokens that were taken and those that were used."""
@@ -155,10 +154,13 @@ class Allowance:
 
     def rates(self, now_ns: int) -> Rates:
         """The figures now. Takes nothing."""
+        self._fill(now_ns)
+        return self._figures()
+
+    def _fill(self, now_ns: int) -> None:
         for bucket in (self._requests, self._tokens):
             if bucket is not None:
                 bucket.fill(now_ns)
-        return self._figures()
 
     def _figures(self) -> Rates:
         requests, tokens = self._requests, self._tokens
@@ -188,10 +190,10 @@ class SharedAllowance(Allowance):
     knows which learnt last of a change. Without room on the board each process counts alone.
     """
 
-    __slots__ = ("_cell", "_find", "_key_id", "_limits", "_turn")
+    __slots__ = ("_board", "_cell", "_key_id", "_limits", "_turn")
 
-    def __init__(self, key: Key, now_ns: int, find: FindCell) -> None:
-        self._find = find
+    def __init__(self, key: Key, now_ns: int, board: Board) -> None:
+        self._board = board
         self._cell: Cell | None = None
         self._key_id = key.id
         self._turn = -1  # of the cell when it was last as here
@@ -216,11 +218,11 @@ class SharedAllowance(Allowance):
         cell = self._cell or self._claimed(now_ns)
         if cell is None:
             return super().take(tokens, now_ns)
-        with cell:
+        with cell:  # and nothing more than must be: others wait
             self._load()
-            rates = super().take(tokens, now_ns)
+            self._draw(tokens, now_ns)
             self._store()
-        return rates
+        return self._figures()
 
     def settle(self, taken: int, used: int, now_ns: int) -> None:
         """See `Allowance`."""
@@ -242,11 +244,11 @@ class SharedAllowance(Allowance):
             return super().rates(now_ns)
         with cell:
             self._load()
-            return super().rates(now_ns)
+        return super().rates(now_ns)
 
     def _claimed(self, now_ns: int) -> Cell | None:
         """The key's cell from its first use on: most keys never come to every process."""
-        self._cell = cell = self._find(f"rates {self._key_id}")
+        self._cell = cell = self._board.cell(f"rates {self._key_id}")
         if cell is not None:
             requests, tokens = self._limits
             with cell:

@@ -268,16 +268,18 @@ class Node:
             await self._in_ledger(self._ledger.give_back, key_id, period, nusd)
 
         server, shared = self._config.server, self._shared
-        return Admission(
+        admission = Admission(
             await self._in_ledger(self._ledger.keys),
             open=not self._keys_required,
             most_at_once=server.most_at_once,
             lease=lease,
             give_back=give_back,
-            find=shared.board.cell if shared else None,
-            column=shared.board.column(shared.column) if shared else None,
+            board=shared.board if shared else None,
+            column=shared.column if shared else 0,
             recall=shared.recall if shared else None,
         )
+        await admission.recover()
+        return admission
 
     async def _watch_keys(self) -> None:
         """Takes over what `manyminds keys` changes while this node runs."""

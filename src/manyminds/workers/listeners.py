@@ -47,13 +47,14 @@ class Listeners:
         host, port, *_ = self._first.getsockname()
         return host, port
 
-    def take(self, number: int) -> socket.socket:
-        """The socket of that number, which listens from now on."""
+    def take(self, number: int, *, listening: bool = True) -> socket.socket:
+        """The socket of that number. It listens from now on, or as soon as its worker has it do so."""
         if self._shares:
             return self._first
         if number not in self._made:
             self._made[number] = _bound(*self.address, beside=True)
-            self._made[number].listen(_BACKLOG)
+            if listening:
+                self._made[number].listen(_BACKLOG)
         return self._made[number]
 
     def drop(self, number: int) -> None:

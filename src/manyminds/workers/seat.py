@@ -105,7 +105,7 @@ class Seat:
         url, key, pid = await self._channel.ask("lend", name, fields)
         lent = self._lent.get(pid)
         if lent is None:
-            lent = self._lent[pid] = _Lent(name, url, key, pid, self._channel)
+            lent = self._lent[pid] = _Lent(url, key, pid, self._channel)
         return lent
 
     # --- from the supervisor ---
@@ -120,7 +120,7 @@ class Seat:
         async def reload() -> None:
             self.reload()
 
-        async def gone(name: str, pid: int) -> None:
+        async def gone(pid: int) -> None:
             if (lent := self._lent.pop(pid, None)) is not None:
                 lent.alive = False
 
@@ -136,26 +136,27 @@ class Seat:
 class _Lent:
     """See `experts.child.Process`."""
 
-    def __init__(self, name: str, url: str, key: str, pid: int, channel: Channel) -> None:
+    def __init__(self, url: str, key: str, pid: int, channel: Channel) -> None:
         self.url = url
         self.key = key
         self.pid = pid
         self.alive = True  # as far as the supervisor has said
-        self._name = name
         self._channel = channel
 
     async def died(self) -> bool:
         with suppress(UnavailableError):
-            if await self._channel.ask("died", self._name, self.pid):
+            if await self._channel.ask("died", self.pid):
                 self.alive = False
         return not self.alive
 
     async def kill(self) -> None:
         self.alive = False
-        await self._channel.ask("kill", self._name, self.pid)
+        await self._channel.ask("kill", self.pid)
 
     async def stop(self) -> None:
-        """It is the supervisor's."""
+        """It is the supervisor's, who ends it when no worker needs it."""
+        with suppress(UnavailableError):
+            await self._channel.ask("give_back", self.pid)
 
 
 async def _nothing(key_id: str) -> None:

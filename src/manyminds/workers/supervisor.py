@@ -144,7 +144,7 @@ class Supervisor:
         """Has a worker at this number, whatever becomes of those before."""
         failures = 0
         while not self._ending.is_set():
-            worker = await self._start(number)
+            worker = await self._start(number, sure=failures == 0)
             await worker.over.wait()
             if self._ending.is_set():
                 return
@@ -156,7 +156,8 @@ class Supervisor:
             if failures > 1 or not worker.listening:
                 self._listeners.drop(number)  # else callers would wait for nobody
                 wait_s = min(_WAIT_S[0] * 2 ** (failures - 1), _WAIT_S[1])
-                log.error("Worker %d ends soon after its start: the next in %.1f s.", number, wait_s)
+                why = worker.failed or "it ends soon after its start."
+                log.error("Worker %d cannot be replaced: %s The next try is in %.1f s.", number, why, wait_s)
                 await asyncio.sleep(wait_s)
 
     def _serving(self) -> bool:
@@ -168,10 +169,11 @@ class Supervisor:
         self._problem = self._problem or ManymindsError(said)
         self.end()
 
-    async def _start(self, number: int) -> _Worker:
+    async def _start(self, number: int, *, sure: bool) -> _Worker:
+        """Where it is not sure to come up, callers go to others until it has."""
         ours, theirs = socket.socketpair()
         with theirs:
-            listener, column = self._listeners.take(number), self._columns.pop(0)
+            listener, column = self._listeners.take(number, listening=sure), self._columns.pop(0)
             self._owners = owner = self._owners + 1
             seat = {
                 "number": number,
@@ -205,7 +207,8 @@ class Supervisor:
         del self._workers[worker.owner]
         worker.channel.close()
         self._board.bury(worker.column, worker.owner)
-        self._columns.append(worker.column)
+        self._models.bury(worker.owner)
+        self._columns.insert(0, worker.column)  # the next one there finds what it left
         if worker.figures:
             self._retired = retired([*filter(None, [self._retired]), worker.figures])
         if not self._ending.is_set():
@@ -249,10 +252,13 @@ class Supervisor:
 
         async def lend(name: str, fields: dict[str, Any]) -> tuple[str, str, int]:
             model = Model(**fields | {"path": Path(fields["path"]), "stop": tuple(fields["stop"])})
-            child = await self._models.lend(name, model)
+            child = await self._models.lend(worker.owner, name, model)
             return child.url, child.key, child.pid
 
-        words = (listening, ready, leaving, failed, figures, last, recall, lend)
+        async def give_back(pid: int) -> None:
+            await self._models.give_back(worker.owner, pid)
+
+        words = (listening, ready, leaving, failed, figures, last, recall, lend, give_back)
         return {word.__name__: word for word in words} | {
             "died": self._models.died,
             "kill": self._models.kill,
@@ -283,5 +289,5 @@ class Supervisor:
                 task.cancel()
         return [(asked[task], task.result()) for task in done if task.exception() is None]
 
-    def _gone(self, name: str, pid: int) -> None:
-        self._tell("gone", name, pid)
+    def _gone(self, pid: int) -> None:
+        self._tell("gone", pid)
