@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from manyminds.cache import Cache
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -62,6 +63,7 @@ def network(
     patience: Patience | None = None,
     embed: Embed | None = None,
     reserve: Reserve | None = None,
+    cache: Cache | None = None,
 ) -> Gateway:
     """A gateway over these experts."""
     by_name: Mapping[str, Expert] = {expert.card.name: expert for expert in experts}
@@ -78,6 +80,7 @@ def network(
         record=(records or Records()).record,
         embed=embed,
         reserve=reserve,
+        cache=cache,
     )
     defaults = Limits(policy="auto", deadline_s=60.0)
     return Gateway(Card("net", "gateway", source="net"), parts, patience or Patience(), defaults)

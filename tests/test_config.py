@@ -225,6 +225,8 @@ WRONG_EXPERTS = {
     EXPERT: ["'a'", "needs url"],
     EXPERT + "kind = 'local'": ["'a'", "needs path", "GGUF"],
     EXPERT + "kind = 'recorded'": ["'a'", "needs path"],
+    EXPERT + "kind = 'recorded'\npath = 'p'\noffers = ['embeddings']": ["'a'", "kind openai"],
+    EXPERT + "url = 'http://h/v1'\noffers = ['embeddings', 'tools']": ["'a'", "nothing else"],
     EXPERT + "kind = 'magic'": ["expert.kind", "'magic'", "openai"],
     EXPERT + "url = 'ftp://a'": ["http://HOST:PORT/v1", "ftp://a"],
     EXPERT + "url = 'a:11434/v1'": ["http://HOST:PORT/v1"],

@@ -171,8 +171,11 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Its context window; by default 8192, that of a local one local.context_tokens."),
     ] = None
     offers: Annotated[
-        tuple[Literal["tools", "json_schema", "image", "logprobs", "n"], ...],
-        Meta(description="What it supports, of tools, json_schema, image, logprobs and n."),
+        tuple[Literal["tools", "json_schema", "image", "logprobs", "n", "embeddings"], ...],
+        Meta(
+            description="What it supports, of tools, json_schema, image, logprobs and n; or embeddings "
+            "alone, which makes it an embedding model that is asked nothing else."
+        ),
     ] = ()
 
 
@@ -385,6 +388,11 @@ def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
         about = reference()[f"expert.{needed}"]["description"]
         raise ConfigError(
             f"{file}: expert {entry.name!r} is of kind {entry.kind} and needs {needed}. {about}"
+        )
+    if "embeddings" in entry.offers and (entry.kind != "openai" or set(entry.offers) != {"embeddings"}):
+        raise ConfigError(
+            f"{file}: expert {entry.name!r} offers embeddings, so it must be of kind openai and offer "
+            "nothing else: write another [[expert]] for what else is at its url."
         )
     if entry.url and not _is_web(entry.url):
         raise ConfigError(

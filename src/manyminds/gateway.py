@@ -20,7 +20,7 @@ from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.report import of_one, of_panel
 from manyminds.router.order import in_order
-from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.router.policy import DIRECT, POLICIES, suits
 from manyminds.types import (
     Answer,
     Card,
@@ -417,7 +417,7 @@ def is_spared(expert: Expert) -> bool:
 def _meets(card: Card, query: Query) -> bool:
     """Whether the router could choose it at all, by what needs no prediction."""
     include, names = set(query.limits.include), {card.name, card.source}
-    return query.demands <= card.offers and (not include or bool(include & names))
+    return suits(card, query) and (not include or bool(include & names))
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:

@@ -125,7 +125,7 @@ class Query(Struct, frozen=True, eq=False):
     stream: bool = False
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
-    demands: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs"
+    demands: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs", "embeddings"
     include_usage: bool = False
     request_id: str = ""
     raw: bytes = b""
@@ -249,7 +249,9 @@ class Card(Struct, frozen=True):
     price_out_usd_per_m: float = 0.0
     price_cpu_usd_per_hour: float = 0.0
     context_tokens: int = 8192
-    offers: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs", "score", "n"
+    offers: frozenset[str] = (
+        frozenset()
+    )  # of "tools", "json_schema", "image", "logprobs", "score", "n"; or "embeddings" alone
     parameters: int = 0
     licence: str = ""
 

@@ -1,5 +1,7 @@
 """OpenAI's own generated tests of their Python client, against a node whose experts are played.
 
+Vectors are the node's own encoder's, which must have been pulled.
+
 They are not in the wheel: `pip download openai==3.54.0 --no-deps --no-binary :all:` brings them, and
 `python -m tests.conformance.openai_suite --sdist openai-3.54.0.tar.gz` runs them; it fetches nothing. They
 need pytest, pytest-asyncio, rich and openai[aiohttp], in this Python or the one that `--python` names.
@@ -14,8 +16,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from manyminds import catalog
+from manyminds.node import ENCODER
 from tests.conformance.upstream import running, says
-from tests.e2e.node import served
+from tests.e2e.node import HOME, served
 
 __all__ = ["main"]
 
@@ -40,6 +44,10 @@ url = "{url}"
 model = "a"
 offers = ["tools", "json_schema", "image", "logprobs", "n"]
 """
+ALIASES = f"""
+[aliases]
+"text-embedding-3-small" = "{ENCODER}"
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=sys.executable, help="the Python that has what the tests need")
     parser.add_argument("--all", action="store_true", help="also those that cannot pass")
     chosen = parser.parse_args(arguments)
+    if catalog.missing(HOME, catalog.find(ENCODER)):
+        parser.error(f"{ENCODER} has not been pulled: run `manyminds pull {ENCODER}`")
     with tempfile.TemporaryDirectory() as scratch, running() as upstream:
         folder = Path(scratch)
         with tarfile.open(chosen.sdist) as archive:
             archive.extractall(folder, filter="data")
         (suite,) = (path for path in folder.iterdir() if (path / "tests/api_resources").is_dir())
         config = "".join(EXPERT.format(name=name, url=upstream.url) for name in MODELS)
-        (folder / "manyminds.toml").write_text(config)
+        (folder / "manyminds.toml").write_text(config + ALIASES)
         upstream.play(says("Cats", " purr."))
         with served(folder, "--tier", "none") as node:
             return _pytest(chosen.python, suite, node.url, () if chosen.all else LEFT_OUT)

@@ -70,12 +70,14 @@ class TestHardLimits:
     CARDS = (
         Card("ant", "scripted", "alice", offers=frozenset({"tools", "json_schema"}), context_tokens=300),
         Card("bee", "scripted", "bob", offers=frozenset({"tools", "n", "image", "logprobs"})),
+        Card("vec", "scripted", "bob", offers=frozenset({"embeddings"}), context_tokens=10),
     )
 
     @pytest.mark.parametrize(
         ("asked", "limits", "left"),
         [
             (query(), Limits(), ["ant", "bee"]),
+            (query(demands=["embeddings"]), Limits(), ["vec"]),
             (query(demands=["tools"]), Limits(), ["ant", "bee"]),
             (query(demands=["tools", "image"]), Limits(), ["bee"]),
             (query(n=2), Limits(), ["bee"]),

@@ -17,6 +17,7 @@ from manyminds.types import Chunk, Query, Report, Usage
 from manyminds.wire import (
     CHAT,
     COMPLETIONS,
+    EMBEDDINGS,
     MESSAGES,
     RESPONSES,
     Dialect,
@@ -102,7 +103,7 @@ def reads(dialect: Dialect, raw: bytes) -> None:
 def test_a_request_is_read_or_refused(raw: bytes) -> None:
     for dialect in DIALECTS.values():
         reads(dialect, raw)
-    for parse in (parse_embeddings, count_tokens):
+    for parse in (parse_embeddings, lambda raw: EMBEDDINGS.parse(raw, "r"), count_tokens):
         try:
             found = parse(raw)
         except InvalidRequestError as error:

@@ -70,7 +70,7 @@ class Service:
         seat: "Seat | None" = None,
     ) -> None:
         server = config.server
-        self._config = config
+        self._config = self._begun = config
         self._again = again
         self._listener = listener
         self._announce = announce
@@ -208,28 +208,32 @@ class Service:
             await self._outdated.wait()
             self._outdated.clear()
             try:
-                config = self._again()
-                if self._tls is not None and config.server.tls_cert:
-                    _certified(config, self._tls)
-                await node.reload(config)
-            except ManymindsError as error:
+                config = await self._take_over(node, replace)
+            except (ManymindsError, OSError) as error:
                 log.error("The configuration stays as it was. %s", error)
                 continue
-            if fixed := _fixed(self._config, config):
+            if fixed := _fixed(self._begun, config):
                 log.warning("%s will count after a restart.", ", ".join(fixed))
-            self._config = config
-            replace()
+            await node.load()
             log.info("The configuration was read anew: %s can be asked.", ", ".join(node.running) or "nobody")
 
+    async def _take_over(self, node: Node, replace: Callable[[], None]) -> Config:
+        """Raises: ManymindsError, OSError: nothing has changed."""
+        config = self._again()
+        if self._begun.file is not None and config.file != self._begun.file:
+            raise ConfigError(f"{self._begun.file} is gone: put it back, or restart without it.")
+        renewed = _certified(config) if self._tls is not None and config.server.tls_cert else None
+        await node.reload(config)
+        self._config = config
+        replace()
+        if renewed is not None and self._tls is not None:
+            self._tls.load_cert_chain(config.server.tls_cert, config.server.tls_key)
+        return config
 
-def _certified(config: Config, into: ssl.SSLContext | None = None) -> ssl.SSLContext:
+
+def _certified(config: Config) -> ssl.SSLContext:
     """What encrypts, with the certificate as it is now. Raises: ConfigError."""
-    server = config.server
-    made = context(Path(server.tls_cert), Path(server.tls_key))
-    if into is None:
-        return made
-    into.load_cert_chain(server.tls_cert, server.tls_key)
-    return into
+    return context(Path(config.server.tls_cert), Path(config.server.tls_key))
 
 
 def _fixed(before: Config, after: Config) -> list[str]:
@@ -242,12 +246,14 @@ def _fixed(before: Config, after: Config) -> list[str]:
         "ledger": ["url", "store_text"],
         "cache": list(before.cache.__struct_fields__),
     }
-    return [
+    fixed = [
         f"{section}.{name}"
         for section, names in sections.items()
         for name in names
         if getattr(getattr(before, section), name) != getattr(getattr(after, section), name)
     ]
+    begins_or_ends = bool(before.server.tls_cert) != bool(after.server.tls_cert)
+    return [*fixed, "server.tls_cert"] if begins_or_ends else fixed
 
 
 def _put(text: str) -> None:

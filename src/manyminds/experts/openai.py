@@ -31,12 +31,21 @@ from manyminds.upstream import (
     TargetError,
     UpstreamError,
 )
-from manyminds.wire import Events, error_text, parse_chunk, parse_completion, request_body
+from manyminds.wire import (
+    Events,
+    embedding_body,
+    error_text,
+    parse_chunk,
+    parse_completion,
+    parse_vectors,
+    request_body,
+)
 
-__all__ = ["OpenAI"]
+__all__ = ["Embedder", "OpenAI"]
 
 _ERROR_BYTES = 64_000  # read of an error body
 _WHOLE_BYTES = 8_000_000  # of an answer in one piece
+_VECTORS_BYTES = 64_000_000  # of vectors: 2,048 of 1,536 numbers are 40 MB
 _MESSAGE = 400  # characters shown of an error
 _DAY_S = 86_400.0
 _AT_FAULT = (400, 403, 413, 415, 422, 451)  # the request is; 403 is how providers refuse a prompt, too
@@ -54,9 +63,11 @@ class OpenAI:
         key: sent as a bearer token; never shown.
     """
 
+    _path = "/chat/completions"
+
     def __init__(self, card: Card, url: str, client: Client, key: str | None = None) -> None:
         self._card = card
-        self._url = url.rstrip("/") + "/chat/completions"
+        self._url = url.rstrip("/") + self._path
         self._client = client
         self._key = (key or "").strip()
         self._made: Target | None = None
@@ -109,8 +120,10 @@ class OpenAI:
     async def _post(self, query: Query, *, whole: bool) -> Response:
         if self._client.closed:
             raise UnavailableError(f"{self._card.name} cannot be asked: this node is closing.")
-        body = request_body(query, self._card.model or self._card.name, whole=whole)
-        return await self._client.post(self._target(), body)
+        return await self._client.post(self._target(), self._body(query, whole=whole))
+
+    def _body(self, query: Query, *, whole: bool) -> bytes:
+        return request_body(query, self._card.model or self._card.name, whole=whole)
 
     def _target(self) -> Target:
         """Raises: TargetError."""
@@ -169,9 +182,12 @@ class OpenAI:
 
     def _parsed(self, body: bytes) -> Chunk:
         try:
-            return parse_completion(body)
+            return self._read(body)
         except GarbageError as error:
             raise GarbageError(f"{self._card.name} sent {error.message}") from None
+
+    def _read(self, body: bytes) -> Chunk:
+        return parse_completion(body)
 
     def _priced(self, chunk: Chunk, usage: Usage) -> Chunk:
         card = self._card
@@ -181,6 +197,37 @@ class OpenAI:
         cost_usd = cost / 1e6 + usage.cpu_s * card.price_cpu_usd_per_hour / 3600
         priced = Usage(usage.prompt_tokens, usage.completion_tokens, usage.cpu_s, cost_usd)
         return Chunk(chunk.text, chunk.finish_reason, priced, chunk.raw, chunk.whole)
+
+
+class Embedder(OpenAI):
+    """An embedding model behind `POST {url}/embeddings`; asked only what demands "embeddings"."""
+
+    _path = "/embeddings"
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """See `types.Expert`."""
+        for chunk in await self.complete(query):
+            yield chunk
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        """See `types.Completer`."""
+        try:
+            response = await self._post(query, whole=True)
+            try:
+                if not await self._comes_whole(response, wanted=True):
+                    raise GarbageError(f"{self._card.name} was asked for vectors and sent a stream.")
+                chunk = self._parsed(await response.whole(_VECTORS_BYTES))
+                return (self._priced(chunk, chunk.usage or Usage(query.estimated_tokens)),)
+            finally:
+                response.close()
+        except (ExpertError, UpstreamError) as error:
+            raise self._failure(error) from None
+
+    def _body(self, query: Query, *, whole: bool) -> bytes:
+        return embedding_body(query, self._card.model or self._card.name)
+
+    def _read(self, body: bytes) -> Chunk:
+        return parse_vectors(body)
 
 
 class _Reading:

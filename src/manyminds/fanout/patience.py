@@ -179,9 +179,11 @@ class _Bell:
 def check(name: str, chunks: Sequence[Chunk]) -> None:
     """An answer that came all at once, as `paced` checks what comes bit by bit.
 
+    How large one in a single piece may be, says who reads it: thousands of vectors are larger than any text.
+
     Raises: GarbageError where it is too large; CutError where it has no finish.
     """
-    if sum(len(chunk.text) + len(chunk.raw) for chunk in chunks) > _LIMIT_BYTES:
+    if sum(len(chunk.text) + (0 if chunk.whole else len(chunk.raw)) for chunk in chunks) > _LIMIT_BYTES:
         raise _too_much(name)
     if not chunks or chunks[-1].finish_reason is None:
         raise _unfinished(name)

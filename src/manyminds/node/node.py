@@ -89,7 +89,7 @@ class Node:
         self._members: dict[str, Member] = {}
         self._started: set[str] = set()
         self._loading = True
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Local] = {}
 
     async def __aenter__(self) -> "Node":
         """Opens the ledger and makes the experts; loads no model.
@@ -129,9 +129,10 @@ class Node:
     async def reload(self, config: Config) -> None:
         """Takes over experts, policies and the artefact as they are now. Nobody who is answered notices.
 
-        Experts that stay as they were are kept, with what is known of them. Local models that are new are
-        loaded before it returns; those that are gone end when they have answered who waits for them. The
-        ledger, and how many are answered at once, stay as they are.
+        Whoever asks next is to ask the new `gateway`, before anything else is awaited: local models that are
+        gone end when they have answered who waits for them. Those that are new are loaded by `load`.
+        Experts that stay as they were are kept, with what is known of them. The ledger, and how many are
+        answered at once, stay as they are.
 
         Raises: ConfigError, ArtefactError: nothing has changed.
         """
@@ -141,17 +142,16 @@ class Node:
         router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
         before, self._members = self._members, members
         router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
+        before_s = self._config.policy.deadline_s
         self._config, self._router, self.gateway = config, router, gateway
         if self._cache is not None:
             self._cache.clear()
         for name, member in before.items():
             if member.local is not None and members.get(name) is not member:
                 self._started.discard(name)
-                retiring = asyncio.create_task(member.local.retire())
-                self._retiring.add(retiring)
-                retiring.add_done_callback(self._retiring.discard)
-        known = [member.local for member in before.values()]
-        await asyncio.gather(*(self._start(local) for local in self.locals if local not in known))
+                retiring = asyncio.create_task(_retire(member.local, before_s))
+                self._retiring[retiring] = member.local
+                retiring.add_done_callback(self._retiring.pop)
 
     async def _start(self, local: Local) -> None:
         try:
@@ -161,10 +161,11 @@ class Node:
             log.error("%s", error)
 
     async def _close_locals(self) -> None:
-        for retiring in self._retiring:
-            retiring.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        await asyncio.gather(*(local.aclose() for local in self.locals))
+        retiring = dict(self._retiring)
+        for task in retiring:
+            task.cancel()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        await asyncio.gather(*(local.aclose() for local in (*self.locals, *retiring.values())))
 
     def __contains__(self, name: object) -> bool:
         return name in self._members
@@ -217,10 +218,11 @@ class Node:
         day = datetime.now(UTC) - timedelta(days=1)
         if await self._in_ledger(self._ledger.grades, key_id, day) > _GRADES:
             return False
-        for request in await self._in_ledger(self._ledger.requests, 1, request_id=request_id):
-            for outcome in judged(request, correct):
-                self._router.observe(outcome)
-        return True
+        requests = await self._in_ledger(self._ledger.requests, 1, request_id=request_id)
+        outcomes = [outcome for request in requests for outcome in judged(request, correct)]
+        for outcome in outcomes:
+            self._router.observe(outcome)
+        return bool(outcomes)
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
@@ -234,8 +236,8 @@ class Node:
             self._also(report, query, answers, text, status, seconds)
 
     def knows(self, name: str) -> bool:
-        """Whether a policy, an expert or this network itself has that name."""
-        return name in self._members or name in POLICIES or name == self.gateway.card.name
+        """Whether a policy, an expert, the encoder or this network itself has that name."""
+        return name in self._members or name in POLICIES or name in (ENCODER, self.gateway.card.name)
 
     def look(self, name: str) -> tuple[Card, str] | None:
         """An expert's card, and its address where it has one; None where there is no such expert."""
@@ -347,7 +349,7 @@ class Node:
     def _open_encoder(self) -> Encoder | None:
         """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
         model = catalog.find(ENCODER)
-        if not self._members or catalog.missing(self._config.home, model):
+        if catalog.missing(self._config.home, model):
             return None
         return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
 
@@ -361,6 +363,13 @@ def _cache(config: Config) -> Cache | None:
     return Cache(
         settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
     )
+
+
+async def _retire(local: Local, deadline_s: float) -> None:
+    """Ends it when nobody needs it, and again when nobody can: who began before may come to it late."""
+    await local.retire()
+    await asyncio.sleep(deadline_s)
+    await local.retire()
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

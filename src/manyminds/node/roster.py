@@ -16,7 +16,7 @@ from manyminds.errors import ConfigError
 from manyminds.experts.child import Child, Model, Process
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
-from manyminds.experts.openai import OpenAI
+from manyminds.experts.openai import Embedder, OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.node.models import LocalModel, fitting, local_models, size_bytes
 from manyminds.types import Card, Expert
@@ -110,7 +110,9 @@ class Roster:
         loopback = self._loopback
         start = Child.start if self._shared is None else self._shared.start
         local = Local(card, model, lambda url, key: OpenAI(card, url, loopback, key), loopback, start)
-        return Member(made_of, self._guarded(local, 0), local)  # it starts its process anew itself
+        return Member(
+            made_of, self._guarded(local, 0, planned.path), local
+        )  # it starts its process anew itself
 
     def _remote(self, entry: ExpertEntry, before: Mapping[str, Member]) -> Member:
         made_of = (entry, self._key(entry))
@@ -120,12 +122,15 @@ class Roster:
         if entry.kind == "recorded":
             expert = _recorded(entry)
         else:
-            expert = OpenAI(_card(entry), entry.url, self._client, self._key(entry))
-        return Member(made_of, self._guarded(expert, 1), None)
+            kind = Embedder if "embeddings" in entry.offers else OpenAI
+            expert = kind(_card(entry), entry.url, self._client, self._key(entry))
+        return Member(made_of, self._guarded(expert, 1, made_of), None)
 
-    def _guarded(self, expert: Expert, retries: int) -> Guarded:
+    def _guarded(self, expert: Expert, retries: int, made_of: object) -> Guarded:
+        """All processes know of its failures; not of those of what had its name before."""
         shared = self._shared
-        cell = shared.board.cell(f"expert {expert.card.name}", shared.owner) if shared else None
+        name = f"expert {expert.card.name} {made_of!r}"  # of which the board keeps no more than a hash
+        cell = shared.board.cell(name, shared.owner) if shared else None
         return Guarded(expert, SystemRandom().random, retries=retries, cell=cell)
 
     def _key(self, entry: ExpertEntry) -> str:

@@ -9,8 +9,16 @@ from collections.abc import Collection, Sequence
 from manyminds.artefact import Artefact
 from manyminds.index import Index
 from manyminds.router.planner import Planner
-from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve
-from manyminds.router.predictor import Evidence, Prediction, absorb, estimate_load, predict, predict_one, source_of
+from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve, suits
+from manyminds.router.predictor import (
+    Evidence,
+    Prediction,
+    absorb,
+    estimate_load,
+    predict,
+    predict_one,
+    source_of,
+)
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 __all__ = ["SkillRouter"]
@@ -63,7 +71,7 @@ class SkillRouter:
         if limits.include or limits.exclude or limits.weights:
             return None
         load = estimate_load(query)
-        if query.demands - card.offers or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
+        if not suits(card, query) or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
             return None
         found = predict_one(card, self._evidence.get(card.name), load)
         if limits.budget_usd is not None and found.cost_usd > limits.budget_usd:

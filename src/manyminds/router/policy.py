@@ -22,7 +22,7 @@ from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Query, Route, Strategy, Task
 
-__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "direct", "eligible", "rates", "resolve"]
+__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "direct", "eligible", "rates", "resolve", "suits"]
 
 POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
@@ -30,6 +30,7 @@ DIRECT = "pass"  # the policy of a request whose model is an expert
 _SURE = 0.95  # posterior mass at which `auto` stops waiting
 _SLACK = 0.05  # of accuracy that `cheap` gives up where answers cannot be compared
 _PARAMS = {
+    "embeddings": "model",
     "json_schema": "response_format",
     "image": "messages",
 }  # request field of a demand, if not its name
@@ -79,6 +80,11 @@ def eligible(cards: Sequence[Card], query: Query, limits: Limits, load: Load) ->
     return left
 
 
+def suits(card: Card, query: Query) -> bool:
+    """Whether it offers what is demanded: an embedding model vectors, all others anything else."""
+    return query.demands <= card.offers and ("embeddings" in card.offers) == ("embeddings" in query.demands)
+
+
 def affordable(predictions: Sequence[Prediction], limits: Limits) -> list[Prediction]:
     """Those within the budget, and likely to start before the deadline unless nobody is.
 
@@ -106,6 +112,8 @@ def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
         return "" if fits else f"holds {card.context_tokens:,} tokens and this takes about {needed:,}"
 
     rules: list[_Rule] = []
+    if "embeddings" not in query.demands:
+        rules.append(("model", _only_embeds))
     if include:
         rules.append(("manyminds.include", lambda card: "" if _names(card) & include else "is not included"))
     if exclude:
@@ -122,6 +130,10 @@ def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
 
 def _lacks(demand: str) -> Callable[[Card], str]:
     return lambda card: "" if demand in card.offers else f"does not offer {demand}"
+
+
+def _only_embeds(card: Card) -> str:
+    return "makes vectors only, at /v1/embeddings" if "embeddings" in card.offers else ""
 
 
 def _names(card: Card) -> set[str]:

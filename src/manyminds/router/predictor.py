@@ -152,6 +152,8 @@ def _probability(accuracy: float, nearness: float) -> float:
 def estimate_load(query: Query) -> Load:
     """How much `query` asks of any expert."""
     prompt = query.estimated_tokens
+    if "embeddings" in query.demands:  # nothing is written, and each text has the window to itself
+        return Load(prompt, 0, 0)
     asked = query.sampling.max_tokens
     usual = _USUAL_TOKENS if asked is None else min(asked, _USUAL_TOKENS)
     return Load(prompt, usual * query.sampling.n, prompt + (usual if asked else 0))

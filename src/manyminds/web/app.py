@@ -29,7 +29,7 @@ from manyminds.web.metrics import CONTENT_TYPE
 from manyminds.web.openapi import document
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import JSON, named, new_id, refusal
-from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, count_tokens
+from manyminds.wire import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, count_tokens
 
 __all__ = ["ENDPOINTS", "App", "Edge"]
 
@@ -39,6 +39,7 @@ _DIALECTS: Final = MappingProxyType(
     {
         "/v1/chat/completions": CHAT,
         "/v1/completions": COMPLETIONS,
+        "/v1/embeddings": EMBEDDINGS,
         "/v1/messages": MESSAGES,
         "/v1/responses": RESPONSES,
     }
@@ -94,16 +95,14 @@ class App:
         """Serves another edge from now on. What is being answered is answered as it began."""
         self._edge = edge
         self._aliases = Aliases(edge.aliases, edge.knows)
-        self._posts: dict[str, _Handle] = {
-            path: Answering(
-                path, edge.expert, dialect, edge.admission, self._aliases, edge.max_body_bytes, edge.seen
+        embedding = Embedding(edge.expert, edge.cards, edge.encoder, edge.embed)
+        self._posts: dict[str, _Handle] = {}
+        for path, dialect in _DIALECTS.items():
+            expert = embedding if dialect is EMBEDDINGS else edge.expert
+            self._posts[path] = Answering(
+                path, expert, dialect, edge.admission, self._aliases, edge.max_body_bytes, edge.seen
             )
-            for path, dialect in _DIALECTS.items()
-        }
         self._posts["/v1/messages/count_tokens"] = self._count_tokens
-        self._posts["/v1/embeddings"] = Embedding(
-            edge.embed, edge.encoder, edge.admission, edge.max_body_bytes
-        )
         if edge.grade is not None:
             self._posts["/v1/feedback"] = Feedback(edge.grade, edge.admission)
         self._gets: dict[str, Callable[[], Awaitable[_Shown]]] = {

@@ -1,18 +1,15 @@
-"""`POST /v1/embeddings`: texts to vectors by this node's own sentence encoder. Knows no expert."""
+"""Who answers `POST /v1/embeddings`: an expert that is an embedding model, or this node's own encoder."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
-from manyminds.admission import Admission
-from manyminds.errors import InvalidRequestError, ManymindsError, ModelNotFoundError, UnavailableError
-from manyminds.types import Embed
-from manyminds.web.door import identify
-from manyminds.web.exchange import Exchange
-from manyminds.web.replies import JSON, named, new_id, refusal
-from manyminds.wire import EmbeddingRequest, embeddings_body, parse_embeddings
+from manyminds.errors import InvalidRequestError, ModelNotFoundError, UnavailableError
+from manyminds.types import Card, Chunk, Completer, Embed, Query, Usage
+from manyminds.wire import embeddings_body, parse_embeddings
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -23,41 +20,62 @@ _BATCH = 32  # texts in one piece of work, between which others get their turn
 
 
 class Embedding:
-    """The endpoint; see `connection.Serve`. `name` is the encoder's, which `auto` stands for too."""
+    """Answers with one chunk, whose `raw` is the reply; see `types.Completer`.
 
-    def __init__(self, embed: Embed | None, name: str, admission: Admission, max_body_bytes: int) -> None:
-        self._admission = admission
-        self._embed = embed
+    Args:
+        expert: who asks the embedding models among the experts, by name.
+        cards: of all experts. One with the encoder's name is asked in its stead.
+        name: the encoder's, which `auto` stands for too.
+        embed: the encoder; None where it is not installed.
+    """
+
+    def __init__(
+        self, expert: Completer, cards: Callable[[], Sequence[Card]], name: str, embed: Embed | None
+    ) -> None:
+        self._expert = expert
+        self._cards = cards
         self._name = name
-        self._max_body_bytes = max_body_bytes
+        self._embed = embed
 
-    async def __call__(self, exchange: Exchange) -> None:
-        try:
-            with self._admission.enter():
-                key = identify(self._admission, exchange.headers)
-                request = parse_embeddings(await exchange.body(self._max_body_bytes))
-                self._admission.allows(key, request.model)
-                self._admission.take(key, sum(map(_tokens, request.inputs)))
-                status, head, body = 200, JSON, await self._answer(request)
-        except ManymindsError as error:
-            status, head, body = refusal(error)
-        exchange.reply(status, named(new_id()) + head, body)
+    @property
+    def card(self) -> Card:
+        return self._expert.card
 
-    async def _answer(self, request: EmbeddingRequest) -> bytes:
-        if request.model not in ("auto", self._name):
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """See `types.Expert`."""
+        for chunk in await self.complete(query):
+            yield chunk
+
+    async def complete(self, query: Query) -> Sequence[Chunk]:
+        """Of several models that an alias stands for, the first: vectors of different ones do not compare.
+
+        Raises: ModelNotFoundError, InvalidRequestError, UnavailableError; and what the expert raises.
+        """
+        experts = [card.name for card in self._cards() if "embeddings" in card.offers]
+        if query.model in experts:
+            return await self._expert.complete(replace(query, fallbacks=()))
+        if query.model not in ("auto", self._name):
+            known = ", ".join([self._name, *experts])
             raise ModelNotFoundError(
-                f"No encoder is named {request.model!r:.80}. There is: {self._name}.", param="model"
+                f"No embedding model is named {query.model!r:.80}. There are: {known}.", param="model"
             )
+        return [await self._own(query)]
+
+    async def _own(self, query: Query) -> Chunk:
+        request = parse_embeddings(query.raw)
         if self._embed is None:
             raise UnavailableError(f"{self._name} is not on this machine: run `manyminds pull {self._name}`.")
-        vectors = await self._encode(self._embed, request.inputs)
+        vectors = await _encode(self._embed, request.inputs)
         if request.dimensions is not None:
             vectors = _shortened(vectors, request.dimensions)
-        return embeddings_body(request, vectors, self._name, sum(map(_tokens, request.inputs)))
+        tokens = sum(map(_tokens, request.inputs))
+        raw = embeddings_body(request, vectors, self._name, tokens)
+        return Chunk("", "stop", Usage(tokens), raw, whole=True)
 
-    async def _encode(self, embed: Embed, texts: Sequence[str]) -> "Vectors":
-        batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
-        return np.concatenate([await asyncio.to_thread(embed, batch) for batch in batches])
+
+async def _encode(embed: Embed, texts: Sequence[str]) -> "Vectors":
+    batches = [texts[i : i + _BATCH] for i in range(0, len(texts), _BATCH)]
+    return np.concatenate([await asyncio.to_thread(embed, batch) for batch in batches])
 
 
 def _tokens(text: str) -> int:

@@ -77,7 +77,6 @@ _NAME: Final = {"name": "name", "in": "path", "required": True, "schema": {"type
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Path, method and operation of every endpoint."""
-    embedding = (*_WITH_A_BODY, errors.ModelNotFoundError, errors.UnavailableError)
     yield "/v1/chat/completions", "post", _answers("ChatCompletion", "Answers a conversation.")
     yield (
         "/v1/completions",
@@ -91,7 +90,7 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield (
         "/v1/embeddings",
         "post",
-        _posts("Embedding", "Turns texts into vectors by its own encoder.", embedding),
+        _posts("Embedding", "Turns texts into vectors, by its own encoder or an expert.", _ANSWERING),
     )
     grading = (*_WITH_A_BODY, errors.UnknownRequestError, errors.AlreadyGradedError)
     yield "/v1/feedback", "post", _posts("Feedback", "Takes how right an answer was.", grading)

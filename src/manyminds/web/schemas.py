@@ -188,7 +188,8 @@ def _completion() -> Schema:
 def _embedding() -> Schema:
     text = {"type": "string", "minLength": 1}
     texts = listed(text, minItems=1, maxItems=embeddings._MOST_INPUTS)
-    return record(_fields(embeddings._Request, input=either(text, texts)), ["model", "input"])
+    more = {"description": "An expert may take what this node's own encoder does not, such as tokens."}
+    return record(_fields(embeddings._Request, input=either(text, texts) | more), ["model", "input"])
 
 
 # --- OpenAI's Responses ----------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class Spans:
             known = self._look(answer.expert)
             kind = self._sdk.kinds.CLIENT if known is not None and known[1] else self._sdk.kinds.INTERNAL
             attributes, went_wrong = _of_call(answer, entry, known), answer.status in _FAILED
-            name = f"chat {attributes['gen_ai.request.model']}"
+            name = f"{attributes['gen_ai.operation.name']} {attributes['gen_ai.request.model']}"
             mine = self._new(request.trace_id, request.trace_state)
             self._put(name, mine, request, kind, attributes, began_ns, ended_ns, went_wrong)
 
@@ -292,7 +292,7 @@ def _of_call(answer: Answer, entry: PanelEntry, known: tuple[Card, str] | None) 
     usage, heard = answer.usage, answer.status != "failed"
     return _clean(
         {
-            "gen_ai.operation.name": "chat",
+            "gen_ai.operation.name": "embeddings" if card and "embeddings" in card.offers else "chat",
             "gen_ai.provider.name": "openai" if card is not None and card.kind == "openai" else "manyminds",
             "gen_ai.request.model": card.model if card is not None and card.model else answer.expert,
             "gen_ai.response.model": _text(_named(first.raw)) if first is not None else None,

@@ -3,16 +3,17 @@
 from manyminds.wire.chat import CHAT
 from manyminds.wire.completions import COMPLETIONS
 from manyminds.wire.dialect import Dialect, Reply
-from manyminds.wire.embeddings import EmbeddingRequest, embeddings_body, parse_embeddings
-from manyminds.wire.events import Events, error_text, parse_chunk, parse_completion
+from manyminds.wire.embeddings import EMBEDDINGS, EmbeddingRequest, embeddings_body, parse_embeddings
+from manyminds.wire.events import Events, error_text, parse_chunk, parse_completion, parse_vectors
 from manyminds.wire.messages import MESSAGES, count_tokens
 from manyminds.wire.replies import completion, error_body, event, report_object, stream_end, written
-from manyminds.wire.requests import parse_request, request_body, rewritten
+from manyminds.wire.requests import embedding_body, parse_request, request_body, rewritten
 from manyminds.wire.responses import RESPONSES
 
 __all__ = [
     "CHAT",
     "COMPLETIONS",
+    "EMBEDDINGS",
     "MESSAGES",
     "RESPONSES",
     "Dialect",
@@ -21,6 +22,7 @@ __all__ = [
     "Reply",
     "completion",
     "count_tokens",
+    "embedding_body",
     "embeddings_body",
     "error_body",
     "error_text",
@@ -29,6 +31,7 @@ __all__ = [
     "parse_completion",
     "parse_embeddings",
     "parse_request",
+    "parse_vectors",
     "report_object",
     "request_body",
     "rewritten",

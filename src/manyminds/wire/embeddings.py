@@ -1,20 +1,26 @@
-"""Embeddings: OpenAI's JSON to texts, and vectors to OpenAI's JSON. Knows no encoder."""
+"""Embeddings: OpenAI's JSON to a query or to texts, and vectors to OpenAI's JSON. Knows no encoder."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from manyminds.errors import InvalidRequestError
-from manyminds.wire.requests import read_body
+from manyminds.errors import InvalidRequestError, ManymindsError
+from manyminds.types import Chunk, Limits, Message, Query, Sampling
+from manyminds.wire.dialect import Dialect
+from manyminds.wire.replies import error_body
+from manyminds.wire.requests import parse_limits, read_body
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["EmbeddingRequest", "embeddings_body", "parse_embeddings"]
+__all__ = ["EMBEDDINGS", "EmbeddingRequest", "embeddings_body", "parse_embeddings"]
 
 _MOST_INPUTS = 2048
+_DEMANDS = frozenset({"embeddings"})
+_WRITES_NOTHING = Sampling(max_tokens=1)  # 0 is as much as the expert likes
 _encode = msgspec.json.Encoder().encode
 
 
@@ -37,7 +43,16 @@ class _Request(msgspec.Struct):
     user: str | None = None
 
 
+class _Asked(msgspec.Struct):
+    """What we read of a request that is relayed: what else there may be, the expert knows."""
+
+    model: str
+    input: str | list[Any]
+    manyminds: msgspec.Raw = msgspec.Raw()
+
+
 _request = msgspec.json.Decoder(_Request)
+_asked = msgspec.json.Decoder(_Asked)
 
 
 def parse_embeddings(raw: bytes) -> EmbeddingRequest:
@@ -87,3 +102,45 @@ def embeddings_body(request: EmbeddingRequest, vectors: "Vectors", model: str, t
     data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(embeddings)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return _encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _parse(raw: bytes, request_id: str = "") -> Query:
+    """A request as it is relayed. Its messages are its texts, one each: what it takes is estimated of them.
+
+    Raises: InvalidRequestError, whose `param` names the field.
+    """
+    asked, _ = read_body(raw, _asked)
+    given = [asked.input] if isinstance(asked.input, str) else asked.input
+    texts = [one if isinstance(one, str) else _encode(one).decode() for one in given]
+    return Query(
+        messages=tuple(Message("user", text) for text in texts),
+        model=asked.model,
+        sampling=_WRITES_NOTHING,
+        limits=parse_limits(asked.manyminds) if bytes(asked.manyminds) else Limits(),
+        demands=_DEMANDS,
+        request_id=request_id,
+        raw=raw,
+    )
+
+
+class _Reply:
+    """See `dialect.Reply`: vectors come whole, in the bytes of whoever made them."""
+
+    def __init__(self, query: Query) -> None:
+        pass
+
+    def whole(self, chunks: Sequence[Chunk]) -> bytes:
+        return chunks[-1].raw
+
+    def events(self, chunk: Chunk) -> bytes:
+        raise AssertionError("vectors are not streamed")
+
+    def failed(self, error: ManymindsError) -> bytes:
+        raise AssertionError("vectors are not streamed")
+
+
+def _refuse(error: ManymindsError, request_id: str) -> tuple[int, bytes]:
+    return error.status, error_body(error)
+
+
+EMBEDDINGS = Dialect(_parse, _Reply, _refuse)

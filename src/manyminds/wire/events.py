@@ -8,7 +8,7 @@ import msgspec
 from manyminds.errors import GarbageError
 from manyminds.types import Chunk, Usage
 
-__all__ = ["Events", "error_text", "parse_chunk", "parse_completion"]
+__all__ = ["Events", "error_text", "parse_chunk", "parse_completion", "parse_vectors"]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=1000)]
@@ -72,10 +72,17 @@ class _Completion(msgspec.Struct):
     error: Any = None
 
 
-_Shape = TypeVar("_Shape", _Chunk, _Completion)
+class _Vectors(msgspec.Struct):
+    data: list[msgspec.Raw] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_Shape = TypeVar("_Shape", _Chunk, _Completion, _Vectors)
 
 _chunk = msgspec.json.Decoder(_Chunk)
 _completion = msgspec.json.Decoder(_Completion)
+_vectors = msgspec.json.Decoder(_Vectors)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line ends between tokens would end the line of an event
@@ -129,6 +136,18 @@ def parse_completion(raw: bytes) -> Chunk:
             first = choice
     usage = None if found.usage is None else _usage_of(found.usage, found.timings)
     return Chunk(first.message.content or "", finish_reason or "stop", usage, raw, whole=True)
+
+
+def parse_vectors(raw: bytes) -> Chunk:
+    """A reply with vectors, as the one chunk of an answer without text. Usage is None where none is reported.
+
+    Raises: GarbageError, as `parse_chunk` does, also for one without vectors.
+    """
+    found = _decoded(_vectors, raw, "embeddings")
+    if not found.data:
+        raise GarbageError(f"no embeddings: {error_text(raw, 200) or 'nothing'}")
+    usage = None if found.usage is None else Usage(found.usage.prompt_tokens)
+    return Chunk("", "stop", usage, raw, whole=True)
 
 
 def _decoded(decoder: "msgspec.json.Decoder[_Shape]", raw: bytes, what: str) -> _Shape:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from manyminds.errors import InvalidRequestError
 from manyminds.types import Limits, Message, Query, Sampling
 
-__all__ = ["parse_request", "read_body", "request_body", "rewritten"]
+__all__ = ["embedding_body", "parse_limits", "parse_request", "read_body", "request_body", "rewritten"]
 
 _Read = TypeVar("_Read")
 
@@ -124,7 +124,7 @@ def parse_request(raw: bytes, request_id: str = "", made: Callable[..., Query] =
         fallbacks=fallbacks,
         stream=request.stream is True,
         sampling=_sampling(request),
-        limits=_UNLIMITED if request.manyminds == _ABSENT else _parse_limits(request.manyminds),
+        limits=_UNLIMITED if request.manyminds == _ABSENT else parse_limits(request.manyminds),
         demands=frozenset(demands) if demands else _NOTHING,
         include_usage=options is not None and options.include_usage is True,
         request_id=request_id,
@@ -253,7 +253,8 @@ def _sampling(request: _Request) -> Sampling:
     return _AS_IT_LIKES if asked == _SET_NOTHING else Sampling(*asked)
 
 
-def _parse_limits(raw: msgspec.Raw) -> Limits:
+def parse_limits(raw: msgspec.Raw) -> Limits:
+    """The request's `manyminds` object. Raises: InvalidRequestError."""
     try:
         limits = _limits.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -307,6 +308,13 @@ def request_body(query: Query, model: str, *, whole: bool = False) -> bytes:
     else:
         fields["stream_options"] = {"include_usage": True}
     return _encode(fields)
+
+
+def embedding_body(query: Query, model: str) -> bytes:
+    """The JSON to send upstream for vectors: the caller's own, for that model."""
+    fields: dict[str, Any] = _object.decode(query.raw)
+    fields.pop("manyminds", None)
+    return _encode(fields | {"model": model})
 
 
 def rewritten(query: Query, messages: Sequence[Message]) -> Query:
