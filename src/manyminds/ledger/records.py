@@ -7,9 +7,10 @@ messages may quote a prompt.
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from manyminds.errors import LedgerError
 from manyminds.ledger.database import Database
@@ -29,8 +30,7 @@ log = logging.getLogger(__name__)
 _Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """One request, as tuples in the order of the tables' columns."""
 
     request: _Row

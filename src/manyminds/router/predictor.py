@@ -7,8 +7,9 @@ priors, not fits: a card's claims count as much as a few observed calls, then wh
 import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from manyminds.types import Card, Outcome, Query
 
@@ -36,8 +37,7 @@ _LEFT = 1.5  # times what was waited: so 1 call in 20 is hedged, as meant; taken
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """What the calls of one expert have shown. All but the grades fade with further calls, or are forgotten.
 
     Failures are not among it: who is down now is the fan-out's to find, and nobody is shunned for having
@@ -55,8 +55,7 @@ class Evidence:
     slow_s: float | None = None  # their 95th percentile; None of too few
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """How much a question asks of any expert."""
 
     prompt_tokens: int
@@ -64,8 +63,7 @@ class Load:
     context_tokens: int  # that must fit: the prompt and the answer that the caller allows, up to a usual one
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """What to expect of one expert on one question."""
 
     card: Card
