@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, get_type_hints
+from typing import Annotated, Any, Final, Literal, NoReturn, get_origin, get_type_hints
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -319,8 +319,8 @@ def _convert(key: str, value: Any, origin: str) -> Any:
     section, _, name = key.partition(".")
     struct = ExpertEntry if section == "expert" else _sections()[section]
     hint = get_type_hints(struct, include_extras=True)[name]
-    many = not origin.startswith("file") and "tuple[" in str(hint)
-    if many and isinstance(value, str):
+    many = get_origin(getattr(hint, "__origin__", hint)) is tuple  # written with commas outside a file
+    if many and isinstance(value, str) and not origin.startswith("file"):
         value = [word.strip() for word in value.split(",") if word.strip()]
     try:
         converted = msgspec.convert(value, hint, strict=origin.startswith("file"))

@@ -56,7 +56,6 @@ Reserve = Callable[[Key, float], Awaitable[Hold]]
 
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
 _FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
-_SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 _ENCODED = ("select", "fuse")
 """Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
 that fills the encoder's memory away from the event loop."""

@@ -13,31 +13,12 @@ from hypothesis import strategies as st
 from manyminds.web.connection import Connection
 from manyminds.web.exchange import Exchange
 from tests.clock import run
-from tests.web.line import Got, Line, Site, chunked, replies, request
+from tests.web.line import Got, Line, Site, chunked, replies, request, talk
 
 GET = request()
 POST = "POST /echo HTTP/1.1"
 CHUNKED = "transfer-encoding: chunked"
 HOST = "host: localhost"
-
-
-def talk(
-    *parts: bytes, site: Site | None = None, for_s: float = 0.5, heads: Sequence[int] = ()
-) -> tuple[list[Got], Line]:
-    """What comes back for `parts`, each of which the server reads at once."""
-
-    async def whole() -> tuple[list[Got], Line]:
-        line = Line(site or Site())
-        for part in parts:
-            line.feed(part)
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(for_s)
-        line.leave()
-        await asyncio.sleep(0.01)
-        assert line.everyone == set()
-        return replies(line.sent, heads), line
-
-    return run(whole())
 
 
 def raw(*lines: str | bytes) -> bytes:

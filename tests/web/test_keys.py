@@ -208,16 +208,22 @@ def test_too_small_a_budget_says_so() -> None:
     assert "max_tokens" in error["message"]
 
 
-def test_no_more_are_inside_than_there_may_be() -> None:
+@pytest.mark.parametrize("path", [*PATHS, "/v1/messages/count_tokens"])
+def test_no_more_are_inside_than_there_may_be(path: str) -> None:
+    """Not even to be counted: a body takes memory."""
     node = Node(most_at_once=1)
+    body = json.dumps(PATHS.get(path, PATHS["/v1/messages"])).encode()
+
+    async def ask() -> Reply:
+        return await call(node.app, "POST", path, body, headers={"authorization": f"Bearer {SECRET}"})
 
     async def crowd() -> Reply:
         with node.admission.enter():
-            return await node.ask()
+            return await ask()
 
     reply = run(crowd())
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
-    assert run(node.ask()).status == 200
+    assert run(ask()).status == 200
 
 
 def test_the_ledger_is_told_whose_request_it_was() -> None:

@@ -124,7 +124,10 @@ class Service:
             return metrics.snapshot()
 
         async def figures() -> bytes:
-            return render_all([snapshot()] if seat is None else await seat.figures())
+            if seat is not None:
+                return render_all(await seat.figures())
+            metrics.in_flight = node.admission.inside
+            return metrics.render()
 
         def edge() -> Edge:
             return Edge(
@@ -209,7 +212,7 @@ class Service:
             self._outdated.clear()
             try:
                 config = await self._take_over(node, replace)
-            except (ManymindsError, OSError) as error:
+            except ManymindsError as error:
                 log.error("The configuration stays as it was. %s", error)
                 continue
             if fixed := _fixed(self._begun, config):
@@ -218,7 +221,7 @@ class Service:
             log.info("The configuration was read anew: %s can be asked.", ", ".join(node.running) or "nobody")
 
     async def _take_over(self, node: Node, replace: Callable[[], None]) -> Config:
-        """Raises: ManymindsError, OSError: nothing has changed."""
+        """Raises: ManymindsError: nothing has changed."""
         config = self._again()
         if self._begun.file is not None and config.file != self._begun.file:
             raise ConfigError(f"{self._begun.file} is gone: put it back, or restart without it.")
@@ -227,7 +230,10 @@ class Service:
         self._config = config
         replace()
         if renewed is not None and self._tls is not None:
-            self._tls.load_cert_chain(config.server.tls_cert, config.server.tls_key)
+            try:
+                self._tls.load_cert_chain(config.server.tls_cert, config.server.tls_key)
+            except OSError as error:  # it changed while it was looked at
+                log.error("The certificate stays as it was (%s): send SIGHUP again.", error)
         return config
 
 

@@ -152,7 +152,7 @@ class App:
         if show is None and path not in self._posts:
             raise EndpointNotFoundError(f"There is no {method} {path}. Chat is at POST /v1/chat/completions.")
         allowed = "POST" if show is None else "GET, HEAD"
-        error = MethodNotAllowedError(f"{method} {path} is not allowed; {allowed} is.")
+        error = MethodNotAllowedError(f"{method} {path} is not allowed: use {allowed}.")
         status, head, body = _refusal(path, error)
         return status, head + f"allow: {allowed}\r\n".encode(), body
 
@@ -208,8 +208,10 @@ class App:
     # --- what is computed ---
 
     async def _count_tokens(self, exchange: Exchange) -> None:
-        identify(self._edge.admission, exchange.headers)
-        counted = count_tokens(await exchange.body(self._edge.max_body_bytes))
+        admission = self._edge.admission
+        with admission.enter():
+            identify(admission, exchange.headers)
+            counted = count_tokens(await exchange.body(self._edge.max_body_bytes))
         exchange.reply(200, named(new_id()) + JSON, counted)
 
 

@@ -33,7 +33,6 @@ class Listeners:
         # It is bound before it allows others beside it: so it fails where any other has the address, also
         # another supervisor.
         self._first = _bound(host, port)
-        self._host = host
         self._shares = sys.platform != "linux"  # elsewhere the kernel would give one queue everything
         self._made: dict[int, socket.socket] = {}
         if self._shares:
