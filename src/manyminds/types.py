@@ -43,6 +43,8 @@ __all__ = [
     "Report",
     "Route",
     "Router",
+    "Sampler",
+    "Samples",
     "Sampling",
     "Scorer",
     "Scores",
@@ -87,6 +89,7 @@ class Sampling(Struct, frozen=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     n: int = 1
+    grammar: str = ""  # GBNF that the answer must follow; only experts that offer "grammar" know it
 
 
 class Limits(Struct, frozen=True):
@@ -223,6 +226,14 @@ Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
 """Of some answers to a request, by position: their candidates, and their posterior without the others."""
 
 
+class Samples(Struct, frozen=True):
+    """Several answers to one question, drawn independently: their texts, and how each one ended."""
+
+    texts: tuple[str, ...]
+    finish_reasons: tuple[str, ...]
+    usage: Usage  # of all of them; the prompt is read once
+
+
 class Scores(Struct, frozen=True):
     """Mean log-likelihood per token of each option, in nats, in the order given."""
 
@@ -240,6 +251,7 @@ class Card(Struct, frozen=True):
     kind: str  # openai, local, recorded, scripted, gateway
     source: str = ""  # whom attribution credits
     model: str = ""  # its name upstream
+    variant_of: str = ""  # the expert of which this is one way of asking; empty: an expert of its own
     description: str = ""
     skills: tuple[str, ...] = ()
     accuracy: float = 0.5  # share of correct answers claimed
@@ -249,9 +261,9 @@ class Card(Struct, frozen=True):
     price_out_usd_per_m: float = 0.0
     price_cpu_usd_per_hour: float = 0.0
     context_tokens: int = 8192
-    offers: frozenset[str] = (
-        frozenset()
-    )  # of "tools", "json_schema", "image", "logprobs", "score", "n"; or "embeddings" alone
+    tasks: frozenset[Kind] = frozenset()  # the kinds of task that it answers; empty: all
+    offers: frozenset[str] = frozenset()
+    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
     parameters: int = 0
     licence: str = ""
 
@@ -399,6 +411,13 @@ class Scorer(Protocol):
     """An expert that can also rate given options (its card offers "score")."""
 
     async def score(self, query: Query, options: Sequence[str]) -> Scores: ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """An expert that can answer several times at once (its card offers "samples"). Same errors."""
+
+    async def sample(self, query: Query, count: int) -> Samples: ...
 
 
 class Router(Protocol):

@@ -15,7 +15,15 @@ from msgspec.structs import replace
 from manyminds.errors import InvalidRequestError
 from manyminds.types import Limits, Message, Query, Sampling
 
-__all__ = ["embedding_body", "parse_limits", "parse_request", "read_body", "request_body", "rewritten"]
+__all__ = [
+    "at_temperature",
+    "embedding_body",
+    "parse_limits",
+    "parse_request",
+    "read_body",
+    "request_body",
+    "rewritten",
+]
 
 _Read = TypeVar("_Read")
 
@@ -327,6 +335,12 @@ def rewritten(query: Query, messages: Sequence[Message]) -> Query:
     return replace(query, messages=tuple(messages), sampling=replace(query.sampling, n=1), raw=raw)
 
 
+def at_temperature(query: Query, temperature: float) -> Query:
+    """The same request with this temperature. The caller's other fields stay as they came."""
+    raw = query.raw and _encode(_object.decode(query.raw) | {"temperature": temperature})
+    return replace(query, sampling=replace(query.sampling, temperature=temperature), raw=raw)
+
+
 def _written(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in messages]
 
@@ -342,5 +356,6 @@ def _fields_of(query: Query) -> dict[str, Any]:
         "seed": sampling.seed,
         "stop": list(sampling.stop) or None,
         "n": sampling.n if sampling.n > 1 else None,
+        "grammar": sampling.grammar or None,
     }
     return fields | {name: value for name, value in known.items() if value is not None}
