@@ -18,6 +18,10 @@ _STOP = re.compile(r"[.!?](?=\s|$)|\n")
 _LEAD = re.compile(
     r"(?i)[\s*_#]*(?:so,? |therefore,? )?(?:the |my )?(?:final |correct |short )?answer(?: is|:)[\s*_]*"
 )
+_FINAL = re.compile(
+    r"(?im)^[ \t*_#>`-]*(?:(?:the|my) )?(?:final |correct |short )?"
+    r"answer(?: is)?[*_`]*[ \t]?:[\s*_`]*(\S[^\n]*)"
+)
 _VERDICT = re.compile(r"(?i)[\s*_\"']*(yes|no|true|false)\b[*_\"']*(?:[,.:;!–—\n]|\s[-–—]|$)")
 
 
@@ -66,8 +70,8 @@ def plain(text: str) -> str:
 
 
 def span(text: str) -> str | None:
-    """A short answer; of a longer one only a verdict that it opens with, such as "Yes, because"."""
-    boxed = [content for _, content in boxes(text)]
+    """A short answer; of a longer one the last "Answer: ...", or a verdict that opens it."""
+    boxed = [content for _, content in boxes(text)] or _FINAL.findall(text)
     text = boxed[-1] if boxed else text
     lead = _LEAD.match(text)
     text = text[lead.end() :] if lead else text

@@ -44,6 +44,7 @@ _DIGITS = re.compile(
     r"(?i)[0-9]|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty"
     r"|hundred|thousand|million|dozen|half|twice)\b"
 )
+_BLOCK = re.compile(r"(?s)```.*?(?:```|\Z)")
 _MARK = re.compile(r"(?<![^\s*])(\(?)([A-Za-z])([).:])(?:\*\*)?(?=\s|(?<=\))[^\s)])")
 
 
@@ -59,7 +60,7 @@ def task(query: Query) -> Task:
     options = _options(question)
     if options is not None:
         return options
-    if _YES_NO.search(question):
+    if _YES_NO.search(_BLOCK.sub(" ", question)):  # not a comment in a program
         return Task("span")
     if _DIGITS.search(question) and not _WRITE.search(question):
         quantity = _EXPRESSION.search(question) or _QUANTITY.search(question)

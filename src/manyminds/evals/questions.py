@@ -11,7 +11,7 @@ import io
 import json
 import string
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -47,25 +47,35 @@ class Graded:
     Attributes:
         text: what experts are asked; the question's own text may show the same options otherwise.
         task: a `text` task is compared by exact match, see the module.
+        check: whether a text is right, of questions whose answers cannot be compared, such as programs:
+            these have no gold. May take seconds and raise DataError; safe in any thread.
     """
 
     question: Question
     text: str
     task: Task
+    check: Callable[[str], bool] | None = None
 
     @property
     def open_ended(self) -> bool:
         """Graded by exact match: a right answer in a whole sentence counts as wrong."""
-        return self.task.kind == "text"
+        return self.task.kind == "text" and self.check is None
 
     def read(self, text: str, *, cut: bool = False) -> str | None:
-        """The answer in canonical form; None abstains.
+        """The answer in canonical form; None abstains, as does whatever has to be checked instead.
 
         So does one that was cut at its length limit, unless it chose an option, as in a live vote.
         """
-        if cut and self.task.kind != "option":
+        if self.check is not None or (cut and self.task.kind != "option"):
             return None
         return _read_answer(self.task, text)
+
+    def right(self, text: str, *, cut: bool = False) -> bool:
+        """Whether the text is a right answer. Raises: DataError, where it cannot be checked here."""
+        if self.check is not None:
+            return bool(text.strip()) and self.check(text)
+        answer = self.read(text, cut=cut)
+        return answer is not None and answer == self.question.gold
 
 
 def read(file: Path) -> list[Graded]:
