@@ -67,9 +67,9 @@ async def openai() -> AsyncGenerator[Subject, None]:
 
 @asynccontextmanager
 async def local() -> AsyncGenerator[Subject, None]:
-    from tests.experts import test_local
+    from tests.experts import models
 
-    async with test_local.local(max_tokens=48) as expert:  # that leaving stops the work is tested there
+    async with models.local(max_tokens=48) as expert:  # that leaving stops the work is tested there
         yield Subject(expert)
 
 

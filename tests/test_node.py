@@ -89,7 +89,7 @@ def test_the_card_of_a_local_expert_says_what_its_entry_says(tmp_path: Path) -> 
         accuracy=0.8,
         price_cpu_usd_per_hour=0.3,
         context_tokens=1234,
-        offers=frozenset({"tools", "logprobs", "json_schema", "score"}),
+        offers=frozenset({"tools", "logprobs", "json_schema", "score", "samples", "grammar"}),
     )
 
 
@@ -126,6 +126,7 @@ def test_without_any_other_expert_a_missing_key_is_an_error(tmp_path: Path) -> N
     ("learnt_of", "level", "said"),
     [
         ({"far": 0.8, "gone": 0.7}, logging.INFO, "learnt from 'toy', knows 1 of 1 experts."),
+        ({"far:cot": 0.8, "far:sc3": 0.7}, logging.INFO, "learnt from 'toy', knows 1 of 1 experts."),
         ({"b": 0.8, "gone": 0.7}, logging.WARNING, "learnt from 'toy', knows 0 of 1 experts and so changes"),
     ],
 )
@@ -172,20 +173,20 @@ def test_a_longer_context_never_takes_less(size: int, one: int, other: int, meas
     assert estimate_mb(size, 100_000, measured) >= measured + 25 * 95
 
 
-def test_own_files_and_local_experts_share_the_memory_the_smallest_first(
+def test_own_files_and_local_experts_are_offered_where_each_fits_into_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     catalog.add_own(tmp_path / "home", gguf(tmp_path / "own.gguf", 300_000_000), "own")
     gguf(tmp_path / "small.gguf", 100_000_000)
     gguf(tmp_path / "huge.gguf", 700_000_000)
-    text = "[local]\nmax_memory_gb = 1.2\n" + "".join(
+    text = "[local]\nmax_memory_gb = 0.8\n" + "".join(
         f'[[expert]]\nname = "{name}"\nkind = "local"\npath = "{name}.gguf"\n' for name in ("huge", "small")
     )
-    assert opened(tmp_path, text, names) == ["own", "small"]
+    assert opened(tmp_path, text, names) == ["own", "small"]  # in turns: they take 841 MB
     (said,) = [r.getMessage() for r in caplog.records if "huge" in r.getMessage()]
     assert "4096 tokens" in said
-    assert "local.max_memory_gb = 1.2" in said
-    assert opened(tmp_path, text.replace("1.2", "2.4"), names) == ["huge", "own", "small"]
+    assert "local.max_memory_gb = 0.8" in said
+    assert opened(tmp_path, text.replace("0.8", "1.2"), names) == ["huge", "own", "small"]
     assert opened(tmp_path, text.replace("\n", "\ncontext_tokens = 20000\n", 1), names) == ["small"]
 
 
@@ -216,9 +217,9 @@ def test_a_model_that_fails_to_load_is_said_and_is_not_running(
             return [before, (node.running, node.ready)]
 
     with caplog.at_level(logging.ERROR):
-        assert asyncio.run(story(bad)) == [([], False), ([], False)]
+        assert asyncio.run(story(bad)) == [(["bad"], False), ([], False)]
     assert "bad" in caplog.text
-    assert asyncio.run(story(bad + REMOTE)) == [(["far"], False), (["far"], True)]
+    assert asyncio.run(story(bad + REMOTE)) == [(["bad", "far"], False), (["far"], True)]
     none = '[local]\ntier = "none"\n'
     assert asyncio.run(story(none + REMOTE)) == [(["far"], False), (["far"], True)]
     assert asyncio.run(story(none)) == [([], False), ([], True)]

@@ -73,9 +73,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     ] = "starter"
     max_memory_gb: Annotated[
         float,
-        Meta(
-            gt=0, description="Memory for all local models together, as estimated; the smallest come first."
-        ),
+        Meta(gt=0, description="Memory for all local models together; the one idle for longest gives way."),
     ] = 4.0
     threads: Annotated[int, Meta(ge=1, le=1024, description="Threads of each model.")] = 1
     context_tokens: Annotated[

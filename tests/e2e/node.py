@@ -55,16 +55,16 @@ class Served:
         """Process ids of the local models, by the name that each child was given."""
         found = {}
         for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            for name in ("smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"):
-                if name in maps(int(child)):
+            for name in ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"):
+                if named(int(child)) == name[:15]:
                     found[name] = int(child)
         return found
 
 
-def maps(pid: int) -> str:
-    """Names of the files that a process has mapped, in lower case."""
+def named(pid: int) -> str:
+    """What a process calls itself; "" of one that is gone."""
     try:
-        return Path(f"/proc/{pid}/maps").read_text().lower()
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
 

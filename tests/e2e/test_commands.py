@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from manyminds import catalog
-from tests.e2e.node import borrowed, maps, need, wait_until
+from tests.e2e.node import borrowed, named, need, wait_until
 
 SMOL = "smollm2-135m"
 
@@ -56,7 +56,7 @@ def test_two_at_once(tmp_path: Path) -> None:
 def test_ctrl_c_ends_ask_and_its_models(tmp_path: Path) -> None:
     need()
     process = start(tmp_path, "ask", "--max-tokens", "2000", "Write a very long story.")
-    assert wait_until(lambda: any("gguf" in maps(child) for child in children(process.pid)))
+    assert wait_until(lambda: any(named(child) == "smollm2-135m" for child in children(process.pid)))
     models = children(process.pid)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
@@ -68,11 +68,11 @@ def test_ctrl_c_ends_ask_and_its_models(tmp_path: Path) -> None:
 def test_a_killed_parent_takes_its_models_with_it(tmp_path: Path) -> None:
     need()
     process = start(tmp_path, "ask", "--max-tokens", "2000", "Write a very long story.")
-    assert wait_until(lambda: any("gguf" in maps(child) for child in children(process.pid)))
+    assert wait_until(lambda: any(named(child) == "smollm2-135m" for child in children(process.pid)))
     models = children(process.pid)
     process.kill()
     process.communicate(timeout=20)
-    assert wait_until(lambda: not any("gguf" in maps(pid) for pid in models), budget_s=5)
+    assert wait_until(lambda: not any(named(pid) == "smollm2-135m" for pid in models), budget_s=5)
 
 
 def test_a_damaged_model_is_survived_and_named(tmp_path: Path) -> None:

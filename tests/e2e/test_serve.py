@@ -108,7 +108,7 @@ def test_errors_are_the_clients_own_types(client: openai.OpenAI) -> None:
 
 def test_a_killed_model_is_survived_and_comes_back(client: openai.OpenAI, node: Served) -> None:
     question = "Write a story of three hundred words about a lighthouse."
-    victim = node.children()["smollm2"]
+    victim = node.children()["smollm2-135m"]
     before = cpu_s(victim)
 
     def read() -> list[Any]:
@@ -132,7 +132,7 @@ def test_a_killed_model_is_survived_and_comes_back(client: openai.OpenAI, node: 
     assert status == {"smollm2-135m": "cut", "qwen2.5-coder-0.5b": "ok"}
     again = ask(client, "What is the capital of Australia?").model_extra["manyminds"]
     assert {entry["expert"]: entry["status"] for entry in again["panel"]}["smollm2-135m"] == "ok"
-    assert node.children()["smollm2"] != victim
+    assert node.children()["smollm2-135m"] != victim
 
 
 def test_a_client_that_leaves_stops_the_models(node: Served) -> None:

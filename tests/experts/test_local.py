@@ -4,100 +4,45 @@ import asyncio
 import json
 import math
 import os
-import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from manyminds import catalog
 from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, UnavailableError
-from manyminds.experts.child import Model
 from manyminds.experts.local import QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import OpenAI
-from manyminds.types import Card, Chunk, Message, Query, Sampling, Task
+from manyminds.types import Chunk, Message, Query
 from manyminds.upstream import Client, Target
 from manyminds.wire import parse_request
+from tests.experts.models import (
+    CARD,
+    CHOICE,
+    NAME,
+    OPTIONS,
+    PATH,
+    ask,
+    cpu_s,
+    has_ended,
+    local,
+    need,
+    pid_of,
+    read,
+    shown_of,
+    text_of,
+)
 from tests.experts.upstream import Act, Reply, plain, upstream
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
-T = TypeVar("T")
-NAME = "smollm2-135m"
-HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
-PATH = catalog.path_of(HOME, catalog.find(NAME).files[0])
-CARD = Card(NAME, "local", source="lab", price_cpu_usd_per_hour=0.3)
-CHOICE = Query((Message("user", "?"),), task=Task("option", (), "What is the capital of France?"))
-OPTIONS = ("a banana", "Paris", "seven", "London")
-
-
-def need() -> None:
-    if catalog.missing(HOME, catalog.find(NAME)):
-        pytest.skip(f"{NAME} is not at {PATH}: run `manyminds pull {NAME}`")
-
-
-@asynccontextmanager
-async def local(path: Path = PATH, **limits: Any) -> AsyncIterator[Local]:
-    """An expert of its own; nothing of it is left at the end."""
-    if path == PATH:
-        need()
-    model = Model(path, context_tokens=512, **limits)
-    async with Client(keep=False) as client:
-        expert = Local(CARD, model, lambda url, key: OpenAI(CARD, url, client, key), client)
-        try:
-            yield expert
-        finally:
-            await expert.aclose()
-
-
-def ask(text: str = "Count from one to ten in words.", max_tokens: int = 16, **sampling: Any) -> Query:
-    limits = {"temperature": 0.0, "seed": 7} | sampling
-    return Query((Message("user", text),), sampling=Sampling(max_tokens=max_tokens, **limits))
-
-
-async def read(expert: Local, query: Query) -> list[Chunk]:
-    async with aclosing(expert.stream(query)) as stream:
-        return [chunk async for chunk in stream]
-
-
-async def text_of(expert: Local, query: Query) -> str:
-    return "".join(chunk.text for chunk in await read(expert, query))
-
-
-def pid_of(expert: Local) -> int:
-    assert expert.pid is not None
-    return expert.pid
-
-
-def has_ended(pid: int, within_s: float = 20.0) -> bool:
-    """Whether a process, of whomever, is gone by then."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], within_s)[0])
-    finally:
-        os.close(descriptor)
-
-
-def shown_of(pid: int) -> list[bytes]:
-    """What other users see of a process."""
-    return [Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ")]
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 # --- one model for all that does it no harm --------------------------------------------------------
 
+T = TypeVar("T")
 Run = Callable[[Callable[[Local], Coroutine[Any, Any, T]]], T]
 
 
@@ -370,7 +315,7 @@ def test_a_closing_node_is_unavailable() -> None:
     async def main() -> None:
         async with local() as expert:
             await expert.start()
-            await expert._client.aclose()
+            await expert._llama._client.aclose()
             with pytest.raises(UnavailableError, match="closing"):
                 await read(expert, ask())
             with pytest.raises(UnavailableError, match="closing"):

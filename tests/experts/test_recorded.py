@@ -260,3 +260,35 @@ def test_real_sets_are_read(name: str, models: int, splits: tuple[int, int, int]
     first = opened.experts()[0]
     asked = next(q for q in test if first.correct(q.question_id) is not None)
     assert ask(first, request_id=asked.question_id).finish_reason == "stop"
+
+
+# --- ways of asking ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "bases"),
+    [
+        (("a:cot", "a:code", "b:cot"), {"a:cot": "a", "a:code": "a", "b:cot": "b"}),
+        (("a", "a:direct"), {"a:direct": "a"}),
+        (("n/a:1b:cot3", "n/a:2b"), {"n/a:1b:cot3": "n/a:1b"}),
+        (("llama3:8b", "llama3:70b", ":cot", "cot"), {}),
+    ],
+)
+def test_a_model_with_the_name_of_a_way_behind_a_colon_is_a_way_of_asking(
+    tmp_path: Path, names: Sequence[str], bases: Mapping[str, str]
+) -> None:
+    answers = [answer("1", name) for name in names]
+    cards = [
+        e.card
+        for e in open_set(write_set(tmp_path, [question("1")], answers, list(map(model, names)))).experts()
+    ]
+    assert {card.name: card.variant_of for card in cards if card.variant_of} == bases
+    assert {card.name: card.source for card in cards} == {name: bases.get(name, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    "name", ["bfcl_v1", "frugalml_apis", "gsm8k", "math_l5", "mmlu_pro", "swebench_mini"]
+)
+def test_no_model_of_a_public_set_is_taken_for_a_way_of_asking(name: str) -> None:
+    cards = [expert.card for expert in open_set(recorded(name)).experts()]
+    assert all((card.variant_of, card.source) == ("", card.name) for card in cards)

@@ -11,7 +11,7 @@ import pytest
 from manyminds.errors import UnavailableError
 from manyminds.experts.child import Model
 from manyminds.workers.models import Models
-from tests.experts.test_local import NAME, PATH, has_ended, need
+from tests.experts.models import NAME, PATH, has_ended, need
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 

@@ -97,6 +97,13 @@ class Model:
     memory_mb: int = 0
     chat: bool = False  # has a chat template
     scores: bool = False  # its likelihoods of given options tell right from wrong
+    ways: tuple[str, ...] = (
+        "direct",
+        "code",
+        "code3",
+        "cot",
+        "cot3",
+    )  # of asking it that are worth trying: `experts.asked`
 
 
 def load() -> dict[str, Model]:

@@ -5,6 +5,7 @@ import json
 import secrets
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import IO, Protocol
 
 from manyminds.errors import UnavailableError
 
-__all__ = ["Child", "Model", "Process"]
+__all__ = ["Child", "Model", "Process", "cpu_s"]
 
-_START_S = 60.0  # to load a model, before the process is given up
+_START_S = 180.0  # to load a model, cold from a slow disk, before the process is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,11 @@ class Model:
     threads: int = 1
     max_tokens: int = 1024  # of an answer whose request sets no limit
     memory_bytes: int = 0  # of private memory; 0 is no limit
+    needs_mb: float = 0.0  # of memory while it runs
     chat_template: str = ""  # empty: the file's own
     remedy: str = "look after the file"  # what to do where it is missing or damaged
     stop: tuple[str, ...] = ()  # ends an answer whose request names no stop
+    slots: int = 8  # answers to one question that it can make side by side; all share the context
 
 
 class Process(Protocol):
@@ -112,6 +115,19 @@ class Child:
         await _end(self._process)
 
 
+def cpu_s(pid: int) -> float | None:
+    """Seconds of computation that all threads of a process have taken; None where nobody can tell.
+
+    What other processes take of the machine meanwhile is not in it, as it is in a time by the clock.
+    """
+    if sys.platform != "linux":
+        return None
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # what clock_getcpuclockid(3) makes of it
+    except OSError:  # it has ended
+        return None
+
+
 def _wish(name: str, model: Model, key: str) -> bytes:
     fields = {
         "name": name,
@@ -123,6 +139,7 @@ def _wish(name: str, model: Model, key: str) -> bytes:
         "memory_bytes": model.memory_bytes,
         "chat_template": model.chat_template,
         "stop": model.stop,
+        "slots": model.slots,
     }
     return json.dumps(fields).encode() + b"\n"
 

@@ -21,7 +21,7 @@ from manyminds.errors import (
     RejectedError,
     UnavailableError,
 )
-from manyminds.types import Card, Chunk, Completer, Expert, Query, Scorer, Scores
+from manyminds.types import Card, Chunk, Completer, Expert, Query, Sampler, Samples, Scorer, Scores
 
 __all__ = ["Breaker", "Guarded", "SharedBreaker"]
 
@@ -209,9 +209,9 @@ class SharedBreaker(Breaker):
 class Guarded:
     """Another expert, spared while it fails; keeps the contract of `types.Expert`.
 
-    It has `complete` and `score` where the other one has. A call is made again only where the expert was
-    not available and had sent nothing. Refusals are the request's fault and count neither way; so does being
-    cancelled, unless `note_slow` says that it was for slowness.
+    It has `complete`, `score` and `sample` where the other one has. A call is made again only where the
+    expert was not available and had sent nothing. Refusals are the request's fault and count neither way; so
+    does being cancelled, unless `note_slow` says that it was for slowness.
 
     Args:
         expert: whom to ask.
@@ -225,6 +225,7 @@ class Guarded:
 
     complete: Callable[[Query], Coroutine[Any, Any, Sequence[Chunk]]]
     score: Callable[[Query, Sequence[str]], Coroutine[Any, Any, Scores]]
+    sample: Callable[[Query, int], Coroutine[Any, Any, Samples]]
 
     def __init__(
         self,
@@ -244,6 +245,8 @@ class Guarded:
             self.complete = partial(self._ask, expert.complete, _is_finished)
         if isinstance(expert, Scorer):
             self.score = partial(self._ask, expert.score, lambda _: True)
+        if isinstance(expert, Sampler):
+            self.sample = partial(self._ask, expert.sample, lambda _: True)
 
     @property
     def card(self) -> Card:

@@ -7,17 +7,20 @@ left to whatever expert `connect` makes for that address.
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
-from manyminds.errors import CutError, GarbageError, RefusedError, UnavailableError
-from manyminds.experts.child import Child, Model, Process
-from manyminds.types import Card, Chunk, Expert, Query, Scores, Usage
-from manyminds.upstream import Client, Target, UpstreamError
-from manyminds.wire import error_text
+from manyminds.errors import CutError, RefusedError, UnavailableError
+from manyminds.experts.child import Child, Model, Process, cpu_s
+from manyminds.experts.llama import Llama
+from manyminds.experts.room import Room
+from manyminds.types import Card, Chunk, Expert, Query, Samples, Scores, Usage
+from manyminds.upstream import Client
+from manyminds.wire import request_body
 
 __all__ = ["QUESTION_STOP", "QUESTION_TEMPLATE", "Local"]
 
@@ -32,23 +35,23 @@ QUESTION_STOP = ("\nQuestion:",)
 
 _REST_S = 30.0  # between attempts, once a model has failed to load several times in a row
 _ATTEMPTS = 3
-_DEAF_S = 2.0  # without a sign of life, of a child in doubt
-_TOP = 5000  # log-probabilities asked for; the full vocabulary takes 20 times as long
-_REPLY_BYTES = 50_000_000  # of one with log-probabilities
-_FLOOR = -14.0  # of a token that is not among them, in nats
+_ENDLESS: Final = nullcontext()
 
-_Reply = TypeVar("_Reply")
+_Found = TypeVar("_Found")
 
 
 class Local:
-    """A model file of this machine; keeps the contracts of `types.Expert` and `types.Scorer`.
+    """A model file of this machine; keeps the contracts of `types.Expert`, `Scorer` and `Sampler`.
 
     Args:
         card: its name is what the child calls itself.
         model: the file and its limits.
         connect: makes an expert for the child's base URL and key.
-        client: for scoring; the owner closes it. The child closes connections as it likes: keep none.
+        client: for scores and samples; the owner closes it. The child closes connections as it likes:
+            keep none.
         start: starts the child, or finds the one that another process has started for several.
+        room: where it needs memory before it is started; it gives way when others need it.
+        cores: entered to compute, by whoever has the model and its memory.
     """
 
     def __init__(
@@ -58,14 +61,20 @@ class Local:
         connect: Callable[[str, str], Expert],
         client: Client,
         start: Callable[[str, Model], Awaitable[Process]] = Child.start,
+        *,
+        room: Room | None = None,
+        cores: AbstractAsyncContextManager[object] = _ENDLESS,
     ) -> None:
         self._card = card
         self._model = model
         self._connect = connect
-        self._client = client
+        self._llama = Llama(card.name, client)
         self._start = start
         self._lock = asyncio.Lock()
-        self._turn = asyncio.Lock()  # the child has one slot: who waits for it waits here, and can leave
+        self._turn = asyncio.Lock()  # one call at a time: who waits for it waits here, and can leave
+        self._place = (room or Room(math.inf)).place(card.name, model.needs_mb, self.aclose)
+        self._cores = cores
+        self._retired = False
         self._child: Process | None = None
         self._starting: asyncio.Future[Process] | None = None  # goes on when the caller that began it leaves
         self._failures = 0
@@ -82,12 +91,18 @@ class Local:
         """The child's process id while it lives."""
         return self._child.pid if self._child and self._child.alive else None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be loaded when that was last tried."""
+        return self._failures > 0
+
     async def start(self) -> None:
         """Loads the model unless it is loaded. Raises: UnavailableError with what to do."""
-        await self._ready()
+        async with self._place:
+            await self._ready()
 
     async def aclose(self) -> None:
-        """Ends the child. A later call would start it again."""
+        """Ends the child. A later call starts it again."""
         async with self._lock:
             child, self._child = self._child, None
             starting, self._starting = self._starting, None
@@ -99,14 +114,22 @@ class Local:
                 await child.stop()
 
     async def retire(self) -> None:
-        """Ends the child once everybody has been answered who asked before."""
+        """Ends the child once everybody has been answered who asked before.
+
+        Who comes to it late is answered, too, by a child that lives no longer than that.
+        """
+        self._retired = True
         async with self._turn:
-            await self.aclose()
+            await self._vacate()
+
+    async def _vacate(self) -> None:
+        await self.aclose()
+        self._place.free()
 
     async def _ready(self) -> Process:
         async with self._lock:
             if self._child is not None and self._child.alive:
-                if not self._doubted or await self._hears(self._child):
+                if not self._doubted or await self._llama.hears(self._child):
                     self._doubted = False
                     return self._child
                 await self._child.kill()
@@ -130,7 +153,7 @@ class Local:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`. A child found dead before the first chunk is started anew, once."""
-        async with self._turn, aclosing(self._generate(query)) as chunks:
+        async with self._working(), aclosing(self._generate(query)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -139,126 +162,127 @@ class Local:
             child = await self._ready()
             begun = False
             self._doubted = True
+            meter = _Meter(child.pid)
             try:
                 async with aclosing(self._connect(child.url + "/v1", child.key).stream(query)) as chunks:
                     async for chunk in chunks:
                         begun = True
                         self._doubted = False
-                        yield chunk
+                        yield (
+                            chunk
+                            if chunk.usage is None
+                            else replace(chunk, usage=self._billed(chunk.usage, meter))
+                        )
                     return
             except (UnavailableError, CutError):
                 if begun or attempt or not await self._died(child):
                     raise
 
+    async def sample(self, query: Query, count: int) -> Samples:
+        """Answers that are drawn side by side: the prompt is read once. See `types.Sampler`.
+
+        Each of up to 8 has a seed of its own, made from the query's. Without a temperature above 0 they
+        are all the same. They share the context: where it would not do, each gets as many tokens
+        as there are for all. A child found dead is started anew, once. Raises: ExpertError.
+        """
+        slots = self._model.slots
+        if not 1 <= count <= slots:
+            raise RefusedError(f"{self._card.name} gives 1 to {slots} answers at once, not {count}.")
+        async with self._working():
+            return await self._ask(lambda child: self._sample(child, query, count))
+
+    async def _sample(self, child: Process, query: Query, count: int) -> Samples:
+        name, limits = self._card.name, self._model
+        meter = _Meter(child.pid)
+        body: dict[str, Any] = msgspec.json.decode(request_body(query, self._card.model or name))
+        read = await self._llama.prompt_tokens(child, body)
+        room = (limits.context_tokens - read) // count
+        if room < 1:
+            raise RefusedError(
+                f"{name} has a context of {limits.context_tokens} tokens, too few for {count} answers to a"
+                f" prompt of {read}: ask for fewer, or raise its `context_tokens`."
+            )
+        most = min(query.sampling.max_tokens or limits.max_tokens, room)
+        body |= {"n": count, "max_tokens": most}
+        body.pop("max_completion_tokens", None)
+        samples = await self._llama.answers(child, body, count)
+        return replace(samples, usage=self._billed(samples.usage, meter))
+
     async def score(self, query: Query, options: Sequence[str]) -> Scores:
         """Mean log-likelihood per token of each option as the answer to the question. See `types.Scorer`.
 
-        One request scores the first tokens of all options, one more each later token: the prompt is
-        evaluated once and then cached. A child found dead is started anew, once. Raises: ExpertError.
+        A child found dead is started anew, once. Raises: ExpertError.
         """
-        async with self._turn:
+        async with self._working():
+            return await self._ask(lambda child: self._score(child, query, options))
+
+    async def _score(self, child: Process, query: Query, options: Sequence[str]) -> Scores:
+        llama, meter = self._llama, _Meter(child.pid)
+        stem = query.task.stem or query.question
+        prompt = await llama.tokens(child, f"Question: {stem}\nAnswer:", special=True)
+        tokens = [await llama.tokens(child, f" {option}", special=False) for option in options]
+        if not all(tokens):
+            raise RefusedError(f"{self._card.name} cannot score an empty option.")
+        seconds, found = 0.0, []
+        for option in tokens:
+            known, took_s = await llama.likelihoods(child, prompt, option)
+            seconds += took_s
+            found.append(math.fsum(known) / len(known))
+        read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
+        return Scores(tuple(found), self._billed(Usage(read, said, seconds), meter))
+
+    async def _ask(self, do: Callable[[Process], Awaitable[_Found]]) -> _Found:
+        """What comes all at once. Of a child that is found dead, it is asked once more."""
+        found_dead = False
+        while True:
             child = await self._ready()
             self._doubted = True
             try:
-                scores = await self._score(child, query, options)
+                found = await do(child)
             except CutError:
-                if not await self._died(child):
+                if found_dead or not await self._died(child):
                     raise
-                scores = await self._score(await self._ready(), query, options)
-            self._doubted = False
-            return scores
-
-    async def _hears(self, child: Process) -> bool:
-        """Whether the child answers at all, which it does at once also while it generates."""
-        if self._client.closed:  # this node is closing: the call will say so
-            return True
-        try:
-            async with asyncio.timeout(_DEAF_S):
-                response = await self._client.get(Target(child.url + "/health", {}))
-                response.close()
-        except (UpstreamError, TimeoutError):
-            return False
-        return response.status == 200
+                found_dead = True
+            else:
+                self._doubted = False
+                return found
 
     async def _died(self, child: Process) -> bool:
         """Whether the child ended by itself: what `aclose` ended is not to be started anew."""
         return self._child is not None and await child.died()
 
-    async def _score(self, child: Process, query: Query, options: Sequence[str]) -> Scores:
-        stem = query.task.stem or query.question
-        prompt = await self._tokens(child, f"Question: {stem}\nAnswer:", special=True)
-        tokens = [await self._tokens(child, f" {option}", special=False) for option in options]
-        if not all(tokens):
-            raise RefusedError(f"{self._card.name} cannot score an empty option.")
-        known: dict[tuple[int, ...], dict[int, float]] = {}
-        cpu_s, found = 0.0, []
-        for option in tokens:
-            total = []
-            for i, token in enumerate(option):
-                prefix = tuple(option[:i])
-                if prefix not in known:
-                    known[prefix], spent_s = await self._next(child, prompt + option[:i])
-                    cpu_s += spent_s
-                total.append(known[prefix].get(token, _FLOOR))
-            found.append(math.fsum(total) / len(total))
-        cost = cpu_s * self._card.price_cpu_usd_per_hour / 3600
-        read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
-        return Scores(tuple(found), Usage(read, said, cpu_s, cost))
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        """Inside, the model is this call's alone. Who waits for it waits here, and can leave.
 
-    async def _tokens(self, child: Process, text: str, *, special: bool) -> list[int]:
-        wish = {"content": text, "add_special": special}
-        return (await self._post(child, "/tokenize", wish, _Tokens)).tokens
+        A core comes last: nobody who has one waits for anything but the child.
+        """
+        async with self._turn:
+            try:
+                async with self._place, self._cores:
+                    yield
+            finally:
+                if self._retired:
+                    await self._vacate()
 
-    async def _next(self, child: Process, prompt: list[int]) -> tuple[dict[int, float], float]:
-        """Log-probabilities of the token after `prompt`, by id, and the seconds of computation it took."""
-        wish = {"prompt": prompt, "n_predict": 1, "n_probs": _TOP, "temperature": 0, "cache_prompt": True}
-        reply = await self._post(child, "/completion", wish, _Completion)
-        if not reply.completion_probabilities:
-            raise GarbageError(f"{self._card.name} sent no log-probabilities.")
-        top = reply.completion_probabilities[0].top_logprobs
-        spent_s = (reply.timings.prompt_ms + reply.timings.predicted_ms) / 1000
-        return {entry.id: entry.logprob for entry in top}, spent_s
-
-    async def _post(
-        self, child: Process, path: str, fields: dict[str, object], shape: type[_Reply]
-    ) -> _Reply:
-        """Raises: ExpertError; CutError where the child ended meanwhile."""
-        name = self._card.name
-        if self._client.closed:
-            raise UnavailableError(f"{name} cannot be asked: this node is closing.")
-        headers = {"authorization": f"Bearer {child.key}", "content-type": "application/json"}
-        try:
-            target = Target(child.url + path, headers)
-            response = await self._client.post(target, msgspec.json.encode(fields))
-            raw = await response.whole(_REPLY_BYTES)
-        except UpstreamError as error:
-            raise CutError(f"{name} broke off: {error}.") from None
-        if response.status != 200:
-            raise RefusedError(f"{name} answered with status {response.status}: {error_text(raw)}")
-        try:
-            return msgspec.json.decode(raw, type=shape)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise GarbageError(f"{name} sent no scores: {error}.") from None
+    def _billed(self, usage: Usage, meter: "_Meter") -> Usage:
+        """With what it cost. Its `cpu_s` is how long it took by the clock, as far as the child says that."""
+        spent_s = meter.spent_s(usage.cpu_s * self._model.threads)
+        cost_usd = spent_s * self._card.price_cpu_usd_per_hour / 3600
+        return Usage(usage.prompt_tokens, usage.completion_tokens, spent_s, cost_usd)
 
 
-class _Tokens(msgspec.Struct):
-    tokens: list[int]
+class _Meter:
+    """Reads the process's time from now on. Others that share the process may be computing meanwhile."""
 
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._began_s = cpu_s(pid)
 
-class _Token(msgspec.Struct):
-    id: int
-    logprob: float
-
-
-class _Position(msgspec.Struct):
-    top_logprobs: list[_Token]
-
-
-class _Timings(msgspec.Struct, frozen=True):
-    prompt_ms: float = 0.0
-    predicted_ms: float = 0.0
-
-
-class _Completion(msgspec.Struct):
-    completion_probabilities: list[_Position] = []
-    timings: _Timings = _Timings()
+    def spent_s(self, most_s: float) -> float:
+        """Seconds since, `most_s` at most where that is known: what is beyond it was for others."""
+        now_s = cpu_s(self._pid)
+        if now_s is None or self._began_s is None:
+            return most_s
+        spent_s = now_s - self._began_s
+        return min(spent_s, most_s) if most_s else spent_s

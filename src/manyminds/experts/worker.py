@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import sys
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["main"]
@@ -23,6 +24,8 @@ def main() -> None:
     # Native code writes to file descriptor 1 as it likes: keep our one line apart from it.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    with suppress(OSError), open("/proc/self/comm", "w") as shown:  # what `top` calls this process
+        shown.write(wish["name"])
     try:
         server = _serve(wish)
     except Exception as error:  # whatever native code reports ends here, as one line
@@ -42,8 +45,12 @@ def _serve(wish: dict[str, Any]) -> Any:
     params.model_alias = {wish["name"]}
     params.api_keys = [wish["key"]]
     params.n_ctx = wish["context_tokens"]
-    params.n_parallel = 1
+    params.n_parallel = wish["slots"]
+    params.kv_unified = True  # each may use the whole context, and none takes memory of its own
+    params.swa_full = True  # as large as with a window for each slot, and prompts stay cached without copies
+    params.n_ctx_checkpoints = 0
     params.n_gpu_layers = 0
+    params.load_mode = 0  # LLAMA_LOAD_MODE_NONE: a mapped file stays in memory beside its repacked weights
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = wish["threads"]
     params.n_predict = wish["max_tokens"]
     params.n_batch = params.n_ubatch = 64  # a prompt whose client is gone is dropped between batches

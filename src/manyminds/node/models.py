@@ -1,6 +1,7 @@
 """The local models that a configuration asks for: which there are, what they take, which fit. Runs none."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from manyminds import catalog
 from manyminds.config import Config
 from manyminds.types import Card
 
-__all__ = ["LocalModel", "estimate_mb", "fitting", "local_models", "size_bytes"]
+__all__ = ["LocalModel", "cores", "estimate_mb", "fitting", "local_models", "size_bytes"]
 
 _MB = 1_000_000
 _MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
-_LOCAL_OFFERS = frozenset({"logprobs", "json_schema", "score"})  # what llama.cpp gives
+_LOCAL_OFFERS = frozenset({"logprobs", "json_schema", "score", "samples", "grammar"})  # what llama.cpp gives
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def estimate_mb(file_bytes: int, context_tokens: int, measured_mb: float = 0) ->
     token_bytes = 25_000 + file_bytes / 45_000
     if measured_mb:
         return measured_mb + token_bytes * max(0, context_tokens - _MEASURED_TOKENS) / _MB
-    return 50 + (1.6 * file_bytes + token_bytes * context_tokens) / _MB
+    return 50 + (1.25 * file_bytes + token_bytes * context_tokens) / _MB
 
 
 def local_models(config: Config) -> list[LocalModel]:
@@ -67,8 +68,8 @@ def local_models(config: Config) -> list[LocalModel]:
     return models
 
 
-def fitting(config: Config, planned: Sequence[LocalModel]) -> list[LocalModel]:
-    """The local models that are here and fit into memory together, the smallest first."""
+def fitting(config: Config, planned: Sequence[LocalModel], *, together: bool) -> list[LocalModel]:
+    """The local models that are here and fit into memory, alone or all `together`; the smallest first."""
     home, local = config.home, config.local
     for lacking in catalog.wanted(home, local.tier):
         if catalog.missing(home, lacking):
@@ -77,11 +78,11 @@ def fitting(config: Config, planned: Sequence[LocalModel]) -> list[LocalModel]:
     fitting = []
     for model in sorted(planned, key=lambda m: (m.memory_mb, m.card.name)):
         if model.memory_mb <= left_mb:
-            left_mb -= model.memory_mb
+            left_mb -= model.memory_mb if together else 0
             fitting.append(model)
             continue
         log.warning(
-            "%s is not loaded: with a context of %d tokens it needs about %.0f MB, and %.0f MB are left"
+            "%s is not offered: with a context of %d tokens it needs about %.0f MB, and %.0f MB are left"
             " of local.max_memory_gb = %g. Raise that, or lower context_tokens.",
             model.card.name,
             model.card.context_tokens,
@@ -90,6 +91,16 @@ def fitting(config: Config, planned: Sequence[LocalModel]) -> list[LocalModel]:
             local.max_memory_gb,
         )
     return fitting
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may compute on, at least 1; a container's quota can be below the machine's."""
+    counted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed_us, period_us = map(int, quota.read_text().split())
+    except (OSError, ValueError):  # none, or "max"
+        return counted
+    return max(1, min(counted, allowed_us // period_us))
 
 
 def _catalogued(model: catalog.Model, config: Config) -> LocalModel:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import resources
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -32,17 +33,21 @@ from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.roster import Member, Roster, Shared
+from manyminds.node.variants import named
 from manyminds.router import SkillRouter
 from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
-__all__ = ["ARTEFACT", "ENCODER", "Node", "knowledge"]
+__all__ = ["ARTEFACT", "ENCODER", "SHIPPED", "Node", "knowledge"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
 
 ARTEFACT = "artefact.npz"
 """Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
+
+SHIPPED = "shipped.npz"
+"""In this package: what was learnt of the models of the catalogue, by `manyminds calibrate` and `train`."""
 
 _DIMENSION = 384
 _CONNECT_S = 5.0
@@ -87,7 +92,6 @@ class Node:
         self._shared = shared
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
-        self._started: set[str] = set()
         self._loading = True
         self._retiring: dict[asyncio.Task[None], Local] = {}
 
@@ -122,8 +126,16 @@ class Node:
         await self._stack.aclose()
 
     async def load(self) -> None:
-        """Loads the local models, side by side. One that fails is logged: its calls say so too."""
-        await asyncio.gather(*map(self._start, self.locals))
+        """Loads the smallest local model, so that the first answer is quick; the others, when they are asked.
+
+        One that fails is logged, its calls say so too, and the next is loaded instead.
+        """
+        for local in self.locals:
+            try:
+                await local.start()
+                break
+            except UnavailableError as error:
+                log.error("%s", error)
         self._loading = False
 
     async def reload(self, config: Config) -> None:
@@ -142,23 +154,14 @@ class Node:
         router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
         before, self._members = self._members, members
         router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
-        before_s = self._config.policy.deadline_s
         self._config, self._router, self.gateway = config, router, gateway
         if self._cache is not None:
             self._cache.clear()
         for name, member in before.items():
             if member.local is not None and members.get(name) is not member:
-                self._started.discard(name)
-                retiring = asyncio.create_task(_retire(member.local, before_s))
+                retiring = asyncio.create_task(member.local.retire())
                 self._retiring[retiring] = member.local
                 retiring.add_done_callback(self._retiring.pop)
-
-    async def _start(self, local: Local) -> None:
-        try:
-            await local.start()
-            self._started.add(local.card.name)
-        except UnavailableError as error:
-            log.error("%s", error)
 
     async def _close_locals(self) -> None:
         retiring = dict(self._retiring)
@@ -186,12 +189,8 @@ class Node:
 
     @property
     def running(self) -> list[str]:
-        """Names of the experts that can be asked: all but local models that have not been loaded.
-
-        One that was loaded and died since is among them: the next call starts it anew.
-        """
-        waiting = {e.card.name for e in self.locals if e.pid is None} - self._started
-        return sorted(self._members.keys() - waiting)
+        """Names of the experts that can be asked: all but local models that have failed to load."""
+        return sorted(self._members.keys() - {local.card.name for local in self.locals if local.failed})
 
     @property
     def backlog(self) -> Backlog:
@@ -314,9 +313,12 @@ class Node:
         policy, embed = config.policy, self.embed
         index = Index(_DIMENSION)
         artefact = self._load_artefact(config, members)
+        experts: dict[str, Expert] = {name: member.expert for name, member in members.items()}
+        if artefact is not None:
+            experts |= named(experts, artefact.experts)
         router = SkillRouter(index, embed, artefact)
-        for name in sorted(members):
-            router.admit(members[name].expert.card)
+        for name in sorted(experts):
+            router.admit(experts[name].card)
         vote = Vote(artefact)
         select = Select(embed) if embed else vote
         race = Race()
@@ -327,7 +329,6 @@ class Node:
             "race": race,
             "pass": race,
         }
-        experts = {name: member.expert for name, member in members.items()}
         parts = Parts(
             experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache
         )
@@ -337,14 +338,25 @@ class Node:
         return router, Gateway(card, parts, patience, defaults, time.perf_counter)
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
-        """What `manyminds train` has written, if it has. Raises: ArtefactError."""
-        path = config.home / ARTEFACT
-        if not self._learnt or not path.exists():
+        """What `manyminds train` has written, else what came with the package of the models that are here.
+
+        Raises: ArtefactError.
+        """
+        if not self._learnt:
             return None
-        artefact = load(path)
+        path = config.home / ARTEFACT
+        if path.exists():
+            artefact = load(path)
+            known, said = knowledge(artefact, experts)
+            log.log(logging.INFO if known or not experts else logging.WARNING, "%s: %s.", path, said)
+            return artefact
+        with resources.as_file(resources.files(__package__) / SHIPPED) as shipped:
+            if not shipped.exists():
+                return None
+            artefact = load(shipped)
         known, said = knowledge(artefact, experts)
-        log.log(logging.INFO if known or not experts else logging.WARNING, "%s: %s.", path, said)
-        return artefact
+        log.info("what came with manyminds: %s.", said)
+        return artefact if known else None
 
     def _open_encoder(self) -> Encoder | None:
         """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
@@ -365,21 +377,15 @@ def _cache(config: Config) -> Cache | None:
     )
 
 
-async def _retire(local: Local, deadline_s: float) -> None:
-    """Ends it when nobody needs it, and again when nobody can: who began before may come to it late."""
-    await local.retire()
-    await asyncio.sleep(deadline_s)
-    await local.retire()
-
-
 async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
 def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
-    """How many of these experts it knows; and that in words, with what it was learnt from."""
-    known = len(set(experts) & set(artefact.skills.experts))
+    """How many of these experts it knows, be it in some way of asking; and that in words, with its set."""
+    learnt = set(artefact.experts)
+    known = len(set(experts) & (learnt | {name.rpartition(":")[0] for name in learnt}))
     source = str(artefact.about.get("set", "a set without a name"))
     said = f"learnt from {source!r:.80}, knows {known} of {len(experts)} experts"
     if experts and not known:

@@ -1,5 +1,6 @@
 """The experts of a configuration: made, or taken over from the one before. Runs none."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import Embedder, OpenAI
 from manyminds.experts.recorded import open_set
-from manyminds.node.models import LocalModel, fitting, local_models, size_bytes
+from manyminds.experts.room import Room
+from manyminds.node.models import LocalModel, cores, fitting, local_models, size_bytes
 from manyminds.types import Card, Expert
 from manyminds.upstream import Client
 
@@ -52,7 +54,9 @@ class Member:
 
 
 class Roster:
-    """Makes experts.
+    """Makes experts. The local ones have their memory from one room, and compute on the same cores.
+
+    Where several processes share them, none gives way to another: what does not fit together is left out.
 
     Args:
         environ: where the keys are that `key_env` names.
@@ -68,6 +72,8 @@ class Roster:
         self._client = client
         self._loopback = loopback
         self._shared = shared
+        self._room = Room(0.0)
+        self._cores: dict[int, asyncio.Semaphore] = {}  # by threads of a model
 
     def make(self, config: Config, before: Mapping[str, Member]) -> dict[str, Member]:
         """The experts by name. One of `before` that would be made of the same is kept as it is.
@@ -82,7 +88,8 @@ class Roster:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
         _check_aliases(config, names)
-        members = [self._local(config, model, before) for model in fitting(config, planned)]
+        offered = fitting(config, planned, together=self._shared is not None)
+        members = [self._local(config, model, before) for model in offered]
         keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
         members += [self._remote(entry, before) for entry in entries if entry not in keyless]
         for entry in keyless:
@@ -90,6 +97,7 @@ class Roster:
             if not members:
                 raise ConfigError(why)
             log.warning("%s It is left out.", why)
+        self._room.limit_mb = config.local.max_memory_gb * 1000
         return {member.expert.card.name: member for member in members}
 
     def _local(self, config: Config, planned: LocalModel, before: Mapping[str, Member]) -> Member:
@@ -102,6 +110,7 @@ class Roster:
             context_tokens=card.context_tokens,
             threads=threads,
             # Twice what was measured, and room for the cache of an 8B model's context: for runaways only.
+            needs_mb=planned.memory_mb,
             memory_bytes=512 * _MB + 2 * size_bytes(planned.path) + 131_072 * card.context_tokens,
             chat_template="" if planned.chat else QUESTION_TEMPLATE,
             stop=() if planned.chat else QUESTION_STOP,
@@ -109,7 +118,15 @@ class Roster:
         )
         loopback = self._loopback
         start = Child.start if self._shared is None else self._shared.start
-        local = Local(card, model, lambda url, key: OpenAI(card, url, loopback, key), loopback, start)
+        local = Local(
+            card,
+            model,
+            lambda url, key: OpenAI(card, url, loopback, key),
+            loopback,
+            start,
+            room=self._room,
+            cores=self._cores.setdefault(threads, asyncio.Semaphore(max(1, cores() // threads))),
+        )
         return Member(
             made_of, self._guarded(local, 0, planned.path), local
         )  # it starts its process anew itself

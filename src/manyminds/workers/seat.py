@@ -43,6 +43,7 @@ class Seat:
         self.release: Callable[[str], Awaitable[None]] = _nothing
         self.reload: Callable[[], None] = lambda: None
         self._lent: dict[int, _Lent] = {}  # by process id
+        self._asking: dict[asyncio.Future[Any], str] = {}  # for the models of these names
         os.set_inheritable(board, False)
         self._channel = Channel(socket.socket(fileno=channel), self._handlers())
         self._hearing: asyncio.Task[None] | None = None
@@ -102,11 +103,23 @@ class Seat:
     async def start(self, name: str, model: Model) -> Process:
         """The child that all workers share; see `Child.start`."""
         fields = asdict(model) | {"path": str(model.path)}
-        url, key, pid = await self._channel.ask("lend", name, fields)
+        asking = asyncio.ensure_future(self._channel.ask("lend", name, fields))
+        self._asking[asking] = name
+        asking.add_done_callback(self._asking.pop)
+        try:
+            url, key, pid = await asyncio.shield(asking)
+        except asyncio.CancelledError:  # it is lent all the same
+            asking.add_done_callback(lambda _: self._give_back(name, asking))
+            raise
         lent = self._lent.get(pid)
         if lent is None:
             lent = self._lent[pid] = _Lent(url, key, pid, self._channel)
         return lent
+
+    def _give_back(self, name: str, asked: "asyncio.Future[Any]") -> None:
+        """What nobody waits for any longer, unless it has been asked for once more."""
+        if not asked.cancelled() and asked.exception() is None and name not in self._asking.values():
+            self._channel.tell("give_back", asked.result()[2])
 
     # --- from the supervisor ---
 
