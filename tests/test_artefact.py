@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from manyminds.artefact import Artefact, Plan, load, save
+from manyminds.artefact import Artefact, Part, Plan, load, save
 from manyminds.errors import ArtefactError
 from tests.changed import replace
 from tests.learn.made import TOPICS, by_hand, learnt, outcomes, same
@@ -27,9 +27,9 @@ Arrays = dict[str, NDArray[Any]]
 NAMES = ("bée", "ann", "dan")
 
 
-def made(seed: int = 0) -> Artefact:
-    artefact = by_hand(NAMES, "option", labels=("A", "B"), seed=seed)
-    width = artefact.base.width + 1
+def part(seed: int = 0) -> Part:
+    learnt = by_hand(NAMES, "option", labels=("A", "B"), seed=seed)
+    width = learnt.base.width + 1
     rng = np.random.default_rng(seed)
     plans = (
         Plan((("ann",),), 1.0, 0.7, 0.001, float("nan"), rng.normal(size=width), rng.normal(size=width)),
@@ -37,8 +37,20 @@ def made(seed: int = 0) -> Artefact:
     )
     about = {"set": "Ünïcode", "seed": seed, "gain": 0.1}
     return replace(
-        artefact, about=about, plans=plans, prices={"auto": 0.3}, ranking={"cheap": (0, 1), "max": (1,)}
+        learnt, about=about, plans=plans, prices={"auto": 0.3}, ranking={"cheap": (0, 1), "max": (1,)}
     )
+
+
+def text_part() -> Part:
+    """For questions whose answers cannot be compared, of other experts."""
+    learnt = replace(by_hand(("ann", "zoe"), "text", seed=2), ballot=None, wide=None)
+    width = learnt.base.width + 1
+    plan = Plan((("zoe",),), 1.0, 0.6, 0.2, float("nan"), np.zeros(width), np.zeros(width))
+    return replace(learnt, about={"set": "Ünïcode"}, plans=(plan,), ranking={"max": (0,)})
+
+
+def made(seed: int = 0) -> Artefact:
+    return Artefact((part(seed),))
 
 
 @cache
@@ -52,16 +64,24 @@ def written() -> bytes:
 
 
 def parts(content: bytes) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays of the one part in it."""
     with np.load(io.BytesIO(content), allow_pickle=False) as packed:
-        arrays = {name: packed[name] for name in packed.files}
-    return json.loads(arrays.pop("header").tobytes()), arrays
+        arrays = {name.removeprefix("0."): packed[name] for name in packed.files}
+    (header,) = json.loads(arrays.pop("header").tobytes())["parts"]
+    return header, arrays
 
 
-def packed(header: object, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def packed(header: object, arrays: Mapping[str, NDArray[Any]], start: str = "") -> bytes:
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    np.savez_compressed(buffer, header=text, **arrays)  # type: ignore[arg-type]
+    named = {f"{start}{name}": array for name, array in arrays.items()}
+    np.savez_compressed(buffer, header=text, **named)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def file_of(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """As it is written, of one part."""
+    return packed({"version": 3, "parts": [header]}, arrays, "0.")
 
 
 def loaded(content: bytes, folder: Path) -> Artefact:
@@ -76,7 +96,7 @@ def loaded(content: bytes, folder: Path) -> Artefact:
     "lacks", [{}, {"wide": None}, {"ballot": None, "wide": None, "plans": (), "ranking": {}}]
 )
 def test_what_is_saved_is_loaded_bit_by_bit(lacks: dict[str, Any], tmp_path: Path) -> None:
-    artefact = replace(made(), **lacks)
+    artefact = Artefact((replace(part(), **lacks),))
     save(artefact, tmp_path / "new" / "a")
     assert same(load(tmp_path / "new" / "a"), artefact)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
@@ -90,7 +110,7 @@ def test_what_is_saved_is_loaded_bit_by_bit(lacks: dict[str, Any], tmp_path: Pat
 def test_any_names_and_numbers_come_back(seed: int, names: list[str]) -> None:
     import tempfile
 
-    artefact = by_hand(names, "exact", labels=names, seed=seed)
+    artefact = Artefact((by_hand(names, "exact", labels=names, seed=seed),))
     with tempfile.TemporaryDirectory() as folder:
         save(artefact, Path(folder) / "a")
         assert same(load(Path(folder) / "a"), artefact)
@@ -98,17 +118,38 @@ def test_any_names_and_numbers_come_back(seed: int, names: list[str]) -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_was_learnt_comes_back(known: bool, tmp_path: Path) -> None:
-    artefact = learnt(outcomes(n=60, told=known, topics=known, labels=known))
+    artefact = Artefact((learnt(outcomes(n=60, told=known, topics=known, labels=known)),))
     save(artefact, tmp_path / "a")
     assert same(load(tmp_path / "a"), artefact)
+
+
+def test_parts_come_back_in_their_order(tmp_path: Path) -> None:
+    artefact = Artefact((part(), text_part()))
+    save(artefact, tmp_path / "a")
+    loaded = load(tmp_path / "a")
+    assert same(loaded, artefact)
+    assert loaded.experts == ("ann", "bée", "dan", "zoe")
+    assert loaded.about == part().about
+
+
+def test_each_part_is_for_its_own_kinds() -> None:
+    artefact = Artefact((part(), text_part()))
+    assert artefact.part("option") is artefact.parts[0]
+    assert artefact.part("text") is artefact.parts[1]
+    assert artefact.part("number") is None
+
+
+def test_a_file_of_the_version_before_is_one_part(tmp_path: Path) -> None:
+    header, arrays = parts(written())
+    assert same(loaded(packed({**header, "version": 2}, arrays), tmp_path), made())
 
 
 def test_the_same_artefact_gives_the_same_bytes(tmp_path: Path) -> None:
     save(made(), tmp_path / "one")
     shuffled = replace(
-        made(), ranking={"max": (1,), "cheap": (0, 1)}, about=dict(reversed([*made().about.items()]))
+        part(), ranking={"max": (1,), "cheap": (0, 1)}, about=dict(reversed([*part().about.items()]))
     )
-    save(shuffled, tmp_path / "two")
+    save(Artefact((shuffled,)), tmp_path / "two")
     save(made(1), tmp_path / "three")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == written()
     assert (tmp_path / "three").read_bytes() != written()
@@ -159,11 +200,11 @@ def test_a_directory_is_no_artefact(tmp_path: Path) -> None:
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     header, arrays = parts(written())
-    for version in (0, 1, 3, "2", None, ["x" * 1000]):
+    for version in (0, 1, 4, "3", None, ["x" * 1000]):
         with pytest.raises(
-            ArtefactError, match=r"is of version .{1,20}, and this is version 2: make it anew"
+            ArtefactError, match=r"is of version .{1,20}, and this is version 3: make it anew"
         ):
-            loaded(packed({**header, "version": version}, arrays), tmp_path)
+            loaded(packed({"version": version, "parts": [header]}, arrays, "0."), tmp_path)
 
 
 def test_any_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -212,7 +253,7 @@ def test_a_pickle_is_refused_unopened(where: str, tmp_path: Path) -> None:
         np.savez_compressed(buffer, header=trap, **arrays)  # type: ignore[arg-type]
         content = buffer.getvalue()
     else:
-        content = packed(header, {**arrays, where: trap})
+        content = file_of(header, {**arrays, where: trap})
     with pytest.raises(ArtefactError):
         loaded(content, tmp_path)
     assert _Trap.sprung == []
@@ -221,7 +262,7 @@ def test_a_pickle_is_refused_unopened(where: str, tmp_path: Path) -> None:
 def test_a_file_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("header.npy", zlib.compress(b""))
-        bomb.writestr("base.mean.npy", b"")
+        bomb.writestr("0.base.mean.npy", b"")
         bomb.infolist()[1].file_size = 600_000_000
     with pytest.raises(ArtefactError, match="unpacks to more than 500000000 bytes"):
         load(tmp_path / "a")
@@ -235,7 +276,7 @@ def test_an_array_that_claims_to_be_huge_is_refused(shape: str, tmp_path: Path) 
     with zipfile.ZipFile(tmp_path / "a", "w") as claimed, zipfile.ZipFile(io.BytesIO(written())) as whole:
         for name in whole.namelist():
             text = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode()
-            claimed.writestr(name, text if name == "base.mean.npy" else whole.read(name))
+            claimed.writestr(name, text if name == "0.base.mean.npy" else whole.read(name))
     with pytest.raises(ArtefactError):
         load(tmp_path / "a")
 
@@ -299,13 +340,33 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_does_not_fit_together_is_refused(change: str, tmp_path: Path) -> None:
     header, arrays = parts(written())
-    assert same(loaded(packed(header, arrays), tmp_path), made())
+    assert same(loaded(file_of(header, arrays), tmp_path), made())
     CHANGES[change](header, arrays)
+    with pytest.raises(ArtefactError, match="is no artefact"):
+        loaded(file_of(header, arrays), tmp_path)
+
+
+@pytest.mark.parametrize("learnt", [(), (part(), part(1)), (text_part(), part(), text_part())])
+def test_two_parts_for_one_kind_or_none_at_all_are_refused(learnt: tuple[Part, ...], tmp_path: Path) -> None:
+    save(Artefact(learnt), tmp_path / "a")
+    with pytest.raises(ArtefactError, match="two are for one kind"):
+        load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("change", ["no experts", "part is null", "plan of nobody", "no such field"])
+def test_what_does_not_fit_in_any_part_is_refused(change: str, tmp_path: Path) -> None:
+    save(Artefact((part(), text_part())), tmp_path / "a")
+    with np.load(tmp_path / "a") as packed_:
+        arrays = {name: packed_[name] for name in packed_.files}
+    header = json.loads(arrays.pop("header").tobytes())
+    CHANGES[change](header["parts"][1], arrays)
     with pytest.raises(ArtefactError, match="is no artefact"):
         loaded(packed(header, arrays), tmp_path)
 
 
-@pytest.mark.parametrize("header", [None, 1, [], "x", {}, {"version": 2}])
+@pytest.mark.parametrize(
+    "header", [None, 1, [], "x", {}, {"version": 2}, {"version": 3}, {"version": 3, "parts": [None]}]
+)
 def test_a_header_of_another_shape_is_refused(header: object, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="is no artefact"):
         loaded(packed(header, parts(written())[1]), tmp_path)
@@ -329,4 +390,4 @@ def test_what_must_be_a_number_is_one(name: str, value: float, tmp_path: Path) -
     header, arrays = parts(written())
     arrays[name].ravel()[-1] = value
     with pytest.raises(ArtefactError, match="is no artefact"):
-        loaded(packed(header, arrays), tmp_path)
+        loaded(file_of(header, arrays), tmp_path)

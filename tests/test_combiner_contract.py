@@ -2,6 +2,7 @@
 
 import pytest
 
+from manyminds.artefact import Artefact
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -14,7 +15,7 @@ LEARNT = by_hand(("e0", "e2", "e3", "e6"), "option", labels=("A", "B"))  # of e1
 
 KINDS: dict[str, Make] = {
     "vote": Vote,
-    "vote by what was learnt": lambda: Vote(LEARNT),
+    "vote by what was learnt": lambda: Vote(Artefact((LEARNT,))),
     "select": lambda: Select(embed),
     "fuse": lambda: Fuse(Vote()),
     "race": Race,

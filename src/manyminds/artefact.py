@@ -2,6 +2,7 @@
 
 Knows how the learnt numbers are kept and what shape they have, not how they are found or used.
 An artefact is made by `learn` and read by the router and the vote; it holds no question and no answer.
+It has a part for questions whose answers can be compared, one for the others, or both.
 """
 
 import io
@@ -26,12 +27,25 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["WIDE", "Artefact", "Ballot", "Base", "Plan", "Skills", "is_artefact", "is_wide", "load", "save"]
+__all__ = [
+    "WIDE",
+    "Artefact",
+    "Ballot",
+    "Base",
+    "Part",
+    "Plan",
+    "Skills",
+    "is_artefact",
+    "is_wide",
+    "load",
+    "save",
+]
 
 WIDE: Final = 0.8
 """Share of the experts learnt from: where so many have voted, nearly all have."""
 
-_VERSION: Final = 2
+_VERSION: Final = 3
+_WHOLE: Final = 2  # the last version whose files hold one part, without saying so
 _MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
 _DAMAGE: Final = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
@@ -166,8 +180,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Artefact:
-    """Everything learnt, and from what.
+class Part:
+    """Everything learnt about questions of some kinds, and from what.
 
     Attributes:
         about: how it was made: set, seed, numbers of questions; text and numbers for people.
@@ -193,6 +207,27 @@ class Artefact:
     ranking: Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefact:
+    """Everything learnt: one part, or two whose kinds differ, the one with answers to compare first."""
+
+    parts: tuple[Part, ...]
+
+    def part(self, kind: Kind) -> Part | None:
+        """What was learnt about questions of this kind."""
+        return next((part for part in self.parts if kind in part.kinds), None)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of all that were learnt from, sorted."""
+        return tuple(sorted({name for part in self.parts for name in part.skills.experts}))
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """How the first part was made."""
+        return self.parts[0].about
+
+
 def is_wide(voters: Any, experts: int) -> Any:
     """Whether so many voters are nearly all. `voters` is a number or an array, and so is the answer."""
     return voters >= WIDE * experts
@@ -201,25 +236,12 @@ def is_wide(voters: Any, experts: int) -> Any:
 def save(artefact: Artefact, path: Path) -> None:
     """Writes the file whole or not at all. The same artefact gives the same bytes."""
     arrays: dict[str, NDArray[Any]] = {}
-    header: dict[str, Any] = {"version": _VERSION, "about": dict(artefact.about), "kinds": artefact.kinds}
-    header |= {"best_single": artefact.best_single, "prices": dict(artefact.prices)}
-    header["ranking"] = dict(artefact.ranking)
-    for part in ("base", "skills", "ballot", "wide"):
-        value = getattr(artefact, part)
-        header[part] = None if value is None else {}
-        for own in fields(value) if value is not None else ():
-            content = getattr(value, own.name)
-            if isinstance(content, np.ndarray):
-                arrays[f"{part}.{own.name}"] = content
-            else:
-                header[part][own.name] = content
-    header["plans"] = [[plan.stages, plan.threshold] for plan in artefact.plans]
-    if artefact.plans:
-        plans = artefact.plans
-        arrays["plans.figures"] = np.array([[p.accuracy, p.cost_usd, p.seconds] for p in plans])
-        arrays["plans.weights"] = np.stack([p.weights for p in plans])
-        arrays["plans.spend_usd"] = np.stack([p.spend_usd for p in plans])
-    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    headers = []
+    for i, part in enumerate(artefact.parts):
+        header, own = _take_apart(part)
+        headers.append(header)
+        arrays |= {f"{i}.{name}": array for name, array in own.items()}
+    text = json.dumps({"version": _VERSION, "parts": headers}, sort_keys=True, ensure_ascii=False)
     arrays["header"] = np.frombuffer(text.encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **{name: arrays[name] for name in sorted(arrays)})
@@ -245,8 +267,8 @@ def load(path: Path) -> Artefact:
             arrays = {name: packed[name] for name in packed.files}
         header = json.loads(arrays.pop("header").tobytes())
         version = header["version"]
-        if version == _VERSION:
-            artefact = _assemble(header, arrays)
+        if version in (_WHOLE, _VERSION):
+            artefact = _whole(header, arrays)
             _check(artefact)
             return artefact
     except FileNotFoundError as error:
@@ -271,8 +293,42 @@ def is_artefact(path: Path) -> bool:
         return False
 
 
-def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Artefact:
-    def part(kind: type, name: str) -> Any:
+def _take_apart(part: Part) -> "tuple[dict[str, Any], dict[str, NDArray[Any]]]":
+    """Its texts and numbers, as JSON has them, and its arrays by name."""
+    arrays: dict[str, NDArray[Any]] = {}
+    header: dict[str, Any] = {"about": dict(part.about), "kinds": part.kinds}
+    header |= {"best_single": part.best_single, "prices": dict(part.prices), "ranking": dict(part.ranking)}
+    for name in ("base", "skills", "ballot", "wide"):
+        value = getattr(part, name)
+        header[name] = None if value is None else {}
+        for own in fields(value) if value is not None else ():
+            content = getattr(value, own.name)
+            if isinstance(content, np.ndarray):
+                arrays[f"{name}.{own.name}"] = content
+            else:
+                header[name][own.name] = content
+    plans = part.plans
+    header["plans"] = [[plan.stages, plan.threshold] for plan in plans]
+    if plans:
+        arrays["plans.figures"] = np.array([[p.accuracy, p.cost_usd, p.seconds] for p in plans])
+        arrays["plans.weights"] = np.stack([p.weights for p in plans])
+        arrays["plans.spend_usd"] = np.stack([p.spend_usd for p in plans])
+    return header, arrays
+
+
+def _whole(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Artefact:
+    if header["version"] == _WHOLE:
+        return Artefact((_assemble(header, arrays),))
+    parts = []
+    for i, own in enumerate(header["parts"]):
+        start = f"{i}."
+        some = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+        parts.append(_assemble(own, some))
+    return Artefact(tuple(parts))
+
+
+def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Part:
+    def piece(kind: type, name: str) -> Any:
         own = {
             key.partition(".")[2]: np.asarray(a, np.float64)
             for key, a in arrays.items()
@@ -287,13 +343,13 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
         weights, spend_usd = arrays["plans.weights"][i], arrays["plans.spend_usd"][i]
         names = tuple(tuple(str(name) for name in stage) for stage in stages)
         plans.append(Plan(names, float(threshold), accuracy, cost_usd, seconds, weights, spend_usd))
-    return Artefact(
+    return Part(
         about=header["about"],
         kinds=tuple(header["kinds"]),
-        base=part(Base, "base"),
-        skills=part(Skills, "skills"),
-        ballot=None if header["ballot"] is None else part(Ballot, "ballot"),
-        wide=None if header["wide"] is None else part(Ballot, "wide"),
+        base=piece(Base, "base"),
+        skills=piece(Skills, "skills"),
+        ballot=None if header["ballot"] is None else piece(Ballot, "ballot"),
+        wide=None if header["wide"] is None else piece(Ballot, "wide"),
         plans=tuple(plans),
         best_single=header["best_single"],
         prices={str(k): float(v) for k, v in header["prices"].items()},
@@ -302,10 +358,18 @@ def _assemble(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -
 
 
 def _check(artefact: Artefact) -> None:
+    """Raises: ValueError where parts do not fit together, or what is in them."""
+    kinds = [kind for part in artefact.parts for kind in part.kinds]
+    if not artefact.parts or len(set(kinds)) < len(kinds):
+        raise ValueError("there is no part, or two are for one kind of question")
+    for part in artefact.parts:
+        _check_shapes(part)
+        _check_values(part)
+
+
+def _check_shapes(part: Part) -> None:
     """Raises: ValueError where shapes do not fit together, or a number that must be finite is not."""
-    base, skills = artefact.base, artefact.skills
-    named = (("ballot", artefact.ballot), ("wide", artefact.wide))
-    ballots = [(name, ballot) for name, ballot in named if ballot is not None]
+    base, skills = part.base, part.skills
     d, t, p, m = len(base.mean), len(base.topics), base.width + 1, len(skills.experts)
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {
         "mean": (base.mean, (d,)),
@@ -318,18 +382,18 @@ def _check(artefact: Artefact) -> None:
         "skills.cost_usd": (skills.cost_usd, (m, p)),
         "skills.ln_tokens": (skills.ln_tokens, (m, 2)),
     }
-    for part, ballot in ballots:
+    for name, ballot in _ballots(part):
         shapes |= {
-            f"{part}.weights": (ballot.weights, (m, t + 1)),
-            f"{part}.length": (ballot.length, (m,)),
-            f"{part}.confidence": (ballot.confidence, (m,)),
-            f"{part}.label": (ballot.label, (m, len(ballot.labels))),
-            f"{part}.other": (ballot.other, (t + 1,)),
-            f"{part}.prior": (ballot.prior, (3,)),
-            f"{part}.dilution": (ballot.dilution, (m,)),
-            f"{part}.classes": (np.array(ballot.classes), ()),
+            f"{name}.weights": (ballot.weights, (m, t + 1)),
+            f"{name}.length": (ballot.length, (m,)),
+            f"{name}.confidence": (ballot.confidence, (m,)),
+            f"{name}.label": (ballot.label, (m, len(ballot.labels))),
+            f"{name}.other": (ballot.other, (t + 1,)),
+            f"{name}.prior": (ballot.prior, (3,)),
+            f"{name}.dilution": (ballot.dilution, (m,)),
+            f"{name}.classes": (np.array(ballot.classes), ()),
         }
-    for i, plan in enumerate(artefact.plans):
+    for i, plan in enumerate(part.plans):
         shapes |= {
             f"plan {i}.weights": (plan.weights, (p,)),
             f"plan {i}.spend_usd": (plan.spend_usd, (p,)),
@@ -344,6 +408,12 @@ def _check(artefact: Artefact) -> None:
             raise ValueError(f"{name} has shape {array.shape}, not {shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds a number that is not finite")
+
+
+def _check_values(part: Part) -> None:
+    """Of shapes that fit. Raises: ValueError where a name or a number is none that `learn` would give."""
+    base, skills, ballots = part.base, part.skills, _ballots(part)
+    m = len(skills.experts)
     if skills.seconds.shape != (m,) or (skills.seconds < 0.0).any():
         raise ValueError("skills.seconds has a wrong shape, or one below 0")
     if skills.confidence.ndim != 3 or skills.confidence.shape[:2] != (m, 2) or not skills.confidence.size:
@@ -351,23 +421,26 @@ def _check(artefact: Artefact) -> None:
     for curve in skills.confidence:
         if not np.isnan(curve).all() and not (np.isfinite(curve).all() and (np.diff(curve[0]) >= 0.0).all()):
             raise ValueError("skills.confidence holds a curve that does not rise, or has gaps")
-    texts = (*skills.experts, *skills.sources, *base.topics, *(b.labels if (b := artefact.ballot) else ()))
-    if not isinstance(artefact.about, dict) or not all(isinstance(text, str) for text in texts):
+    texts = (*skills.experts, *skills.sources, *base.topics, *(b.labels if (b := part.ballot) else ()))
+    if not isinstance(part.about, dict) or not all(isinstance(text, str) for text in texts):
         raise ValueError("about is no table, or a name is no text")
     if list(skills.experts) != sorted(set(skills.experts)) or len(skills.sources) != m:
         raise ValueError("the experts are not sorted, or not each with its source")
     if not (skills.ln_tokens[:, 1] > 0.0).all():
         raise ValueError("skills.ln_tokens has a deviation that is not above 0")
-    for part, ballot in ballots:
+    for name, ballot in ballots:
         if not (min(*ballot.dilution, ballot.prior[2]) >= 0.0 and ballot.classes > 1.0):
-            raise ValueError(f"{part}.dilution is below 0, or {part}.classes not above 1")
-    if len({ballot.labels for _, ballot in ballots}) > 1 or [part for part, _ in ballots] == ["wide"]:
+            raise ValueError(f"{name}.dilution is below 0, or {name}.classes not above 1")
+    if len({ballot.labels for _, ballot in ballots}) > 1 or [name for name, _ in ballots] == ["wide"]:
         raise ValueError("the ballot of wide panels does not fit the other")
-    if artefact.best_single not in skills.experts:
+    if part.best_single not in skills.experts:
         raise ValueError("the best single expert is none of those learnt from")
-    if not all(0.0 < price < np.inf for price in artefact.prices.values()):
+    if not all(0.0 < price < np.inf for price in part.prices.values()):
         raise ValueError("a price is not a positive number")
-    if not all(
-        set(order) <= set(range(len(artefact.plans))) and order for order in artefact.ranking.values()
-    ):
+    if not all(set(order) <= set(range(len(part.plans))) and order for order in part.ranking.values()):
         raise ValueError("a policy ranks a plan that is not there, or none")
+
+
+def _ballots(part: Part) -> list[tuple[str, Ballot]]:
+    named = (("ballot", part.ballot), ("wide", part.wide))
+    return [(name, ballot) for name, ballot in named if ballot is not None]

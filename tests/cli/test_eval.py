@@ -122,11 +122,11 @@ def test_train_writes_an_artefact_that_loads(folder: Path) -> None:
     assert shown.exit_code == 0, shown.output
     made = artefact.load(folder / "made" / "learnt.npz")
     assert made.about["set"] == "toy"
-    assert made.skills.experts == ("b", "c", "gpt-a")
+    assert made.experts == ("b", "c", "gpt-a")
     lines = shown.stdout.splitlines()
     assert lines[0] == str(folder / "made" / "learnt.npz")
     assert lines[1] == "3 experts: b, c, gpt-a"
-    assert f"{len(made.plans)} plans:" in lines
+    assert f"{len(made.parts[0].plans)} plans:" in lines
 
 
 def test_train_writes_into_the_home_and_says_so_in_json(folder: Path) -> None:
@@ -134,9 +134,21 @@ def test_train_writes_into_the_home_and_says_so_in_json(folder: Path) -> None:
     found = json.loads(shown.stdout)
     assert found["path"] == str(folder / "home" / "artefact.npz")
     assert (found["experts"], found["about"]["seed"]) == (["b", "c"], 4)
-    assert len(found["plans"]) == len(artefact.load(Path(found["path"])).plans)
+    assert len(found["plans"]) == len(artefact.load(Path(found["path"])).parts[0].plans)
     policies = [policy for plan in found["plans"] for policy in plan["policies"]]
     assert sorted(policies) == ["auto", "cheap", "fast", "max"]
+
+
+OF_WAYS = {  # what is printed of sets with ways of asking or kinds of questions, which this one has not
+    "eval": {
+        "leave_category",
+        "members",
+        "self_ensemble",
+        "max.gain_over_best_per_category",
+        "max.gain_over_best_per_category_ci95",
+    },
+    "train": {"parts"},
+}
 
 
 @pytest.mark.parametrize("command", ["eval", "train"])
@@ -148,7 +160,8 @@ def test_every_key_that_is_printed_is_documented(folder: Path, command: str) -> 
     printed = json.loads(call(command, "toy", "--json").stdout)
     parts = {"auto": printed["auto"], "frontier": printed["frontier"][0]} if command == "eval" else {}
     parts = parts or {"plans": printed["plans"][0]}
-    assert documented == {*printed, *(f"{name}.{key}" for name, part in parts.items() for key in part)}
+    own = {*printed, *(f"{name}.{key}" for name, part in parts.items() for key in part)}
+    assert documented == own | OF_WAYS[command]
 
 
 def test_the_same_seed_makes_the_same_bytes(folder: Path) -> None:
@@ -373,3 +386,48 @@ def test_ctrl_c_keeps_what_was_answered(own: Path) -> None:
         )
     configure(own, {name: name for name in THREE})
     assert "0 answers came; 360 were here." in call("eval", "q.csv").stderr
+
+
+# --- ways of asking, and mixed kinds -----------------------------------------------------------------
+
+
+def test_members_have_a_table_of_their_own(folder: Path) -> None:
+    made_up(folder / "ways", {"a:cot": 0.6, "a:code": 0.8, "b:cot": 0.7}, n=60)
+    shown = call("eval", "ways")
+    assert shown.exit_code == 0, shown.output
+    rows = [line.split("  ")[0].strip() for line in shown.stdout.splitlines()]
+    for name in ("model, alone", "a:code", "a, in all ways", "b:cot", "b, in all ways", "best per category"):
+        assert name in rows
+
+
+def test_a_category_is_left_out_and_said(folder: Path) -> None:
+    shown = call("eval", "toy", "--leave-category", "c1")
+    assert shown.stdout.startswith("toy, without c1: 3 models, 20 test questions, learnt from 40, seed 0\n")
+    found = json.loads(call("eval", "toy", "--leave-category", "c1", "--exclude", "b", "--json").stdout)
+    assert (found["leave_category"], found["exclude"], found["models"]) == (["c1"], ["b"], 2)
+    shown = call("eval", "toy", "--leave-category", "nope")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
+    (folder / "q.csv").write_text("question,answer\n")
+    shown = call("eval", "q.csv", "--leave-category", "c1")
+    assert shown.exit_code == 2
+    assert "--leave-category goes with DIR" in shown.stderr
+
+
+def test_what_was_learnt_is_shown_part_by_part(capsys: pytest.CaptureFixture[str]) -> None:
+    both = artefact.Artefact(
+        (
+            *hand_made({"x": 0.8, "y": 0.7}, about={"questions": 1200}).parts,
+            *hand_made({"y": 0.7, "z": 0.6}, about={"questions": 80}, kinds=("text",)).parts,
+        )
+    )
+    show(both)
+    lines = capsys.readouterr().out.splitlines()
+    at = [lines.index(f"{said}:") for said in ("1,200 questions of kind option", "80 questions of kind text")]
+    assert at == sorted(at)
+    assert lines[at[1] + 1] == "2 experts: y, z"
+    found = json.loads(json.dumps(figures(both)))
+    assert found["experts"] == ["x", "y", "z"]
+    told, verdicts = found["parts"]
+    assert (told["kinds"], verdicts["kinds"]) == (["option"], ["text"])
+    assert verdicts["best_single"] == "y"
+    assert set(figures(artefact.Artefact(both.parts[:1]))) == {"experts", "best_single", "plans", "prices"}

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from manyminds.artefact import Artefact
+from manyminds.artefact import Artefact, Part
 from manyminds.combine.ballot import Voice, Votes
 from manyminds.combine.learnt import Weigher
 from manyminds.combine.vote import Vote
 from manyminds.types import Answer, Call, Limits, Message, Query, Route, Status, Task, Usage
 from tests.changed import replace
 from tests.combine.arrivals import answered, panel
-from tests.learn.made import TOPICS, by_hand
+from tests.learn.made import TOPICS, by_hand, voting
 
 KNOWN = ("ann", "bob", "cat", "dan", "eve")
 LABELS = ("yes", "no", "maybe", "never")
@@ -69,10 +69,10 @@ def voted(weigher: Weigher, query: Query, route: Route, answers: Sequence[Answer
 
 
 def scores(
-    route: Route, answers: Sequence[Answer], learnt: Artefact = LEARNT, query: Query | None = None
+    route: Route, answers: Sequence[Answer], learnt: Part = LEARNT, query: Query | None = None
 ) -> list[float]:
     """ln of the odds of each candidate to "none of these"."""
-    posterior = Vote(learnt).posterior(query or asked(), route, answers)
+    posterior = voting(learnt).posterior(query or asked(), route, answers)
     return [math.log(p / posterior.other) for p in posterior.probabilities]
 
 
@@ -83,7 +83,7 @@ def test_order_changes_no_bit(made: tuple[Route, list[Answer]], query: Query, se
     assume(any(answer.text for answer in answers))
     shuffled = random.sample(answers, len(answers))
     calls = replace(route, calls=tuple(random.sample(route.calls, len(route.calls))))
-    vote = Vote(LEARNT)
+    vote = voting(LEARNT)
     assert vote.posterior(query, calls, shuffled) == vote.posterior(query, route, answers)
     first, second = vote.choose(query, calls, shuffled), vote.choose(query, route, answers)
     assert (first.expert, first.text) == (second.expert, second.text)
@@ -92,7 +92,7 @@ def test_order_changes_no_bit(made: tuple[Route, list[Answer]], query: Query, se
 def test_whose_answer_is_released_does_not_hang_on_the_order_of_samples() -> None:
     """Two samples that agree and differ in weight by their length, and another expert between them."""
     route = panel(Call("ann", "ann", 0.6, samples=2), Call("bob", "bob", 0.6))
-    vote = Vote(LEARNT)
+    vote = voting(LEARNT)
     for tokens in range(1, 60):
         answers = [said("ann", "yes", 1), said("ann", "yes", 1000), said("bob", "yes", tokens)]
         turned = [answers[1], answers[0], answers[2]]
@@ -106,7 +106,7 @@ def test_weight_zero_has_no_effect(
     route, answers = beside_ann(made, mute)
     wider = replace(route, calls=(*route.calls, Call(mute, mute, probability, weight=0.0)))
     more = [said(mute, text, 9, 0.4), *answers]
-    assert Vote(LEARNT).posterior(query, wider, more) == Vote(LEARNT).posterior(query, route, answers)
+    assert voting(LEARNT).posterior(query, wider, more) == voting(LEARNT).posterior(query, route, answers)
 
 
 statuses: st.SearchStrategy[Status] = st.sampled_from(("ok", "failed", "late"))
@@ -119,7 +119,7 @@ def test_who_says_nothing_has_no_vote(
     route, answers = beside_ann(made, shy)
     wider = replace(route, calls=(*route.calls, Call(shy, shy, probability)))
     more = [replace(said(shy, "", 9, 0.4), status=status), *answers]
-    assert Vote(LEARNT).posterior(query, wider, more) == Vote(LEARNT).posterior(query, route, answers)
+    assert voting(LEARNT).posterior(query, wider, more) == voting(LEARNT).posterior(query, route, answers)
 
 
 @pytest.mark.parametrize(("weight", "text"), [(0.0, "no"), (1.0, "")])
@@ -128,7 +128,7 @@ def test_who_has_no_vote_does_not_change_how_strangers_are_weighed(weight: float
     wider = replace(route, calls=(*route.calls, Call("ann", "ann", 0.6, weight=weight)))
     answers = [said("fay", "yes", 5)]
     more = [*answers, said("ann", text, 5)]
-    assert Vote(LEARNT).posterior(asked(), wider, more) == Vote(LEARNT).posterior(asked(), route, answers)
+    assert voting(LEARNT).posterior(asked(), wider, more) == voting(LEARNT).posterior(asked(), route, answers)
 
 
 @pytest.mark.parametrize("breadth", [range(1, 24), range(24, 31)], ids=["few", "nearly all"])
@@ -152,7 +152,7 @@ def test_the_weight_of_a_vote_has_the_same_bits_whoever_else_votes(breadth: rang
 def test_candidates_and_none_of_these_share_all_probability(
     made: tuple[Route, list[Answer]], query: Query
 ) -> None:
-    posterior = Vote(LEARNT).posterior(query, *made)
+    posterior = voting(LEARNT).posterior(query, *made)
     assert math.isclose(math.fsum([*posterior.probabilities, posterior.other]), 1.0, abs_tol=1e-12)
     assert set(posterior.candidates) == {answer.text for answer in made[1]} - {""}
 
@@ -172,9 +172,9 @@ def test_dilution_of_all_alike_shrinks_certainty_and_changes_no_winner(
     )
     ranked = sorted(scores(*made, one, query))
     assume(any(a.text for a in made[1]) and (len(ranked) < 2 or ranked[-1] - ranked[-2] > 1e-6))
-    first, second = Vote(one).choose(query, *made), Vote(two).choose(query, *made)
+    first, second = voting(one).choose(query, *made), voting(two).choose(query, *made)
     assert (first.text, first.expert) == (second.text, second.expert)
-    a, b = Vote(one).posterior(query, *made), Vote(two).posterior(query, *made)
+    a, b = voting(one).posterior(query, *made), voting(two).posterior(query, *made)
     for x, y in zip(a.candidates, a.candidates[1:], strict=False):
         gap = [
             math.log(p.probabilities[p.candidates.index(x)] / p.probabilities[p.candidates.index(y)])
@@ -270,18 +270,18 @@ def test_what_was_never_seen_counts_no_more_than_the_utmost_seen(
 @pytest.mark.parametrize("weight", [1e308, -1e308, 5e-324])
 def test_no_multiplier_is_too_large(weight: float) -> None:
     route = panel(Call("ann", "ann", 0.6, weight=weight), Call("bob", "bob", 0.6))
-    posterior = Vote(LEARNT).posterior(asked(), route, [said("ann", "yes"), said("bob", "no")])
+    posterior = voting(LEARNT).posterior(asked(), route, [said("ann", "yes"), said("bob", "no")])
     assert math.isclose(math.fsum([*posterior.probabilities, posterior.other]), 1.0, abs_tol=1e-12)
 
 
 def test_without_knowledge_votes_weigh_their_log_odds() -> None:
     known, strangers = panel(Call("ann", "ann", 0.7)), panel(Call("fay", "fay", 0.7))
-    plain, learnt = Vote(), Vote(LEARNT)
+    plain, learnt = Vote(), voting(LEARNT)
     number = replace(asked(), task=Task("number"))
     cases = [
         (learnt, asked(), strangers, [said("fay", "yes")]),
         (learnt, number, known, [said("ann", "43")]),  # of another kind than was learnt from
-        (Vote(replace(LEARNT, ballot=None)), asked(), known, [said("ann", "yes")]),
+        (voting(replace(LEARNT, ballot=None)), asked(), known, [said("ann", "yes")]),
     ]
     for vote, query, route, answers in cases:
         assert vote.posterior(query, route, answers) == plain.posterior(query, route, answers)
@@ -299,3 +299,14 @@ def test_it_knows_a_panel_of_which_it_knows_anybody() -> None:
     assert not voted(weigher, asked(), both, [fay])
     assert not voted(weigher, asked(), both, [fay, replace(dan, text="")])
     assert not voted(weigher, replace(asked(), task=Task("number")), both, [dan])
+
+
+def test_every_kind_of_question_has_its_own_part() -> None:
+    other = by_hand((*KNOWN, "fay"), "number", labels=LABELS[:3], seed=9)
+    both, number = Vote(Artefact((LEARNT, other))), replace(asked(), task=Task("number"))
+    route, answers = panel(Call("ann", "ann", 0.7)), [said("ann", "43")]
+    assert both.posterior(asked(), route, answers) == voting(LEARNT).posterior(asked(), route, answers)
+    assert both.posterior(number, route, answers) == voting(other).posterior(number, route, answers)
+    assert both.posterior(number, route, answers) != Vote().posterior(number, route, answers)
+    without = Vote(Artefact((LEARNT, replace(other, ballot=None, wide=None))))
+    assert without.posterior(number, route, answers) == Vote().posterior(number, route, answers)

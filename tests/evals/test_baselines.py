@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds.artefact import Artefact
+from manyminds.artefact import Artefact, Part
 from manyminds.evals import baselines
 from manyminds.learn import base, skills
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
@@ -22,8 +22,9 @@ def examples(votes: object, correct: object, topics: object = None, kind: Kind =
     return Examples(
         experts=names,
         sources=names,
-        kind=kind,
-        read_as=(),
+        kinds=(kind,) * n,
+        read_as=(kind,) * n,
+        spread=np.full(n, 4.0),
         classes=4.0,
         candidates=tuple(tuple("wxyz"[: max(row.max() + 1, 0)]) for row in cast),
         votes=cast,
@@ -40,7 +41,7 @@ def examples(votes: object, correct: object, topics: object = None, kind: Kind =
 def learnt(train: Examples) -> Artefact:
     made = base.make(train)
     own = skills.fit(made, base.features(made, train), train, 10.0)
-    return Artefact({}, (train.kind,), made, own, None, None, (), train.experts[0], {}, {})
+    return Artefact((Part({}, (train.kinds[0],), made, own, None, None, (), train.experts[0], {}, {}),))
 
 
 TRAIN = examples([[0, 0, 1]] * 4, [[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]])
@@ -171,3 +172,44 @@ def test_nobody_passes_the_oracle(test: Examples) -> None:
         assert control is None or not (control.correct & ~oracle.correct).any()
     best = baselines.single(test, baselines.best_single(test)).correct.mean()
     assert best == pytest.approx(test.correct.mean(axis=0).max())
+
+
+def mixed() -> Examples:
+    """Two questions with answers, two with verdicts alone: there c is right, and a where it can vote."""
+    votes = [[0, 1, 1], [0, 0, 1], [ABSTAINED] * 3, [ABSTAINED] * 3]
+    test = examples(votes, [[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], "ppqq")
+    return replace(test, kinds=("exact", "exact", "text", "text"))
+
+
+def test_where_answers_cannot_be_compared_votes_leave_it_to_the_best() -> None:
+    test = mixed()
+    found = baselines.controls(test, test, learnt(test))
+    for name in ("first_parsed", "majority", "majority_top_3", "log_odds"):
+        control = found[name]
+        assert control is not None
+        assert control.cost_usd is not None
+        assert control.correct[2:].tolist() == [False, True]  # a, the best of all
+        assert control.cost_usd[2:].tolist() == [1, 1]
+    assert found["majority"] is not None
+    assert found["majority"].correct[:2].tolist() == [False, True]
+    assert found["first_parsed"] is not None
+    assert found["first_parsed"].cost_usd is not None
+    assert found["first_parsed"].cost_usd.tolist() == [1, 1, 1, 1]
+
+
+def test_the_router_goes_by_the_part_that_knows_the_kind() -> None:
+    train = examples([[0, 1]] * 80, [[1, 0]] * 40 + [[0, 1]] * 40, "p" * 40 + "q" * 40)
+    (told,) = learnt(train).parts
+    (turned,) = learnt(replace(train, correct=~train.correct, kinds=("text",) * 80)).parts
+    test = examples([[0, 1]] * 3, [[1, 0], [0, 1], [1, 0]], "ppp")
+    test = replace(test, kinds=("exact", "text", "number"))
+    chances = baselines.probabilities(test, Artefact((told, turned)))
+    assert chances[0, 0] > 0.6 > 0.4 > chances[1, 0]
+    assert np.isnan(chances).tolist() == [[False] * 2, [False] * 2, [True] * 2]
+    assert baselines.router_only(test, Artefact((told, turned))).correct.tolist() == [True, True, True]
+
+
+def test_who_was_not_asked_of_a_kind_is_not_foreseen() -> None:
+    train = examples([[0, 1]] * 20, [[1, 0]] * 20)
+    test = examples([[0, 1, UNASKED]], [[1, 0, 0]])
+    assert np.isnan(baselines.probabilities(test, learnt(train))).tolist() == [[False, False, True]]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from manyminds.errors import DataError, RefusedError, UnavailableError
 from manyminds.evals.questions import Graded, parse
 from manyminds.evals.record import Harvest, record
+from manyminds.experts.asked import WAYS, Asked
 from manyminds.experts.openai import OpenAI
-from manyminds.experts.recorded import open_set
+from manyminds.experts.recorded import Question, open_set
 from manyminds.experts.scripted import Replies, Script, Scripted
 from manyminds.fanout import Patience
-from manyminds.types import Card, Expert, Query, Sampling, Usage
+from manyminds.types import Card, Chunk, Expert, Query, Samples, Sampling, Task, Usage
 from manyminds.upstream import Client
 from tests.changed import replace
 from tests.clock import run
@@ -422,3 +423,89 @@ def test_the_folder_holds_nothing_else(tmp_path: Path) -> None:
     assert names == {"questions.parquet", "answers.parquet", "models.parquet", "journal.jsonl", ".lock"}
     line = json.loads((tmp_path / "deep" / "set" / "journal.jsonl").read_text().splitlines()[0])
     assert (line["expert"], line["question_id"], line["text"]) == ("a", "k0", "It is 0.")
+
+
+# --- ways of asking --------------------------------------------------------------------------------
+
+
+class Many:
+    """A local model that notes how it is asked: with chance where it has to answer several times."""
+
+    def __init__(self) -> None:
+        self.card = Card("m", "local", model="m", offers=frozenset({"samples", "score", "grammar"}))
+        self.asked: list[str] = []
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(query.question)
+        yield Chunk("B" if "letter" in query.question else "4", "stop", Usage(1, 1, 0.25, 0.5))
+
+    async def sample(self, query: Query, count: int) -> Samples:
+        self.asked.append(query.question)
+        return Samples(("Answer: 4",) * count, ("stop",) * count, Usage(1, count, 0.5, 1.0))
+
+
+def in_ways(model: Many, *ways: str) -> dict[str, Expert]:
+    asked = [Asked(model, WAYS[way], run=lambda program, name: 4) for way in ways]
+    return {one.card.name: one for one in asked}
+
+
+FOUR = Graded(Question("n", "sums", "What is 2 + 2?", (), "4", "test"), "What is 2 + 2?", Task("number"))
+LETTERS = Graded(
+    Question("o", "choices", "Which?", ("x" * 200, "y" * 200), "B", "calibration"),
+    "Which? A) .. B) ..",
+    Task("option", ("x" * 200, "y" * 200), "Which?"),
+)
+PROSE = Graded(
+    Question("p", "prose", "Say four.", (), None, "validation"), "Say four.", Task(), lambda text: text == "4"
+)
+
+
+def test_each_way_is_asked_and_what_they_share_is_asked_once(tmp_path: Path) -> None:
+    model = Many()
+    experts = in_ways(model, "direct", "code", "cot3")
+    harvest = run(record([FOUR, LETTERS, PROSE], experts, tmp_path / "ways"))
+    assert (harvest.answered, harvest.kept, harvest.missing) == (5, 0, {})
+    kinds = ["Reply with the number", "Write a Python", "Think step", "Reply with the letter", "Say four."]
+    assert sorted(sum(part in text for text in model.asked) for part in kinds) == [1] * 5
+    rows = rows_of(tmp_path / "ways")
+    assert len(rows) == 9
+    assert {(row["model"], row["question_id"]) for row in rows if row["correct"]} == {
+        (name, key) for name in experts for key in "nop"
+    }
+    assert [row["answer"] for row in rows if row["question_id"] == "p"] == [None] * 3
+    assert all(row["extracted"] for row in rows)
+    again = run(record([FOUR, LETTERS, PROSE], in_ways(model, "direct", "code", "cot3"), tmp_path / "ways"))
+    assert (again.answered, again.kept) == (0, 9)
+
+
+def test_the_ways_of_a_local_model_are_asked_question_by_question(tmp_path: Path) -> None:
+    model = Many()
+    questions = [
+        replace(FOUR, question=replace(FOUR.question, question_id=f"n{i}"), text=f"What is {i} + 2?")
+        for i in range(3)
+    ]
+    run(record(questions, in_ways(model, "direct", "code"), tmp_path / "ways"))
+    assert [text[:13] for text in model.asked] == [f"What is {i} + 2" for i in (0, 0, 1, 1, 2, 2)]
+
+
+def test_only_what_suits_is_asked(tmp_path: Path) -> None:
+    model = Many()
+    experts = in_ways(model, "direct", "code")
+
+    def suits(expert: Expert, graded: Graded) -> bool:
+        return expert.card.name == "m:code" or graded.task.kind == "text"
+
+    harvest = run(record([FOUR, PROSE], experts, tmp_path / "ways", suits=suits))
+    assert harvest.missing == {}
+    assert sorted((row["model"], row["question_id"]) for row in rows_of(tmp_path / "ways")) == [
+        ("m:code", "n"),
+        ("m:code", "p"),
+        ("m:direct", "p"),
+    ]
+
+
+def test_when_time_is_up_no_call_begins_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    slow = saying(doubled, first_token_s=10.0)
+    harvest = recording(tmp_path / "sums", slow, until_s=25.0, at_once=1)
+    assert (harvest.answered, harvest.missing) == (3, {"a": 3})
+    assert recording(tmp_path / "sums", slow).answered == 3

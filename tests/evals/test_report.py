@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from manyminds.artefact import Artefact
 from manyminds.errors import DataError
 from manyminds.evals import plots
-from manyminds.evals.report import Progress, evaluate, narrow
-from manyminds.experts.recorded import open_set
-from manyminds.learn.examples import Examples
+from manyminds.evals.report import Progress, evaluate, narrow, play
+from manyminds.experts.recorded import RecordedSet, open_set
+from manyminds.learn.examples import Examples, gather
 from manyminds.learn.train import train
 from tests import data
+from tests.evals.mixed import mixed_set
 from tests.evals.test_replay import made_up
 from tests.experts.test_recorded import answer, model, question, write_set
 
@@ -209,3 +211,132 @@ def test_real_models_on_competition_mathematics() -> None:
     assert result["baselines"]["majority_top_3"]["accuracy"] == pytest.approx(0.8989, abs=5e-5)
     assert result["baselines"]["oracle"]["accuracy"] == pytest.approx(0.9734, abs=5e-5)
     assert result["baselines"]["best_per_category"] is None
+
+
+# --- kinds that are mixed, and ways of asking ----------------------------------------------------------
+
+
+@dataclass
+class Measured:
+    recorded: RecordedSet
+    result: dict[str, Any]
+    artefact: Artefact  # of all models, not of one's ways
+
+
+pytestmark = pytest.mark.timeout(600)  # three networks are learnt by one fixture
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Three models in six ways, ten categories with answers and two without."""
+    made: list[Artefact] = []
+
+    def watch(
+        examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None = None
+    ) -> Artefact:
+        made.append(train(examples, seed, about, progress))
+        return made[-1]
+
+    recorded = mixed_set(tmp_path_factory.mktemp("mixed"), each=50)
+    return Measured(recorded, evaluate(recorded, "mixed", train=watch), made[0])
+
+
+@pytest.fixture
+def mixed(measured: Measured) -> dict[str, Any]:
+    return measured.result
+
+
+def test_a_mixed_set_is_reported_like_any_other(mixed: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(mixed, allow_nan=False)) == mixed
+    assert (mixed["kind"], mixed["models"], mixed["n_test"]) == ("mixed", 6, 240)
+    assert (mixed["n_calibration"], mixed["n_validation"]) == (240, 120)
+    assert "leave_category" not in mixed
+    assert all(row is not None for row in mixed["baselines"].values())
+    assert mixed["best_single"]["model"] == "big:cot3"
+    msgspec.convert(mixed, plots.Result)
+
+
+def test_together_they_beat_every_one_and_the_best_of_each_category(mixed: dict[str, Any]) -> None:
+    assert mixed["max"]["gain_ci95"][0] > 0.0
+    assert mixed["max"]["gain"] > 0.03
+    assert mixed["max"]["gain_over_best_per_category"] > 0.01
+    low, high = mixed["max"]["gain_over_best_per_category_ci95"]
+    assert low <= mixed["max"]["gain_over_best_per_category"] <= high
+    per_category = mixed["baselines"]["best_per_category"]["accuracy"]
+    over = mixed["max"]["accuracy"] - per_category
+    assert mixed["max"]["gain_over_best_per_category"] == pytest.approx(over, abs=1e-5)
+
+
+def test_cheap_is_as_good_as_the_best_for_half_of_what_it_costs(mixed: dict[str, Any]) -> None:
+    assert mixed["cheap"]["cost_ratio"] <= 0.5
+    assert mixed["cheap"]["accuracy"] >= mixed["best_single"]["accuracy"]
+
+
+def test_members_are_told_in_their_best_way_and_in_all(mixed: dict[str, Any]) -> None:
+    assert {base: row["model"] for base, row in mixed["members"].items()} == {
+        "big": "big:cot3",
+        "mid": "mid:direct",
+        "small": "small:direct",
+    }
+    figures = {entry["name"]: entry for entry in mixed["frontier"]}
+    for base, row in mixed["members"].items():
+        assert row["accuracy"] == figures[row["model"]]["accuracy"]
+        assert row["cost_usd_per_1k"] == figures[row["model"]]["cost_usd_per_1k"]
+        own = mixed["self_ensemble"][base]
+        assert own["network_gain"] == pytest.approx(mixed["max"]["accuracy"] - own["accuracy"], abs=1e-5)
+        assert own["network_gain_ci95"][0] <= own["network_gain"] <= own["network_gain_ci95"][1]
+    assert mixed["self_ensemble"]["big"]["accuracy"] > mixed["members"]["big"]["accuracy"]
+
+
+def test_a_text_is_never_asked_of_two(measured: Measured) -> None:
+    selection = narrow(measured.recorded, "mixed", None, ())
+    test = gather(selection.experts, selection.of("test"), measured.recorded)
+    text = ~test.comparable
+    played = play(measured.artefact, selection, test, POLICIES)
+    for policy in POLICIES:
+        assert (played[policy].calls[text] == 1).all()
+    assert (played["max"].calls[~text] > 1).all()
+
+
+def test_a_member_that_is_asked_in_one_way_is_its_own_ensemble(tmp_path: Path) -> None:
+    recorded = made_up(tmp_path, {"a": 0.6, "a:cot": 0.8, "b": 0.7}, n=60)
+    result = evaluate(recorded, "toy")
+    assert set(result["members"]) == {"a", "b"}
+    assert result["members"]["a"]["model"] == "a:cot"
+    alone, ensemble = result["members"]["b"], result["self_ensemble"]["b"]
+    assert {name: ensemble[name] for name in ("accuracy", "cost_usd_per_1k")} == {
+        name: alone[name] for name in ("accuracy", "cost_usd_per_1k")
+    }
+
+
+def test_a_member_of_which_too_little_is_known_is_its_best_way(tmp_path: Path) -> None:
+    questions = [question(str(i), split="calibration" if i < 20 else "test") for i in range(40)]
+    names = ("a:cot", "a:code", "b:cot", "b:code")
+    asked = [(i, name) for i in range(40) for name in names if name[0] == "a" or i % 4 == 0]
+    answers = [answer(str(i), name, correct=float(i % 3 > 0)) for i, name in asked]
+    recorded = open_set(write_set(tmp_path, questions, answers, [model(name) for name in names]))
+    result = evaluate(recorded, "toy")
+    assert result["self_ensemble"]["b"]["accuracy"] == result["members"]["b"]["accuracy"]
+
+
+def test_categories_can_be_left_out(tmp_path: Path) -> None:
+    recorded = made_up(tmp_path, THREE)
+    left = narrow(recorded, "toy", None, (), ("c1",))
+    assert {question.category for question in left.questions} == {"c0"}
+    assert left.about["leave_category"] == ["c1"]
+    assert "leave_category" not in narrow(recorded, "toy", None, ()).about
+    result = evaluate(recorded, "toy", leave=("c1",))
+    assert (result["leave_category"], result["n_test"]) == (["c1"], 20)
+    assert result["baselines"]["best_per_category"] is None
+    with pytest.raises(DataError, match="no category 'nope'"):
+        narrow(recorded, "toy", None, (), ("nope",))
+    with pytest.raises(DataError, match="nothing to learn from"):
+        narrow(recorded, "toy", None, (), ("c0", "c1"))
+
+
+def test_answers_that_only_one_split_has_are_an_error(tmp_path: Path) -> None:
+    questions = [question(str(i), split="calibration" if i < 20 else "test") for i in range(21)]
+    answers = [answer(str(i), name, answer="A" if i < 20 else None) for i in range(21) for name in "ab"]
+    recorded = open_set(write_set(tmp_path, questions, answers, [model("a"), model("b")]))
+    with pytest.raises(DataError, match="evaluate them apart"):
+        evaluate(recorded, "toy")

@@ -8,7 +8,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from manyminds.artefact import Artefact, Ballot, Base, Plan, Skills
+from manyminds.artefact import Artefact, Ballot, Base, Part, Plan, Skills
+from manyminds.combine.vote import Vote
 from manyminds.learn import ballots, base, skills
 from manyminds.learn.ballots import COMPLEXITIES, Complexity
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
@@ -89,8 +90,9 @@ def outcomes(
     return Examples(
         experts=tuple(names),
         sources=tuple(f"source of {name}" for name in names),
-        kind="exact",
-        read_as=(),
+        kinds=tuple("exact" for _ in range(n)),
+        read_as=tuple("text" for _ in range(n)),
+        spread=np.full(n, float(classes)),
         classes=float(classes),
         candidates=candidates,
         votes=votes,
@@ -120,8 +122,8 @@ def without(examples: Examples, expert: str) -> Examples:
     )
 
 
-def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -> Artefact:
-    """An artefact with both ballots and one plan: everybody at once."""
+def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -> Part:
+    """What is learnt, with both ballots and one plan: everybody at once."""
     made = base.make(examples)
     x = base.features(made, examples)
     own = skills.fit(made, x, examples, 30.0)
@@ -129,9 +131,9 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
     wide = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed, wide=True)
     nothing = np.zeros(made.width + 1)
     plan = Plan((examples.experts,), 1.0, 0.75, 0.001, float("nan"), nothing, nothing)
-    return Artefact(
+    return Part(
         about={"set": "made up", "seed": seed},
-        kinds=(examples.kind,),
+        kinds=tuple(sorted(set(examples.kinds))),
         base=made,
         skills=own,
         ballot=ballot,
@@ -143,8 +145,8 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
     )
 
 
-def by_hand(experts: Sequence[str], kind: Kind, labels: Sequence[str] = (), seed: int = 0) -> Artefact:
-    """An artefact of the same shape in which every number is some other number."""
+def by_hand(experts: Sequence[str], kind: Kind, labels: Sequence[str] = (), seed: int = 0) -> Part:
+    """Something learnt of the same shape in which every number is some other number."""
     rng = np.random.default_rng(seed)
     m, t = len(experts), len(TOPICS)
     gate, directions = rng.normal(size=(_WIDTH + 1, t)), rng.normal(size=(_WIDTH, 4))
@@ -175,7 +177,12 @@ def by_hand(experts: Sequence[str], kind: Kind, labels: Sequence[str] = (), seed
         )
         for slope in (0.1, 0.2)
     )
-    return Artefact({}, (kind,), made, own, ballot, wide, (), own.experts[0], {}, {})
+    return Part({}, (kind,), made, own, ballot, wide, (), own.experts[0], {}, {})
+
+
+def voting(part: Part) -> Vote:
+    """The vote by what was learnt of these kinds, and of no other."""
+    return Vote(Artefact((part,)))
 
 
 def topic_features(made: Base, examples: Examples) -> Floats:
@@ -188,7 +195,7 @@ def asked(examples: Examples, i: int) -> Query:
     return Query(
         (Message("user", f"Question {i}?"),),
         limits=Limits(topic=examples.topics[i]),
-        task=Task(examples.kind),
+        task=Task(examples.kinds[i]),
         vector=vector,
     )
 
@@ -223,7 +230,7 @@ def answers_to(examples: Examples, i: int, votes: NDArray[np.int32]) -> list[Ans
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two parts of an artefact are equal, bit by bit."""
+    """Whether two things learnt are equal, bit by bit."""
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == np.asarray(b).tobytes()
     if hasattr(a, "__dataclass_fields__"):

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from manyminds.artefact import Artefact, Ballot
-from manyminds.combine.vote import Vote
+from manyminds.artefact import Ballot, Part
 from manyminds.learn import ballots, base, skills
 from manyminds.learn.ballots import COMPLEXITIES, Complexity, cast, panels, score
 from manyminds.learn.examples import Examples
@@ -24,22 +23,23 @@ from tests.learn.made import (
     panel_of,
     same,
     topic_features,
+    voting,
     without,
 )
 
 SEVEN = {"a": 0.8, "b": 0.75, "c": 0.7, "d": 0.65, "e": 0.6, "f": 0.55, "g": 0.5}
 
 
-def ballot_of(artefact: Artefact) -> Ballot:
-    assert artefact.ballot is not None
-    return artefact.ballot
+def ballot_of(part: Part) -> Ballot:
+    assert part.ballot is not None
+    return part.ballot
 
 
 def judged(
-    artefact: Artefact, fresh: Examples, votes: NDArray[np.int32] | None = None
+    part: Part, fresh: Examples, votes: NDArray[np.int32] | None = None
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """(n,) the probability of what would be released, and whether it is right."""
-    scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, fresh), fresh)
+    scores = cast(ballot_of(part), part.skills, topic_features(part.base, fresh), fresh)
     chance, voter = score(fresh.votes if votes is None else votes, scores)
     return chance, np.where(voter >= 0, fresh.correct[np.arange(len(fresh)), voter], False)
 
@@ -54,7 +54,7 @@ def calibration_error(chance: Floats, right: NDArray[np.bool_]) -> float:
 
 
 @cache
-def world(told: bool, topics: bool, labels: bool) -> tuple[Examples, Artefact]:
+def world(told: bool, topics: bool, labels: bool) -> tuple[Examples, Part]:
     examples = outcomes(
         SEVEN, n=150, unasked=0.1, abstained=0.15, together=0.2, told=told, topics=topics, labels=labels
     )
@@ -83,17 +83,17 @@ def shaken(ballot: Ballot, told: bool, seed: int) -> Ballot:
 @given(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 10**6))
 def test_it_votes_live_as_it_learnt(told: bool, topics: bool, labels: bool, said: bool, seed: int) -> None:
     """The same posterior and the same released voter, for random panels, wide ones too, and abstentions."""
-    examples, artefact = world(told, topics, labels)
+    examples, part = world(told, topics, labels)
     if not said:
         examples = replace(examples, topics=("",) * len(examples))
-    ballot, wide = (shaken(ballot_of(artefact), told, seed + i) for i in range(2))
-    vote, route = Vote(replace(artefact, ballot=ballot, wide=wide)), panel_of(examples)
-    x = topic_features(artefact.base, examples)
+    ballot, wide = (shaken(ballot_of(part), told, seed + i) for i in range(2))
+    vote, route = voting(replace(part, ballot=ballot, wide=wide)), panel_of(examples)
+    x = topic_features(part.base, examples)
     votes = panels(examples, np.random.default_rng(seed))
-    chance, voter = score(votes, cast(ballot, artefact.skills, x, examples))
+    chance, voter = score(votes, cast(ballot, part.skills, x, examples))
     broad = np.flatnonzero((votes >= 0).sum(axis=1) >= 0.8 * len(examples.experts))
     assert len(broad)
-    chance[broad], voter[broad] = score(votes[broad], cast(wide, artefact.skills, x, examples)[broad, :])
+    chance[broad], voter[broad] = score(votes[broad], cast(wide, part.skills, x, examples)[broad, :])
     for i in range(seed % 5, len(examples), 5):
         answers = answers_to(examples, i, votes[i])
         posterior = vote.posterior(asked(examples, i), route, answers)
@@ -109,19 +109,19 @@ def test_one_whose_tokens_are_not_recorded_votes_live_as_it_learnt() -> None:
     tokens = examples.tokens.copy()
     tokens[:, 1] = np.nan
     examples = replace(examples, tokens=tokens)
-    artefact, route = replace(learnt(examples), wide=None), panel_of(examples)
-    scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, examples), examples)
+    part, route = replace(learnt(examples), wide=None), panel_of(examples)
+    scores = cast(ballot_of(part), part.skills, topic_features(part.base, examples), examples)
     chance, _ = score(examples.votes, scores)
-    vote = Vote(artefact)
+    vote = voting(part)
     for i in range(20):
         posterior = vote.posterior(asked(examples, i), route, answers_to(examples, i, examples.votes[i]))
         assert posterior.best == pytest.approx(chance[i], abs=1e-9)
 
 
 def test_a_panel_of_nobody_has_no_chance() -> None:
-    examples, artefact = world(True, True, True)
+    examples, part = world(True, True, True)
     nobody = np.full_like(examples.votes, -1)
-    scores = cast(ballot_of(artefact), artefact.skills, topic_features(artefact.base, examples), examples)
+    scores = cast(ballot_of(part), part.skills, topic_features(part.base, examples), examples)
     chance, voter = score(nobody, scores)
     assert (chance == 0.0).all()
     assert (voter == -1).all()
@@ -195,31 +195,31 @@ def test_it_is_as_often_right_as_it_says(together: float, abstained: float) -> N
         outcomes(SEVEN, n=n, seed=seed, together=together, same_errors=together, abstained=abstained)
         for n, seed in ((1200, 0), (4000, 1))
     )
-    artefact = learnt(examples)
+    part = learnt(examples)
     alone = np.where(np.arange(7) == np.arange(4000)[:, None] % 7, fresh.votes, -1).astype(np.int32)
     for votes in (fresh.votes, panels(fresh, np.random.default_rng(0)), alone):
-        chance, right = judged(artefact, fresh, votes)
+        chance, right = judged(part, fresh, votes)
         assert calibration_error(chance, right) < 0.05
-    chance, right = judged(artefact, fresh)
+    chance, right = judged(part, fresh)
     assert right.mean() > fresh.correct.mean(axis=0).max() + 0.02
 
 
 def test_copies_of_one_expert_are_no_more_certain_than_it_is() -> None:
     names = ["one", "two", "three", "four", "five"]
     shape: dict[str, Any] = {"topics": False, "told": False, "copies": dict.fromkeys(names, "one")}
-    artefact = learnt(outcomes(dict.fromkeys(names, 0.7), n=800, **shape))
+    part = learnt(outcomes(dict.fromkeys(names, 0.7), n=800, **shape))
     fresh = outcomes(dict.fromkeys(names, 0.7), n=800, seed=1, **shape)
     for size in (1, 2, 5):
         votes = np.where(np.arange(5) < size, fresh.votes, -1).astype(np.int32)
-        chance, _ = judged(artefact, fresh, votes)
+        chance, _ = judged(part, fresh, votes)
         assert chance.mean() == pytest.approx(0.7, abs=0.06)
 
 
 def test_experts_that_err_apart_are_surer_together() -> None:
     shape: dict[str, Any] = {"topics": False, "told": False, "same_errors": 0.0}
-    artefact = learnt(outcomes(dict.fromkeys("abcde", 0.7), n=800, **shape))
+    part = learnt(outcomes(dict.fromkeys("abcde", 0.7), n=800, **shape))
     fresh = outcomes(dict.fromkeys("abcde", 0.7), n=800, seed=1, **shape)
-    chance, _ = judged(artefact, fresh)
+    chance, _ = judged(part, fresh)
     assert chance.mean() > 0.88
 
 
@@ -232,9 +232,9 @@ def test_a_topic_that_one_expert_alone_knows_raises_its_weight_there() -> None:
     examples = replace(
         examples, votes=answer.astype(np.int32), correct=right, candidates=(("w", "x", "y", "z"),) * 1500
     )
-    artefact = learnt(examples, COMPLEXITIES[-1])
-    x = topic_features(artefact.base, examples)
-    weights = cast(ballot_of(artefact), artefact.skills, x, examples).weights
+    part = learnt(examples, COMPLEXITIES[-1])
+    x = topic_features(part.base, examples)
+    weights = cast(ballot_of(part), part.skills, x, examples).weights
     assert weights[knows].mean() > weights[~knows].mean() + 0.5
 
 

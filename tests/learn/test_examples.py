@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from manyminds.experts.recorded import RecordedSet, open_set
-from manyminds.learn.examples import ABSTAINED, UNASKED, Examples, gather, kind_of
+from manyminds.learn.examples import ABSTAINED, UNASKED, Examples, gather, kinds_of
 from tests.experts.test_recorded import answer, model, question, write_set
 from tests.learn.made import FOUR, outcomes, same, without
 
@@ -104,7 +104,7 @@ def test_the_kind_is_what_makes_answers_comparable(tmp_path: Path) -> None:
         asked, answers = [question("1", choices=choices)], [answer("1", answer=said)]
         opened = open_set(write_set(tmp_path / name, asked, answers))
         examples = gathered(opened)
-        assert kind_of(opened.experts(), opened.questions(), opened) == examples.kind == kind
+        assert kinds_of(opened.experts(), opened.questions(), opened) == examples.kinds == (kind,)
         assert examples.classes == classes
         assert examples.votes.tolist() == [[ABSTAINED if said is None else 0]]
 
@@ -127,3 +127,58 @@ def test_made_up_outcomes_depend_on_an_experts_own_name_alone(gone: str) -> None
     others = {name: accuracy for name, accuracy in FOUR.items() if name != gone}
     shape = {"n": 80, "unasked": 0.2, "abstained": 0.2, "together": 0.3}
     assert same(without(outcomes(FOUR, **shape), gone), outcomes(others, **shape))  # type: ignore[arg-type]
+
+
+# --- kinds that are mixed ----------------------------------------------------------------------------
+
+
+def mixed_set(folder: Path) -> RecordedSet:
+    """Options, numbers, and two categories of verdicts alone, which "b" was not asked, and "c" alone."""
+    asked = [
+        question("1", category="pick", choices=["x", "y"], prompt="Which?"),
+        question("2", category="code", prompt="Write some code."),
+        question("3", category="sums", prompt="What is 3 + 4?"),
+        question("4", category="pick", choices=["x", "y", "z"], prompt="Which?"),
+        question("5", category="verse", choices=["x", "y"], prompt="Write a poem."),
+    ]
+    answers = [answer(i, "a", answer=None if i in "25" else "A") for i in "12345"]
+    answers += [answer(i, "b", answer="B", correct=0.0) for i in "13"]
+    answers += [answer(i, "c", answer=None) for i in "25"]
+    return open_set(write_set(folder, asked, answers, [model(name) for name in "abc"]))
+
+
+def test_every_question_has_its_own_kind(tmp_path: Path) -> None:
+    examples = gathered(mixed_set(tmp_path))
+    assert examples.kinds == ("option", "text", "exact", "option", "text")
+    assert examples.read_as == ("option", "text", "number", "option", "option")
+    assert examples.spread.tolist() == [2, 10, 10, 3, 10]
+    assert examples.classes == 7.0
+    assert examples.comparable.tolist() == [True, False, True, True, False]
+
+
+def test_an_answer_to_one_question_makes_its_category_comparable(tmp_path: Path) -> None:
+    asked = [question(i, category="c", split=s) for i, s in zip("12", ("calibration", "test"), strict=True)]
+    answers = [answer("1"), answer("2", answer=None, correct=0.0)]
+    opened = open_set(write_set(tmp_path, asked, answers))
+    assert kinds_of(opened.experts(), opened.questions("test"), opened) == ("exact",)
+    assert kinds_of([], opened.questions(), opened) == ("text", "text")
+
+
+def test_parts_are_what_can_be_compared_and_the_rest(tmp_path: Path) -> None:
+    examples = gathered(mixed_set(tmp_path))
+    told, verdicts = examples.parts()
+    assert (told.experts, told.sources, told.topics) == (("a", "b"), ("a", "b"), ("pick", "sums", "pick"))
+    assert (verdicts.experts, verdicts.topics) == (("a", "c"), ("code", "verse"))
+    assert told.classes == 5.0
+    assert verdicts.classes == 10.0
+    assert told.votes.tolist() == [[0, 1], [0, 1], [0, UNASKED]]
+    assert verdicts.votes.tolist() == [[ABSTAINED, ABSTAINED]] * 2
+    assert told.correct.tolist() == [[True, False], [True, False], [True, False]]
+
+
+def test_questions_of_one_sort_are_one_part_with_everybody(tmp_path: Path) -> None:
+    examples = gathered(mixed_set(tmp_path))
+    for sort in (examples.comparable, ~examples.comparable):
+        some = examples.rows(np.flatnonzero(sort))
+        (part,) = some.parts()
+        assert part is some

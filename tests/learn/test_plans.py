@@ -31,10 +31,10 @@ def explorer(examples: Examples = EXAMPLES, *, comparable: bool = True) -> Explo
     cost = np.nan_to_num(examples.cost_usd)
     if not comparable:
         return Explorer(examples, None, cost)
-    artefact = hand_made({name: ACCURACY[name] for name in examples.experts})
-    assert artefact.ballot is not None
-    x = base.features(artefact.base, examples)
-    return Explorer(examples, ballots.cast(artefact.ballot, artefact.skills, x, examples), cost)
+    (part,) = hand_made({name: ACCURACY[name] for name in examples.experts}).parts
+    assert part.ballot is not None
+    x = base.features(part.base, examples)
+    return Explorer(examples, ballots.cast(part.ballot, part.skills, x, examples), cost)
 
 
 @st.composite
@@ -181,9 +181,9 @@ def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
     minds += [Mind("a", 0.9, 0.1), Mind("b", 0.85, 0.05), Mind("z", 0.8, 0.3)]
     examples = world(minds, 300, seed=6)
     names, cost = examples.experts, np.nan_to_num(examples.cost_usd)
-    artefact = hand_made({mind.name: mind.skill for mind in minds})
-    assert artefact.ballot is not None
-    scores = ballots.cast(artefact.ballot, artefact.skills, base.features(artefact.base, examples), examples)
+    (part,) = hand_made({mind.name: mind.skill for mind in minds}).parts
+    assert part.ballot is not None
+    scores = ballots.cast(part.ballot, part.skills, base.features(part.base, examples), examples)
     found = tiers(Explorer(examples, scores, cost), names.index("a"))
     assert found
     for stages, threshold in found.values():
@@ -199,10 +199,10 @@ def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
 
 def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> None:
     one = explorer()
-    artefact = hand_made(dict(zip("abcd", (0.3, 0.6, 0.7, 0.9), strict=True)))
-    assert artefact.ballot is not None
-    x = base.features(artefact.base, EXAMPLES)
-    other = ballots.cast(artefact.ballot, artefact.skills, x, EXAMPLES)
+    (part,) = hand_made(dict(zip("abcd", (0.3, 0.6, 0.7, 0.9), strict=True))).parts
+    assert part.ballot is not None
+    x = base.features(part.base, EXAMPLES)
+    other = ballots.cast(part.ballot, part.skills, x, EXAMPLES)
     two = Explorer(EXAMPLES, other, one.cost)
     both = Explorer(EXAMPLES, one._scores, one.cost, other)
     voters = (EXAMPLES.votes >= 0).sum(axis=1)
@@ -212,8 +212,8 @@ def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> Non
         assert (chance[rows] == over.panel(range(4))[0][rows]).all()
         assert (right[rows] == over.panel(range(4))[1][rows]).all()
     assert (both.panel([0, 1])[0] == one.panel([0, 1])[0]).all()
-    part = both.rows(np.arange(50))
-    assert (part.panel(range(4))[0] == chance[:50]).all()
+    some = both.rows(np.arange(50))
+    assert (some.panel(range(4))[0] == chance[:50]).all()
 
 
 @pytest.mark.parametrize("names", ["ab", "cd"])

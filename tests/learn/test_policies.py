@@ -165,3 +165,34 @@ def test_specialists_are_chosen_for_each_question() -> None:
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
     found = choose(KEPT, judged, base.features(made, examples), examples, 0, 3.0, folds)
     assert found.prices["auto"] > 0.0
+
+
+def test_texts_go_to_the_likeliest_where_that_is_better_than_to_the_best() -> None:
+    """Each of two is right about its own topic; where both are alike the best is kept."""
+    examples = world(MINDS, N, seed=5, kind="text", topics=("law", "tax"))
+    law = np.array([topic == "law" for topic in examples.topics])
+    x = base.features(base.make(examples), examples)
+    folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
+    alone = outcomes((0.5, 0.5, 0.1, 0.5, 0.5), COSTS)[:3]
+    apart = [replace(one, right=right) for one, right in zip(alone, (law, ~law, law & ~law), strict=True)]
+    found = choose(KEPT[:3], apart, x, examples, 0, 3.0, folds)
+    assert found.prices["max"] > 1e5
+    told = choose(KEPT[:3], apart, x, replace(examples, kinds=("option",) * N), 0, 3.0, folds)
+    assert "max" not in told.prices
+    best = np.arange(N) % 10 < 8
+    same = [
+        replace(one, right=best & (np.arange(N) % k > 0)) for k, one in zip((N, 2, 3), alone, strict=True)
+    ]
+    assert "max" not in choose(KEPT[:3], same, x, examples, 0, 3.0, folds).prices
+
+
+def test_free_experts_are_chosen_by_their_chance() -> None:
+    examples = world(MINDS, N, seed=5, kind="text", topics=("law", "tax"))
+    law = np.array([topic == "law" for topic in examples.topics])
+    x = base.features(base.make(examples), examples)
+    alone = outcomes((0.5,) * 5, COSTS)[:2]
+    free = [
+        replace(one, right=right, cost=np.zeros(N)) for one, right in zip(alone, (law, ~law), strict=True)
+    ]
+    folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
+    assert choose(KEPT[:2], free, x, examples, 0, 3.0, folds).prices == {"max": 1.0}

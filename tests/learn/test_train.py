@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manyminds.artefact import Artefact, load, save
+from manyminds.artefact import Artefact, Part, load, save
 from manyminds.errors import DataError
 from manyminds.experts.recorded import open_set
 from manyminds.learn.examples import Examples, gather
 from manyminds.learn.train import train
 from manyminds.types import Kind
+from tests.changed import replace
 from tests.experts.test_recorded import Row, answer, model, question, write_set
 from tests.learn.worlds import Mind, Played, play, singles, world
 
@@ -61,6 +62,12 @@ def learnt(name: str) -> Artefact:
     return train(WORLDS[name].examples(300, seed=1), seed=0)
 
 
+def part(name: str) -> Part:
+    """All that is learnt of a world whose questions are of one sort."""
+    (part,) = learnt(name).parts
+    return part
+
+
 @cache
 def held_out(name: str) -> Examples:
     return WORLDS[name].examples(1200, seed=2)
@@ -73,7 +80,7 @@ def played(name: str, policy: str) -> Played:
 
 def best_single(name: str) -> float:
     """Accuracy of the expert that looked best, on questions that nothing was learnt from."""
-    return singles(held_out(name))[learnt(name).best_single]
+    return singles(held_out(name))[part(name).best_single]
 
 
 def cost_of(name: str, expert: str) -> float:
@@ -91,7 +98,7 @@ def test_no_policy_does_worse_than_the_best_single_expert(name: str, policy: str
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_auto_and_cheap_cost_no_more_than_the_best_single_expert(name: str) -> None:
-    cost = np.nan_to_num(cost_of(name, learnt(name).best_single))
+    cost = np.nan_to_num(cost_of(name, part(name).best_single))
     for policy in ("auto", "cheap"):
         assert played(name, policy).cost_usd <= 1.1 * cost
 
@@ -103,10 +110,10 @@ def test_fast_is_nearly_as_accurate(name: str) -> None:
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_policy_has_a_plan_and_its_figures_hold(name: str) -> None:
-    artefact = learnt(name)
-    assert set(artefact.ranking) == set(POLICIES)
-    for policy in set(POLICIES) - set(artefact.prices):
-        plan = artefact.plans[artefact.ranking[policy][0]]
+    made = part(name)
+    assert set(made.ranking) == set(POLICIES)
+    for policy in set(POLICIES) - set(made.prices):
+        plan = made.plans[made.ranking[policy][0]]
         assert plan.accuracy == pytest.approx(played(name, policy).accuracy, abs=0.06)
 
 
@@ -125,17 +132,17 @@ def test_two_that_agree_save_the_dear_one() -> None:
 
 
 def test_answers_that_cannot_be_compared_are_not_voted_on() -> None:
-    artefact = learnt("right_or_wrong_only")
-    assert artefact.ballot is None
-    assert all(len(plan.experts) == 1 for plan in artefact.plans)
-    assert artefact.kinds == ("text",)
+    made = part("right_or_wrong_only")
+    assert made.ballot is None
+    assert all(len(plan.experts) == 1 for plan in made.plans)
+    assert made.kinds == ("text",)
     assert played("right_or_wrong_only", "max").calls == 1.0
 
 
 def test_without_costs_nothing_is_priced() -> None:
-    artefact = learnt("no_costs")
-    assert artefact.about["priced"] is False
-    assert not artefact.skills.cost_usd.any()
+    made = part("no_costs")
+    assert made.about["priced"] is False
+    assert not made.skills.cost_usd.any()
     assert played("no_costs", "max").accuracy >= best_single("no_costs") + 0.05
 
 
@@ -154,14 +161,14 @@ def test_somebody_else_answers_where_the_best_is_silent() -> None:
 
 def test_every_stage_can_be_reached() -> None:
     """At a threshold of 0 no further stage is ever asked, not even where nobody has said anything."""
-    for plan in learnt("the_best_is_often_silent").plans:
+    for plan in part("the_best_is_often_silent").plans:
         assert 0.0 < plan.threshold <= 1.0
 
 
 def test_specialists_are_asked_about_what_they_know() -> None:
     assert played("specialists", "max").accuracy >= best_single("specialists") + 0.08
-    weights = learnt("specialists").skills.weights
-    law, tax = learnt("specialists").base.topics.index("law"), learnt("specialists").base.topics.index("tax")
+    weights = part("specialists").skills.weights
+    law, tax = part("specialists").base.topics.index("law"), part("specialists").base.topics.index("tax")
     assert weights[0, 1 + law] > weights[0, 1 + tax]
     assert weights[1, 1 + law] < weights[1, 1 + tax]
 
@@ -229,18 +236,18 @@ def test_without_a_source_is_as_if_it_had_never_been(tmp_path: Path) -> None:
     had = open_set(tmp_path / "had")
     without = gather(had.experts(exclude=("b",)), had.questions(), had)
     assert saved(train(without), tmp_path) == saved(never, tmp_path)
-    crowded = train(with_it).skills
+    crowded, alone = train(with_it).parts[0].skills, never.parts[0].skills
     for row, name in enumerate("acd"):
         place = crowded.experts.index(name)
         for numbers in ("answered", "accuracy", "cost_usd", "ln_tokens"):
-            assert (getattr(never.skills, numbers)[row] == getattr(crowded, numbers)[place]).all()
+            assert (getattr(alone, numbers)[row] == getattr(crowded, numbers)[place]).all()
 
 
 def test_a_cost_that_was_not_always_recorded_is_taken_as_its_mean() -> None:
     examples = SMALL.examples(60, seed=3)
     examples.cost_usd[::2] = np.nan
-    artefact = train(examples)
-    assert artefact.skills.cost_usd[:, 0] == pytest.approx([0.01, 0.02, 0.01], rel=0.02)
+    (made,) = train(examples).parts
+    assert made.skills.cost_usd[:, 0] == pytest.approx([0.01, 0.02, 0.01], rel=0.02)
 
 
 # --- what cannot be learnt from ----------------------------------------------------------------------
@@ -261,6 +268,110 @@ def test_one_expert_is_no_network(minds: tuple[Mind, ...]) -> None:
 
 @pytest.mark.parametrize("skill", [0.0, 1.0])
 def test_who_is_all_right_or_all_wrong_can_be_learnt_from(skill: float) -> None:
-    artefact = train(World((Mind("a", skill), Mind("b", skill))).examples(20, seed=3))
-    assert set(artefact.ranking) == set(POLICIES)
-    assert np.isfinite(artefact.skills.weights).all()
+    (made,) = train(World((Mind("a", skill), Mind("b", skill))).examples(20, seed=3)).parts
+    assert set(made.ranking) == set(POLICIES)
+    assert np.isfinite(made.skills.weights).all()
+
+
+# --- kinds that are mixed ----------------------------------------------------------------------------
+
+
+def joined(told: Examples, verdicts: Examples) -> Examples:
+    """Of the same experts."""
+    two = (told, verdicts)
+    arrays = ("spread", "votes", "correct", "cost_usd", "seconds", "tokens", "confidence")
+    return replace(
+        told,
+        kinds=told.kinds + verdicts.kinds,
+        read_as=told.read_as + verdicts.read_as,
+        candidates=told.candidates + verdicts.candidates,
+        topics=told.topics + verdicts.topics,
+        **{name: np.concatenate([getattr(part, name) for part in two]) for name in arrays},
+    )
+
+
+TELLERS = World(
+    (Mind("a", 0.7, 0.1), Mind("b", 0.65, 0.02), Mind("c", 0.6, 0.01), Mind("mute", 0.9, asked=0.0)),
+    topics=("law", "tax"),
+)
+WRITERS = World(
+    (
+        Mind("a", 0.5, 0.1, by_topic={"verse": 0.8, "code": 0.3}),
+        Mind("b", 0.5, 0.1, by_topic={"verse": 0.3, "code": 0.8}),
+        Mind("c", 0.1, 0.01),
+        Mind("mute", 0.55, 0.2),
+    ),
+    kind="text",
+    topics=("code", "verse"),
+)
+
+
+@cache
+def both() -> Artefact:
+    return train(joined(TELLERS.examples(300, seed=1), WRITERS.examples(200, seed=1)), about={"set": "both"})
+
+
+def test_mixed_questions_are_learnt_apart() -> None:
+    told, verdicts = both().parts
+    assert (told.kinds, verdicts.kinds) == (("option",), ("text",))
+    assert (told.skills.experts, verdicts.skills.experts) == (("a", "b", "c"), ("a", "b", "c", "mute"))
+    assert (told.about["questions"], verdicts.about["questions"]) == (300, 200)
+    assert {told.about["set"], verdicts.about["set"]} == {"both"}
+    assert told.ballot is not None
+    assert verdicts.ballot is None
+    assert all(len(plan.experts) == 1 for plan in verdicts.plans)
+
+
+def test_who_is_likeliest_is_asked_for_a_text_and_nobody_else() -> None:
+    fresh = WRITERS.examples(1200, seed=2)
+    assert both().parts[1].prices["max"] > 0.0
+    found = play(both(), fresh, "max")
+    assert found.calls == 1.0
+    assert found.accuracy == pytest.approx(0.8, abs=0.03)
+    assert max(singles(fresh).values()) < 0.6
+
+
+def test_mixed_questions_are_answered_each_in_its_way() -> None:
+    fresh = joined(TELLERS.examples(600, seed=2), WRITERS.examples(400, seed=2))
+    one = play(both(), fresh, "max")
+    assert one.accuracy >= (600 * 0.7 + 400 * 0.8) / 1000 + 0.02
+    told = play(both(), fresh.rows(np.arange(600)), "max")
+    assert told.calls > 1.0
+    for policy in POLICIES:
+        assert play(both(), fresh.rows(np.arange(600, 1000)), policy).calls == 1.0
+
+
+def test_the_best_for_all_texts_is_kept_where_choosing_is_no_better() -> None:
+    flat = World((Mind("a", 0.8, 0.1), Mind("b", 0.4, 0.1)), kind="text", topics=("code", "verse"))
+    artefact = train(flat.examples(200, seed=1))
+    assert "max" not in artefact.parts[0].prices
+    assert play(artefact, flat.examples(100, seed=2), "max").accuracy >= 0.7
+
+
+def test_of_a_part_with_too_few_questions_nothing_is_learnt() -> None:
+    told, verdicts = TELLERS.examples(60, seed=1), WRITERS.examples(9, seed=1)
+    (part,) = train(joined(told, verdicts)).parts
+    assert part.kinds == ("option",)
+    with pytest.raises(DataError, match="9 questions are too few"):
+        train(joined(told.rows(np.arange(9)), verdicts))
+
+
+def test_what_one_expert_alone_writes_is_left_to_it() -> None:
+    lone = World(tuple(Mind(name, 0.6, asked=float(name == "b")) for name in ("a", "b", "c", "mute")), "text")
+    _, verdicts = train(joined(TELLERS.examples(60, seed=1), lone.examples(40, seed=1))).parts
+    assert verdicts.skills.experts == ("b",)
+    assert {plan.experts for plan in verdicts.plans} == {("b",)}
+
+
+@pytest.mark.parametrize(
+    ("share", "mixed", "known"), [(0.06, True, True), (0.04, True, False), (0.3, False, False)]
+)
+def test_a_kind_that_the_gateway_reads_is_learnt_where_it_is_read_often(
+    share: float, mixed: bool, known: bool
+) -> None:
+    """Of mixed questions from a twentieth on, of others from a half."""
+    told = SMALL.examples(100, seed=3)
+    read: list[Kind] = ["number" if i < 100 * share else "option" for i in range(100)]
+    kinds: list[Kind] = ["exact" if mixed and i < 50 else "option" for i in range(100)]
+    (part,) = train(replace(told, read_as=tuple(read), kinds=tuple(kinds))).parts
+    assert ("number" in part.kinds) == known

@@ -21,10 +21,10 @@ def explorer(n: int, seed: int, comparable: bool = True) -> Explorer:
     cost = np.nan_to_num(examples.cost_usd)
     if not comparable:
         return Explorer(examples, None, cost)
-    artefact = hand_made({mind.name: mind.skill for mind in MINDS})
-    assert artefact.ballot is not None
-    x = base.features(artefact.base, examples)
-    return Explorer(examples, ballots.cast(artefact.ballot, artefact.skills, x, examples), cost)
+    (part,) = hand_made({mind.name: mind.skill for mind in MINDS}).parts
+    assert part.ballot is not None
+    x = base.features(part.base, examples)
+    return Explorer(examples, ballots.cast(part.ballot, part.skills, x, examples), cost)
 
 
 @cache

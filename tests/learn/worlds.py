@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manyminds.artefact import Artefact, Ballot, Base, Plan, Skills
+from manyminds.artefact import Artefact, Ballot, Base, Part, Plan, Skills
 from manyminds.combine.vote import Vote
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Fanout, Patience
@@ -59,8 +59,9 @@ def world(
     return Examples(
         experts=tuple(mind.name for mind in minds),
         sources=tuple(mind.name for mind in minds),
-        kind=kind,
-        read_as=(),
+        kinds=(kind,) * n,
+        read_as=(kind,) * n,
+        spread=np.full(n, 4.0),
         classes=4.0,
         candidates=candidates,
         votes=votes,
@@ -135,13 +136,13 @@ def play(artefact: Artefact, examples: Examples, policy: str) -> Played:
     place = {name: j for j, name in enumerate(examples.experts)}
 
     @cache
-    def route(topic: str) -> tuple[Query, Route]:
-        query = ask(topic, examples.kind, policy=policy)
+    def route(topic: str, kind: Kind) -> tuple[Query, Route]:
+        query = ask(topic, kind, policy=policy)
         return query, router.route(query, cards, query.limits)
 
     right, cost, calls = 0, 0.0, 0
     for i, topic in enumerate(examples.topics):
-        query, way = route(topic)
+        query, way = route(topic, examples.kinds[i])
         asked = _asked(query, way, vote, examples, i)
         chosen = vote.choose(query, way, asked) if way.strategy == "vote" else asked[0]
         right += bool(examples.correct[i, place[chosen.expert]])
@@ -158,7 +159,7 @@ async def play_live(artefact: Artefact, examples: Examples, policy: str, seed: i
     place = {name: j for j, name in enumerate(examples.experts)}
     right, cost, calls = 0, 0.0, 0
     for i, topic in enumerate(examples.topics):
-        query = ask(topic, examples.kind, policy=policy)
+        query = ask(topic, examples.kinds[i], policy=policy)
         way = router.route(query, cards, query.limits)
 
         async def enough(answers: Sequence[Answer], query: Query = query, way: Route = way) -> bool:
@@ -242,7 +243,7 @@ def hand_made(
     )
     others = set(range(len(made)))
     given = {"about": {"priced": cost_usd is not None}, "kinds": ("option",), "prices": {}}
-    return Artefact(
+    part = Part(
         **{**given, **fields},
         base=base,
         skills=_skills(names, accuracy, np.column_stack([odds, extra]), costs),
@@ -255,6 +256,7 @@ def hand_made(
             for policy, first in (choice or {}).items()
         },
     )
+    return Artefact((part,))
 
 
 def _rank(plan: Plan, fast: bool) -> tuple[bool, float, float]:

@@ -16,6 +16,8 @@ import click
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from manyminds.config import Config
     from manyminds.evals.questions import Graded
     from manyminds.evals.record import Harvest
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from manyminds.experts.recorded import Question, RecordedSet
     from manyminds.types import Embed
 
-__all__ = ["bars", "encoder", "eval_", "open_folder", "selection"]
+__all__ = ["bars", "counters", "encoder", "eval_", "open_folder", "selection"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -70,6 +72,13 @@ def _choices(command: _Command) -> _Command:
     type=click.Path(file_okay=False),
     help="With FILE.csv: where its answers are kept; default: FILE.manyminds beside it.",
 )
+@click.option(
+    "--leave-category",
+    "leave",
+    multiple=True,
+    metavar="NAME",
+    help="With DIR: leave out this category's questions.",
+)
 @as_json
 @click.pass_obj
 def eval_(
@@ -79,6 +88,7 @@ def eval_(
     exclude: tuple[str, ...],
     seed: int,
     into: str | None,
+    leave: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the network against the best single model, on recorded answers in DIR.
@@ -94,6 +104,8 @@ def eval_(
     asked = _is_csv(target)
     if into and not asked:
         raise click.UsageError("--into goes with FILE.csv: a set stays where it is.")
+    if leave and asked:
+        raise click.UsageError("--leave-category goes with DIR: of FILE.csv, every question is asked.")
     folder = _record(file, Path(target), into, category, exclude) if asked else target
     recorded, name = open_folder(folder)
     left_out = exclude
@@ -101,10 +113,17 @@ def eval_(
         exclude = tuple(p for p in exclude if any(fnmatchcase(model, p) for model in recorded.models))
     from manyminds.evals.report import evaluate, narrow
 
-    embed = encoder(file, narrow(recorded, name, category, exclude).questions)
+    embed = encoder(file, narrow(recorded, name, category, exclude, leave).questions)
     with bars() as progress:
         result = evaluate(
-            recorded, name, category=category, exclude=exclude, seed=seed, embed=embed, progress=progress
+            recorded,
+            name,
+            category=category,
+            exclude=exclude,
+            leave=leave,
+            seed=seed,
+            embed=embed,
+            progress=progress,
         )
     result["exclude"] = list(left_out)
     if as_json:
@@ -238,7 +257,7 @@ async def _ask(
             )
         click.echo(f"Asking {', '.join(names)}: {count:,} questions each, into {folder}", err=True)
         leave = node.experts.keys() - set(names)
-        with _counters() as progress:
+        with counters() as progress:
             return await record(
                 questions, node.experts, folder, leave=leave, category=category, progress=progress
             )
@@ -262,7 +281,7 @@ def _tell(harvest: "Harvest", questions: int) -> None:
 
 
 @contextmanager
-def _counters() -> "Iterator[Asked | None]":
+def counters() -> "Iterator[Asked | None]":
     """A bar for each expert, on a terminal; else nothing."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -321,8 +340,8 @@ def _show(result: Mapping[str, Any]) -> None:
 
     best = result["best_single"]
     part = f", category {result['category']}" if result["category"] else ""
-    if result["exclude"]:
-        part += f", without {', '.join(result['exclude'])}"
+    if without := [*result["exclude"], *result.get("leave_category", ())]:
+        part += f", without {', '.join(without)}"
     learnt = result["n_calibration"] + result["n_validation"]
     title = (
         f"{result['set']}{part}: {result['models']} models, {result['n_test']:,} test questions, "
@@ -342,6 +361,28 @@ def _show(result: Mapping[str, Any]) -> None:
     console.print(title, soft_wrap=True)
     console.print(f"best single: {best['model']}", soft_wrap=True)
     console.print(table)
+    if "members" in result:
+        console.print(_members(result))
+
+
+def _members(result: Mapping[str, Any]) -> "Table":
+    """Every model in its best way, and what all of its ways come to together; `max` against the latter."""
+    from rich.table import Table
+
+    table = Table("model, alone", box=None, header_style="bold", pad_edge=False)
+    for column in ("accuracy", "$ per 1,000", "max over it", "95% interval"):
+        table.add_column(column, justify="right")
+    for name, own in result["members"].items():
+        ensemble = result["self_ensemble"][name]
+        low, high = ensemble["network_gain_ci95"]
+        gained = f"{100 * ensemble['network_gain']:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"
+        table.add_row(own["model"], *_cells(own))
+        table.add_row(f"{name}, in all ways", *_cells(ensemble)[:2], *gained)
+    gain, interval = (result["max"][f"gain_over_best_per_category{end}"] for end in ("", "_ci95"))
+    if interval is not None:
+        ends = f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
+        table.add_row("best per category", "", "", f"{100 * gain:+.2f}", ends)
+    return table
 
 
 def _cells(figures: Mapping[str, Any]) -> Sequence[str]:

@@ -11,7 +11,7 @@ from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import ConfigError
 
 if TYPE_CHECKING:
-    from manyminds.artefact import Artefact
+    from manyminds.artefact import Artefact, Part
 
 __all__ = ["figures", "show", "train"]
 
@@ -80,44 +80,58 @@ def _check_place(path: Path, *, ours: bool) -> None:
 
 
 def figures(artefact: "Artefact") -> dict[str, object]:
-    """For `--json`: the experts, the plans and who takes them."""
+    """For `--json`: the experts, the plans and who takes them; by part where there are several."""
+    if len(artefact.parts) == 1:
+        return _figures(artefact.parts[0])
+    parts = [{"kinds": part.kinds, "about": dict(part.about)} | _figures(part) for part in artefact.parts]
+    return {"experts": artefact.experts, "parts": parts}
+
+
+def _figures(part: "Part") -> dict[str, object]:
     plans = [
         {
             "stages": plan.stages,
             "threshold": plan.threshold,
             "accuracy": plan.accuracy,
             "cost_usd_per_1k": 1e3 * plan.cost_usd,
-            "policies": sorted(policy for policy, order in artefact.ranking.items() if order[0] == at),
+            "policies": sorted(policy for policy, order in part.ranking.items() if order[0] == at),
         }
-        for at, plan in enumerate(artefact.plans)
+        for at, plan in enumerate(part.plans)
     ]
     return {
-        "experts": artefact.skills.experts,
-        "best_single": artefact.best_single,
+        "experts": part.skills.experts,
+        "best_single": part.best_single,
         "plans": plans,
-        "prices": dict(artefact.prices),
+        "prices": dict(part.prices),
     }
 
 
 def show(artefact: "Artefact") -> None:
     """Experts, then the plans: what each is for, and what came of it where it was not fitted."""
+    for part in artefact.parts:
+        if len(artefact.parts) > 1:
+            click.echo(f"\n{part.about['questions']:,} questions of kind {', '.join(part.kinds)}:")
+        _show(part)
+
+
+def _show(part: "Part") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = artefact.skills.experts
+    names = part.skills.experts
     click.echo(f"{len(names)} experts: {', '.join(names)}")
-    click.echo(f"best single: {artefact.best_single}")
-    click.echo(f"{len(artefact.plans)} plans:")
+    click.echo(f"best single: {part.best_single}")
+    click.echo(f"{len(part.plans)} plans:")
     table = Table("policy", box=None, header_style="bold", pad_edge=False)
     table.add_column("accuracy", justify="right")
     table.add_column("$ per 1,000", justify="right")
     table.add_column("stages")
-    for at, plan in enumerate(artefact.plans):
-        policies = ", ".join(sorted(policy for policy, order in artefact.ranking.items() if order[0] == at))
+    for at, plan in enumerate(part.plans):
+        policies = ", ".join(sorted(policy for policy, order in part.ranking.items() if order[0] == at))
         stages = "; then ".join(", ".join(stage) for stage in plan.stages)
         table.add_row(policies, f"{100 * plan.accuracy:.2f}%", f"{1e3 * plan.cost_usd:.4g}", stages)
     Console(markup=False, highlight=False).print(table)
-    for policy in sorted(artefact.prices):
+    for policy in sorted(part.prices):
         click.echo(
             f"{policy} chooses among all of these for each question anew; its row is its best for all."
         )

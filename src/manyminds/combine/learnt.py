@@ -1,6 +1,6 @@
 """What each vote weighs by what was learnt: who says it, about what, how certain and at what length.
 
-Pure. Knows an artefact's ballot, no text and no candidate's meaning.
+Pure. Knows the ballot of an artefact's part, no text and no candidate's meaning.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Ballot, is_wide
+from manyminds.artefact import Ballot, Part, is_wide
 from manyminds.combine.ballot import Voice, Votes, by_name, is_heard, score
 from manyminds.types import Answer, Call, Query, Route
 
@@ -45,13 +45,13 @@ class _Weighed(NamedTuple):
 
 
 class Weigher:
-    """Reads the ballots of one artefact; the same numbers as `learn.ballots.cast`, vote by vote."""
+    """Reads the ballots of one part; the same numbers as `learn.ballots.cast`, vote by vote."""
 
-    def __init__(self, artefact: Artefact, ballot: Ballot) -> None:
-        self._base, self._skills = artefact.base, artefact.skills
-        self._ballot, self._wide = ballot, artefact.wide or ballot
-        self._kinds = artefact.kinds
-        self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
+    def __init__(self, part: Part, ballot: Ballot) -> None:
+        self._base, self._skills = part.base, part.skills
+        self._ballot, self._wide = ballot, part.wide or ballot
+        self._kinds = part.kinds
+        self._place = {name: i for i, name in enumerate(part.skills.experts)}
         self._label = {name: i for i, name in enumerate(ballot.labels)}
 
     def votes(

@@ -23,8 +23,14 @@ class Vote:
     """
 
     def __init__(self, artefact: Artefact | None = None) -> None:
-        ballot = artefact.ballot if artefact is not None else None
-        self._weigher = Weigher(artefact, ballot) if artefact is not None and ballot is not None else None
+        parts = artefact.parts if artefact is not None else ()
+        self._weighers = {
+            kind: weigher
+            for part in parts
+            if part.ballot is not None
+            for weigher in [Weigher(part, part.ballot)]
+            for kind in part.kinds
+        }
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The canonical answers, aligned with `answers`; None abstains.
@@ -69,9 +75,8 @@ class Vote:
         def plain() -> Votes:
             return by_log_odds(route, answers, candidates, classes(query.task))
 
-        if self._weigher is None:
-            return plain()
-        return self._weigher.votes(query, route, answers, candidates, plain)
+        weigher = self._weighers.get(query.task.kind)
+        return plain() if weigher is None else weigher.votes(query, route, answers, candidates, plain)
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """See `types.Combiner`."""

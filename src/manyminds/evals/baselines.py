@@ -3,6 +3,7 @@
 Arrays in, arrays out: pure. Everything is chosen on the questions learnt from. Knows no router and no file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,20 +57,32 @@ class Control:
 def controls(train: Examples, test: Examples, artefact: Artefact) -> dict[str, Control | None]:
     """All baselines by name, on `test`; None where answers cannot be compared, or there are no categories.
 
-    Both have the same experts.
+    Where only some can, the best single expert is asked the others. Both have the same experts.
     """
-    comparable, order = test.kind != "text", ranked(train)
+    compared, order = test.comparable, ranked(train)
     everyone, few = np.arange(len(order)), order[:_FEW]
     equal = 1.0 + _accuracies(train) / (2 * len(order))  # accuracy breaks ties and nothing else
-    return {
-        "first_parsed": first_parsed(test, order) if comparable else None,
-        "best_per_category": best_per_category(train, test),
-        "majority": vote(test, everyone, equal) if comparable else None,
-        "majority_top_3": vote(test, few, equal) if comparable else None,
-        "log_odds": log_odds(train, test) if comparable else None,
-        "router_only": router_only(test, artefact),
-        "oracle": oracle(test),
+    votes: dict[str, Callable[[Examples], Control]] = {
+        "first_parsed": lambda test: first_parsed(test, order),
+        "majority": lambda test: vote(test, everyone, equal),
+        "majority_top_3": lambda test: vote(test, few, equal),
+        "log_odds": lambda test: log_odds(train.rows(np.flatnonzero(train.comparable)), test),
     }
+    usual = single(test, int(order[0]))
+    some = test.rows(np.flatnonzero(compared))
+    found = {name: _where(compared, cast(some), usual) if len(some) else None for name, cast in votes.items()}
+    per_category = best_per_category(train, test)
+    routed = {"router_only": router_only(test, artefact), "oracle": oracle(test)}
+    return {"first_parsed": found.pop("first_parsed"), "best_per_category": per_category, **found, **routed}
+
+
+def _where(compared: "Bools", voted: Control, usual: Control) -> Control:
+    """The vote where answers can be compared, `usual` elsewhere."""
+    assert voted.cost_usd is not None
+    assert usual.cost_usd is not None
+    correct, cost = usual.correct.copy(), usual.cost_usd.copy()
+    correct[compared], cost[compared] = voted.correct, voted.cost_usd
+    return Control(correct, cost, voted.about)
 
 
 def ranked(train: Examples) -> "NDArray[np.intp]":
@@ -149,15 +162,24 @@ def log_odds(train: Examples, test: Examples) -> Control:
 
 
 def router_only(test: Examples, artefact: Artefact) -> Control:
-    """The likeliest expert of each question, alone."""
-    return _picked(test, probabilities(test, artefact).argmax(axis=1))
+    """The likeliest expert of each question, alone; the best of all where nothing is known of any."""
+    chance = probabilities(test, artefact)
+    usual = test.experts.index(artefact.parts[0].best_single)
+    likeliest = np.nan_to_num(chance, nan=-1.0).argmax(axis=1)
+    return _picked(test, np.where(np.isnan(chance).all(axis=1), usual, likeliest))
 
 
 def probabilities(test: Examples, artefact: Artefact) -> "Floats":
-    """(n, m): p(correct) of every expert of `test`, as the artefact predicts it."""
-    row = {name: j for j, name in enumerate(artefact.skills.experts)}
-    known = np.array([row[name] for name in test.experts])
-    return skills.predict(base.features(artefact.base, test), artefact.skills.weights[known])
+    """(n, m): p(correct) of every expert of `test`, as the artefact predicts it; NaN where it does not."""
+    chance = np.full(test.votes.shape, np.nan)
+    for part in artefact.parts:
+        rows = np.flatnonzero([kind in part.kinds for kind in test.kinds])
+        place = {name: j for j, name in enumerate(part.skills.experts)}
+        columns = np.flatnonzero([name in place for name in test.experts])
+        weights = part.skills.weights[[place[test.experts[j]] for j in columns]]
+        if len(rows):
+            chance[np.ix_(rows, columns)] = skills.predict(base.features(part.base, test.rows(rows)), weights)
+    return chance
 
 
 def oracle(test: Examples) -> Control:

@@ -11,7 +11,8 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,11 +32,12 @@ from manyminds.evals.datasets.schema import (
     write,
 )
 from manyminds.evals.questions import Graded
+from manyminds.experts.asked import Asked
 from manyminds.fanout import Fanout, Patience
 from manyminds.router.policy import rates
 from manyminds.types import Answer, Call, Card, Expert, Limits, Message, Method, Query, Route, Sampling
 
-__all__ = ["JOURNAL", "Harvest", "Progress", "record"]
+__all__ = ["JOURNAL", "Harvest", "Progress", "Suits", "record"]
 
 JOURNAL: Final = "journal.jsonl"
 """In the folder: every answer that ever came."""
@@ -80,6 +82,10 @@ class Harvest:
     open_ended: int
 
 
+Suits = Callable[[Expert, Graded], bool]
+"""Whether an expert is to be asked a question at all."""
+
+
 async def record(
     questions: Sequence[Graded],
     experts: Mapping[str, Expert],
@@ -90,15 +96,18 @@ async def record(
     sampling: Sampling = _SAMPLING,
     patience: Patience = _PATIENCE,
     at_once: int = _AT_ONCE,
+    suits: Suits = lambda expert, graded: True,
+    until_s: float = math.inf,
     progress: Progress | None = None,
 ) -> Harvest:
-    """Asks every expert every question once, and writes the folder in the schema of recorded sets.
+    """Asks every expert every question once and writes the folder in the schema of recorded sets.
 
     Who is left out, and what is of another category, is not asked; what was said earlier stays in the set.
 
     Cancelled or killed, it loses the calls under way, nothing else: the next run asks only what is missing.
     A call that fails is not a wrong answer; it is missing. An expert that fails rests longer and longer, and
-    after several failures in a row, or one that will not pass by itself, is left alone for this run.
+    after several failures in a row, or one that will not pass by itself, is left alone for this run. The
+    ways of one local expert are asked one after another, question by question, so that it reads each once.
 
     Args:
         questions: with ids that differ.
@@ -109,6 +118,8 @@ async def record(
         sampling: how experts generate. Options are rated instead where live traffic would rate them.
         patience: how long to wait for one call.
         at_once: calls to a remote expert at a time.
+        suits: who is asked what.
+        until_s: by the loop's clock, when no further call begins; what is left then is missing.
         progress: told how far it is.
 
     Raises:
@@ -129,16 +140,19 @@ async def record(
         )
 
     async with locked(folder / ".lock", busy):
-        every = [_Plan(name, experts[name], questions, sampling) for name in sorted(experts)]
+        every = [
+            _Plan(name, expert, [graded for graded in questions if suits(expert, graded)], sampling)
+            for name, expert in sorted(experts.items())
+        ]
         plans = [plan for plan in every if plan.name not in leave]
         with _Journal(folder / JOURNAL) as journal:
             said = {(entry.expert, entry.call) for entry in journal.entries()}
             for plan in plans:
-                plan.wait_for(asked, {call for expert, call in said if expert == plan.name})
+                plan.wait_for([graded for graded in asked if suits(plan.expert, graded)], said)
                 if progress is not None:
-                    progress.start(plan.name, len(asked), len(asked) - len(plan.waiting))
-            kept = sum(len(asked) - len(plan.waiting) for plan in plans)
-            await _ask_all(plans, journal, patience, at_once, progress)
+                    progress.start(plan.name, plan.asked, plan.asked - len(plan.waiting))
+            kept = sum(plan.asked - len(plan.waiting) for plan in plans)
+            await _ask_all(plans, journal, patience, at_once, until_s, progress)
             rows = _rows(every, journal)
         _build(questions, every, rows, folder)
     ids = {graded.question.question_id for graded in asked}
@@ -146,7 +160,7 @@ async def record(
     return Harvest(
         answered=sum(plan.answered for plan in plans),
         kept=kept,
-        missing={p.name: len(asked) - told[p.name] for p in plans if told[p.name] < len(asked)},
+        missing={p.name: p.asked - told[p.name] for p in plans if told[p.name] < p.asked},
         reasons={p.name: p.failure.message for p in plans if p.failure},
         open_ended=sum(graded.open_ended for graded in asked),
     )
@@ -162,18 +176,31 @@ class _Plan:
         self.name = name
         self.expert = expert
         self.sampling = sampling
-        self.calls: dict[str, list[Graded]] = {}
+        self.calls: dict[tuple[str, str], list[Graded]] = {}
         for graded in questions:
-            self.calls.setdefault(self._call(graded), []).append(graded)
-        self.waiting: list[tuple[str, Graded]] = []
+            self.calls.setdefault(self.call(graded), []).append(graded)
+        self.asked = 0  # questions of this run
+        self.waiting: list[Graded] = []
         self.answered = 0
         self.failures = 0  # in a row
         self.failure: ExpertError | None = None
 
-    def wait_for(self, asked: Sequence[Graded], said: set[str]) -> None:
+    def wait_for(self, asked: Sequence[Graded], said: Collection[tuple[str, str]]) -> None:
         """These questions wait, but for calls that were answered before."""
-        calls = ((self._call(graded), graded) for graded in asked)
-        self.waiting = [(call, graded) for call, graded in calls if call not in said]
+        self.asked = len(asked)
+        self.waiting = [graded for graded in asked if self.call(graded) not in said]
+
+    @property
+    def queue(self) -> str:
+        """Local experts answer one call at a time, in whatever way they are asked."""
+        return self.expert.card.variant_of or self.name
+
+    def fail(self, error: ExpertError) -> None:
+        self.failure = error
+        if isinstance(error, RejectedError) or type(error) is ExpertError:
+            self.failures = _GIVE_UP
+        elif not isinstance(error, RefusedError):  # which is of this question, not of all
+            self.failures += 1
 
     def route(self, graded: Graded) -> Route:
         """This expert alone. Options are rated where live votes rate them: tiny models follow letters."""
@@ -192,12 +219,21 @@ class _Plan:
             task=graded.task,
         )
 
-    def _call(self, graded: Graded) -> str:
-        """What makes a call another one, as a digest."""
+    def call(self, graded: Graded) -> tuple[str, str]:
+        """Whose answer it is, and what makes a call another one, as a digest.
+
+        Ways of asking that come to the same for a question are one call.
+        """
         card, method = self.expert.card, self.route(graded).calls[0].method
-        how = list(graded.task.options) if method == "score" else msgspec.to_builtins(self.sampling)
+        how: list[object] = [msgspec.to_builtins(self.sampling)]
+        name = card.variant_of or self.name
+        if isinstance(self.expert, Asked):
+            way = self.expert.way(graded.task)
+            how += ["calm"] if way is None else [msgspec.to_builtins(way), self.expert.wish(graded.task)]
+        if method == "score":
+            how = list(graded.task.options)
         asked = msgspec.json.encode([graded.text, card.kind, card.model, method, how])
-        return hashlib.sha256(asked).hexdigest()[:32]
+        return name, hashlib.sha256(asked).hexdigest()[:32]
 
 
 async def _ask_all(
@@ -205,38 +241,55 @@ async def _ask_all(
     journal: "_Journal",
     patience: Patience,
     at_once: int,
+    until_s: float,
     progress: Progress | None,
 ) -> None:
     """Some calls at a time of each expert, all experts side by side."""
+    clock = asyncio.get_running_loop().time
+    said: set[tuple[str, str]] = set()
 
-    async def work(plan: _Plan, waiting: "Iterator[tuple[str, Graded]]") -> None:
-        for call, graded in waiting:
-            if plan.failures >= _GIVE_UP:
+    async def work(waiting: "Iterator[tuple[_Plan, Graded]]") -> None:
+        for plan, graded in waiting:
+            if clock() >= until_s:
                 return
-            answer = await _ask(plan, graded, patience)
-            if answer.error is None:
-                journal.add(_entry(plan.name, call, graded, answer))
-                plan.answered += 1
-                plan.failures = 0
-            else:
-                plan.failure = answer.error
-                if isinstance(answer.error, RejectedError) or type(answer.error) is ExpertError:
-                    plan.failures = _GIVE_UP
-                elif not isinstance(answer.error, RefusedError):  # which is of this question, not of all
-                    plan.failures += 1
+            call = plan.call(graded)
+            if plan.failures >= _GIVE_UP:
+                continue
+            if call not in said:
+                answer = await _ask(plan, graded, patience)
+                if answer.error is None:
+                    said.add(call)
+                    journal.add(_entry(call, graded, answer))
+                    plan.answered += 1
+                    plan.failures = 0
+                else:
+                    plan.fail(answer.error)
             if progress is not None:
                 progress.advance(plan.name)
             if 0 < plan.failures < _GIVE_UP:
                 await asyncio.sleep(min(2.0**plan.failures, _REST_S))
 
+    queues: dict[str, list[_Plan]] = {}
+    for plan in plans:
+        queues.setdefault(plan.queue, []).append(plan)
     try:
         async with asyncio.TaskGroup() as group:
-            for plan in plans:
-                waiting = iter(plan.waiting)
-                for _ in range(1 if plan.expert.card.kind == "local" else at_once):
-                    group.create_task(work(plan, waiting))
+            for queue in queues.values():
+                waiting = iter(_merged(queue))
+                for _ in range(1 if queue[0].expert.card.kind == "local" else at_once):
+                    group.create_task(work(waiting))
     except ExceptionGroup as failures:  # of the disk
         raise failures.exceptions[0] from None
+
+
+def _merged(plans: "Sequence[_Plan]") -> "list[tuple[_Plan, Graded]]":
+    """All that wait, question by question in the order of the longest."""
+    place: dict[str, int] = {}
+    for plan in sorted(plans, key=lambda plan: -len(plan.waiting)):
+        for graded in plan.waiting:
+            place.setdefault(graded.question.question_id, len(place))
+    every = [(plan, graded) for plan in plans for graded in plan.waiting]
+    return sorted(every, key=lambda pair: place[pair[1].question.question_id])
 
 
 async def _ask(plan: _Plan, graded: Graded, patience: Patience) -> Answer:
@@ -264,7 +317,8 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     confidence: float | None
 
 
-def _entry(name: str, call: str, graded: Graded, answer: Answer) -> _Entry:
+def _entry(called: tuple[str, str], graded: Graded, answer: Answer) -> _Entry:
+    name, call = called
     last, usage = answer.chunks[-1], answer.usage
     sure = answer.confidence
     return _Entry(
@@ -350,15 +404,30 @@ class _Journal:
 
 def _rows(plans: Sequence[_Plan], journal: _Journal) -> list[AnswerRow]:
     """One for each question and expert that has answered; of several answers to one call the last."""
-    known = {plan.name: plan for plan in plans}
-    rows: dict[tuple[str, str], AnswerRow] = {}
+    said: dict[tuple[str, str], _Entry] = {}
     for entry in journal.entries():
-        plan = known.get(entry.expert)
-        for graded in plan.calls.get(entry.call, ()) if plan else ():
-            rows[entry.expert, graded.question.question_id] = _row(
-                graded, entry, known[entry.expert].expert.card
-            )
-    return list(rows.values())
+        said[entry.expert, entry.call] = entry
+    asked = {
+        (*call, graded.question.question_id): (graded, plan.expert.card)
+        for plan in plans
+        for call, every in plan.calls.items()
+        for graded in every
+        if call in said
+    }  # ways that pass a question on have one answer
+
+    def read(key: tuple[str, str, str]) -> AnswerRow:
+        graded, card = asked[key]
+        return _row(graded, said[key[:2]], card)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # programs run in processes of their own
+        known = dict(zip(asked, pool.map(read, asked), strict=True))
+    return [
+        known[*call, graded.question.question_id]._replace(model=plan.name)
+        for plan in plans
+        for call, every in plan.calls.items()
+        for graded in every
+        if call in said
+    ]
 
 
 def _row(graded: Graded, entry: _Entry, card: Card) -> AnswerRow:
@@ -370,8 +439,8 @@ def _row(graded: Graded, entry: _Entry, card: Card) -> AnswerRow:
         question_id=graded.question.question_id,
         model=entry.expert,
         answer=answer,
-        correct=answer is not None and answer == graded.question.gold,
-        extracted=answer is not None,
+        correct=graded.right(entry.text, cut=entry.cut),
+        extracted=graded.check is not None or answer is not None,
         prompt_tokens=entry.prompt_tokens,
         completion_tokens=entry.completion_tokens,
         completion_chars=len(entry.text),

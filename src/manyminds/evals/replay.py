@@ -99,7 +99,7 @@ class _Stage:
         route_s: dict[str, list[float]] = {policy: [] for policy in policies}
         for i, question in enumerate(questions):
             vectors = self._examples.vectors
-            query = question.query(self._examples.kind, None if vectors is None else vectors[i])
+            query = question.query(self._examples.kinds[i], None if vectors is None else vectors[i])
             known: dict[object, _Played] = {}  # policies often ask the same
             for policy in policies:
                 began = time.perf_counter()

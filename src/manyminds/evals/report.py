@@ -8,7 +8,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
-__all__ = ["Learnt", "Progress", "Selection", "Train", "evaluate", "learn", "narrow"]
+__all__ = ["Learnt", "Progress", "Selection", "Train", "evaluate", "learn", "narrow", "play"]
 
 Progress = Callable[[str, float], None]
 """Is told what is being done, and the share of it that is done."""
@@ -70,6 +71,7 @@ class Selection:
     name: str
     category: str | None
     exclude: tuple[str, ...]
+    leave: tuple[str, ...]
     experts: tuple[Recorded, ...]
     questions: tuple[Question, ...]
 
@@ -84,13 +86,18 @@ class Selection:
             "set": self.name,
             "category": self.category,
             "exclude": list(self.exclude),
+            **({"leave_category": list(self.leave)} if self.leave else {}),
             "n_calibration": len(self.of("calibration")),
             "n_validation": len(self.of("validation")),
         }
 
 
-def narrow(recorded: RecordedSet, name: str, category: str | None, exclude: Sequence[str]) -> Selection:
+def narrow(
+    recorded: RecordedSet, name: str, category: str | None, exclude: Sequence[str], leave: Sequence[str] = ()
+) -> Selection:
     """Chooses the models and questions. A model without an answer to learn from is dropped.
+
+    Only `category` counts, where it is given, and none of those in `leave`.
 
     Raises: DataError for an unknown category, a pattern that matches nothing, categories that are tasks of
         their own, fewer than two models, or no questions of calibration.
@@ -104,9 +111,12 @@ def narrow(recorded: RecordedSet, name: str, category: str | None, exclude: Sequ
     if exclude and not recorded.experts(exclude):
         raise DataError(f"{name}: all {len(recorded.models)} models are excluded: exclude fewer.")
     categories = sorted({question.category for question in questions})
-    if category is not None and category not in categories:
-        raise DataError(f"{name}: there is no category {category!r:.80}. There are: {_listed(categories)}.")
-    wanted = np.array([category in (None, question.category) for question in questions], np.bool_)
+    for one in (category, *leave):
+        if one is not None and one not in categories:
+            raise DataError(f"{name}: there is no category {one!r:.80}. There are: {_listed(categories)}.")
+    wanted = np.array(
+        [category in (None, q.category) and q.category not in leave for q in questions], np.bool_
+    )
     learning = np.array([question.split != "test" for question in questions], np.bool_) & wanted
     experts = [e for e in recorded.experts(exclude) if learning[e.recording.rows].any()]
     asked = np.zeros(len(questions), np.bool_)
@@ -122,7 +132,7 @@ def narrow(recorded: RecordedSet, name: str, category: str | None, exclude: Sequ
     if len(experts) < 2:
         only = f"only {experts[0].card.name} is" if experts else "no model is"
         raise DataError(f"{name}: {only} left, and a network takes two: exclude fewer.")
-    return Selection(recorded, name, category, tuple(exclude), tuple(experts), left)
+    return Selection(recorded, name, category, tuple(exclude), tuple(leave), tuple(experts), left)
 
 
 def _check_one_task(experts: Sequence[Recorded], questions: Sequence[Question], name: str) -> None:
@@ -203,6 +213,7 @@ def evaluate(
     *,
     category: str | None = None,
     exclude: Sequence[str] = (),
+    leave: Sequence[str] = (),
     seed: int = 0,
     embed: Embed | None = None,
     train: Train = train,
@@ -215,28 +226,17 @@ def evaluate(
 
     Raises: DataError, as `narrow` does; also without questions of test, or where only they have choices.
     """
-    selection = narrow(recorded, name, category, exclude)
+    selection = narrow(recorded, name, category, exclude, leave)
     questions = selection.of("test")
     if not questions:
         raise DataError(f"{name}: there is nothing to measure: no question of split test has answers.")
     learnt = learn(selection, seed, embed, progress, train)
     encoder = _Encoder(embed, "embed test", progress) if embed else None
     test = gather(selection.experts, questions, recorded, encoder)
-    if test.kind != learnt.examples.kind:
+    if not _compare_alike(learnt.examples, test):
         raise DataError(f"{name}: some splits have choices or answers and others none: evaluate them apart.")
-    router = SkillRouter(Index(_dimension(test)), artefact=learnt.artefact)
-    for expert in selection.experts:
-        router.admit(expert.card)
     began = time.perf_counter()
-    replayed = replay(
-        router,
-        Vote(artefact=learnt.artefact),
-        selection.experts,
-        questions,
-        test,
-        _POLICIES,
-        lambda share: progress("replay test", share),
-    )
+    replayed = play(learnt.artefact, selection, test, _POLICIES, lambda share: progress("replay test", share))
     replay_s = time.perf_counter() - began
     route_s = np.concatenate([one.route_s for one in replayed.values()])
     seconds = {
@@ -246,7 +246,29 @@ def evaluate(
         "route_p50_ms": round(1e3 * float(np.median(route_s)), 4),
     }
     found = _result(learnt, test, replayed, seed)
+    if any(expert.card.variant_of for expert in selection.experts):
+        found |= _by_member(selection, learnt, test, replayed["max"], found["max"], seed, train, progress)
     return {**selection.about, "seed": seed, "n_test": len(test), **found, "seconds": seconds}
+
+
+def _compare_alike(known: Examples, test: Examples) -> bool:
+    """Whether what is measured is of kinds that were learnt from, and so answered."""
+    return set(test.kinds) <= set(known.kinds) and (test.votes >= 0).any() == (known.votes >= 0).any()
+
+
+def play(
+    artefact: Artefact,
+    selection: Selection,
+    test: Examples,
+    policies: Sequence[str],
+    progress: Callable[[float], None] = lambda share: None,
+) -> dict[str, Replayed]:
+    """What each policy makes of the questions of split test, through the router and the vote that serve."""
+    router = SkillRouter(Index(_dimension(test)), artefact=artefact)
+    for expert in selection.experts:
+        router.admit(expert.card)
+    vote = Vote(artefact=artefact)
+    return replay(router, vote, selection.experts, selection.of("test"), test, policies, progress)
 
 
 def _dimension(examples: Examples) -> int:
@@ -262,7 +284,7 @@ def _result(learnt: Learnt, test: Examples, replayed: Mapping[str, Replayed], se
         name: {
             **_figures(one.correct, one.cost_usd, single, seed),
             **_ratios(one, single, test.seconds[:, best]),
-            **_over_first_parsed(one.correct, parsed, seed),
+            **_gain("gain_over_first_parsed", one.correct, parsed, seed),
             "ece": _rounded(calibration_error(one.probability, one.correct)),
             "calls": _rounded(float(one.calls.mean())),
         }
@@ -272,9 +294,10 @@ def _result(learnt: Learnt, test: Examples, replayed: Mapping[str, Replayed], se
         {"name": name, "kind": "network", **_point(one.correct, one.cost_usd)}
         for name, one in replayed.items()
     ]
-    chances = baselines.probabilities(test, learnt.artefact)[test.asked]
+    chances = baselines.probabilities(test, learnt.artefact)
+    stated = test.asked & np.isfinite(chances)
     return {
-        "kind": test.kind,
+        "kind": _kind(test),
         "models": len(test.experts),
         "best_single": {"model": single.about, **_point(single.correct, single.cost_usd)},
         "baselines": {
@@ -287,31 +310,86 @@ def _result(learnt: Learnt, test: Examples, replayed: Mapping[str, Replayed], se
             *sorted(network, key=lambda entry: (entry["cost_usd_per_1k"] or 0.0, entry["name"])),
         ],
         "co_failure": _rounded(1.0 - float(test.correct.any(axis=1).mean())),
-        "predictor": {"ece": _rounded(calibration_error(chances, test.correct[test.asked]))},
+        "predictor": {"ece": _rounded(calibration_error(chances[stated], test.correct[stated]))},
     }
+
+
+def _kind(test: Examples) -> str:
+    """Of all questions: "mixed" where only some answers can be compared."""
+    found = set(test.kinds)
+    return next(iter(found)) if len(found) == 1 else "mixed" if "text" in found else "exact"
+
+
+def _by_member(
+    selection: Selection,
+    learnt: Learnt,
+    test: Examples,
+    network: Replayed,
+    figures: Mapping[str, Any],
+    seed: int,
+    train: Train,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What every model comes to in its best way of being asked, and as a network of all its own ways.
+
+    `network` is what `max` made of test, `figures` is what is said of that already.
+    """
+    per_category = baselines.best_per_category(learnt.examples, test)
+    bases = sorted({expert.card.variant_of or expert.card.name for expert in selection.experts})
+    members, ensembles = {}, {}
+    for i, base in enumerate(bases):
+        ways = tuple(e for e in selection.experts if base in (e.card.variant_of, e.card.name))
+        best = next(
+            j for j in baselines.ranked(learnt.examples) if test.experts[j] in {e.card.name for e in ways}
+        )
+        alone = baselines.single(test, int(best))
+        members[base] = {"model": alone.about, **_point(alone.correct, alone.cost_usd)}
+        own: Control | Replayed = alone
+        if len(ways) > 1:
+            with suppress(DataError):  # too few questions to learn from
+                own = _alone(replace(selection, experts=ways), learnt.examples, test, seed, train)
+        ensembles[base] = {
+            **_point(own.correct, own.cost_usd),
+            **_gain("network_gain", network.correct, own, seed),
+        }
+        progress("members by themselves", (i + 1) / len(bases))
+    over = _gain("gain_over_best_per_category", network.correct, per_category, seed)
+    return {"max": {**figures, **over}, "members": members, "self_ensemble": ensembles}
+
+
+def _alone(selection: Selection, known: Examples, test: Examples, seed: int, train: Train) -> Replayed:
+    """What `max` makes of test with these experts alone, which are all that is learnt from."""
+    asked = np.zeros(len(selection.recorded.questions()), np.bool_)
+    for expert in selection.experts:
+        asked[expert.recording.rows] = True
+    place = {q.question_id: i for i, q in enumerate(selection.recorded.questions())}
+    kept = [i for i, q in enumerate(selection.of("calibration", "validation")) if asked[place[q.question_id]]]
+    examples = _gathered(selection, selection.of("calibration", "validation"), known).rows(np.array(kept))
+    artefact = train(examples, seed, selection.about)
+    return play(artefact, selection, _gathered(selection, selection.of("test"), test), ["max"])["max"]
+
+
+def _gathered(selection: Selection, questions: Sequence[Question], all_: Examples) -> Examples:
+    """What these experts made of the questions; their vectors are in `all_` already."""
+    vectors = all_.vectors
+    embed = None if vectors is None else lambda texts, /: vectors
+    return gather(selection.experts, questions, selection.recorded, embed)
+
+
+def _gain(name: str, ours: "Bools", theirs: Control | Replayed | None, seed: int) -> dict[str, Any]:
+    """Of accuracy, with its interval, under this name; None where there is nothing to compare with."""
+    if theirs is None:
+        return {name: None, f"{name}_ci95": None}
+    gain = accuracy_gain(ours, theirs.correct, seed)
+    return {name: _rounded(gain.gain), f"{name}_ci95": [_rounded(gain.low), _rounded(gain.high)]}
 
 
 def _figures(correct: "Bools", cost_usd: "Floats | None", single: Control, seed: int) -> dict[str, Any]:
-    gain = accuracy_gain(correct, single.correct, seed)
-    return {
-        **_point(correct, cost_usd),
-        "gain": _rounded(gain.gain),
-        "gain_ci95": [_rounded(gain.low), _rounded(gain.high)],
-    }
+    return {**_point(correct, cost_usd), **_gain("gain", correct, single, seed)}
 
 
 def _chosen(control: Control) -> dict[str, str]:
     return {"about": control.about} if control.about else {}
-
-
-def _over_first_parsed(correct: "Bools", parsed: Control | None, seed: int) -> dict[str, Any]:
-    if parsed is None:
-        return {"gain_over_first_parsed": None, "gain_over_first_parsed_ci95": None}
-    gain = accuracy_gain(correct, parsed.correct, seed)
-    return {
-        "gain_over_first_parsed": _rounded(gain.gain),
-        "gain_over_first_parsed_ci95": [_rounded(gain.low), _rounded(gain.high)],
-    }
 
 
 def _ratios(one: Replayed, single: Control, single_s: "Floats") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from manyminds.learn.examples import Examples
 from manyminds.learn.train import train
 from manyminds.router import SkillRouter
 from manyminds.router.policy import POLICIES
-from manyminds.types import Card, Limits, Message, Query, Task
+from manyminds.types import Card, Kind, Limits, Message, Query, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,12 +88,14 @@ def learn_made_up(
     topics = draw.integers(_TOPICS, size=questions)
     odds = skill + 0.7 * draw.normal(size=(_TOPICS, experts))[topics] - draw.normal(size=(questions, 1))
     right = draw.random((questions, experts)) < 1.0 / (1.0 + np.exp(-odds))
+    kinds: tuple[Kind, ...] = tuple("option" for _ in range(questions))
     price_usd = 1e-3 * np.exp(skill + 0.5 * draw.normal(size=experts))
     examples = Examples(
         experts=names,
         sources=names,
-        kind="option",
-        read_as=("option",),
+        kinds=kinds,
+        read_as=kinds,
+        spread=np.full(questions, float(len(_OPTIONS))),
         classes=float(len(_OPTIONS)),
         candidates=tuple(("A", "B", "C", "D") for _ in range(questions)),
         votes=np.where(right, 0, draw.integers(1, 4, size=right.shape)).astype(np.int32),
@@ -111,7 +113,7 @@ def learn_made_up(
 def measure_router(artefact: Artefact, runs: int) -> float:
     """Median ms from a question's vector to its route: the router's own part, over all policies."""
     router = SkillRouter(Index(_DIMENSION), artefact=artefact)
-    cards = [Card(name, "recorded", source=name, accuracy=0.6) for name in artefact.skills.experts]
+    cards = [Card(name, "recorded", source=name, accuracy=0.6) for name in artefact.experts]
     for card in cards:
         router.admit(card)
     draw = np.random.default_rng(1)

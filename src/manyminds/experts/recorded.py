@@ -9,6 +9,7 @@ Knows no combiner and judges no answer: whether one is right is what the recordi
   price_out_usd_per_m` numbers; `open_weights` truth value.
 
 The column `split` is calibration, validation or test, and cards claim what calibration shows, nothing else.
+Models `a:x` and `a:y` are ways of asking one expert `a`, and so is `a:x` beside a model `a`.
 """
 
 from collections import Counter
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from manyminds.errors import DataError, RefusedError
+from manyminds.experts.asked import variant
 from manyminds.types import Card, Chunk, Kind, Limits, Message, Query, Task, Usage
 
 if TYPE_CHECKING:
@@ -256,16 +258,19 @@ def _load(folder: Path) -> RecordedSet:
     for model, start, end in zip(_rows(models), starts[:-1], starts[1:], strict=True):
         part = recording.part(start, end)
         right = part.correct[calibration[part.rows]]
-        experts.append(Recorded(_card(model, folder, float(right.mean()) if len(right) else 0.5), part))
+        accuracy = float(right.mean()) if len(right) else 0.5
+        experts.append(Recorded(_card(model, folder, accuracy), part))
     return RecordedSet(questions, experts)
 
 
 def _card(model: Mapping[str, Any], folder: Path, accuracy: float) -> Card:
+    base, _ = variant(model["model"]) or ("", "")
     return Card(
         name=model["model"],
         kind="recorded",
-        source=model["model"],
+        source=base or model["model"],
         model=model["model"],
+        variant_of=base,
         description=f"{model['model']}, as recorded in {folder.name}",
         accuracy=accuracy,
         price_in_usd_per_m=model["price_in_usd_per_m"] or 0.0,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["COMPLEXITIES", "Complexity", "Scores", "cast", "fit", "panels", "score"]
+__all__ = ["COMPLEXITIES", "FINER", "Complexity", "Scores", "cast", "fit", "panels", "score"]
 
 _COPIES = 4  # of the questions with random panels, together as heavy as the full panels
 _MAX_LABELS = 32
@@ -59,6 +59,14 @@ COMPLEXITIES = (
     Complexity(1.0, 3.0, 3.0),
 )
 """From log-odds weights alone to weights of one's own, simplest first."""
+
+FINER = (
+    Complexity(0.3, 1.0, 1.0),
+    Complexity(0.3, 1.0, 0.3),
+    Complexity(0.1, 0.3, 0.3),
+    Complexity(0.1, 0.3, 0.1),
+)
+"""More of the same, where questions of several kinds are mixed: who is good at one may be bad at another."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

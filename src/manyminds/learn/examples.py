@@ -3,7 +3,6 @@
 Knows recordings, no model of them. Arrays run over n questions and m experts, sorted by name.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,10 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ABSTAINED", "UNASKED", "Examples", "gather", "kind_of"]
+__all__ = ["ABSTAINED", "UNASKED", "Examples", "gather", "kinds_of"]
 
 ABSTAINED = -1
 UNASKED = -2
+
+_TABLES = ("votes", "correct", "cost_usd", "seconds", "tokens", "confidence")  # (n, m) each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,9 +32,10 @@ class Examples:
 
     Attributes:
         experts: (m,) names, sorted; sources: (m,).
-        kind: what makes two answers comparable; "text" where only right or wrong is known.
-        read_as: the kinds that the gateway reads off at least half of the questions' texts.
-        classes: answers among which an expert that is wrong spreads its errors, on average.
+        kinds: (n,) what makes two answers comparable; "text" where only right or wrong is known.
+        read_as: (n,) the kinds that the gateway reads off the questions' texts; "text" without one.
+        spread: (n,) answers among which an expert that is wrong spreads its errors.
+        classes: their mean, over all questions that are learnt from together.
         candidates: (n,) the distinct canonical answers to each question.
         votes: (n, m) int32, position among the candidates, `ABSTAINED` or `UNASKED`.
         correct: (n, m) bool.
@@ -44,8 +46,9 @@ class Examples:
 
     experts: tuple[str, ...]
     sources: tuple[str, ...]
-    kind: Kind
+    kinds: tuple[Kind, ...]
     read_as: tuple[Kind, ...]
+    spread: "NDArray[np.float64]"
     classes: float
     candidates: tuple[tuple[str, ...], ...]
     votes: "NDArray[np.int32]"
@@ -66,29 +69,63 @@ class Examples:
         asked: NDArray[np.bool_] = self.votes != UNASKED
         return asked
 
+    @property
+    def comparable(self) -> "NDArray[np.bool_]":
+        """(n,): whether two answers to the question can be compared."""
+        return np.array([kind != "text" for kind in self.kinds], np.bool_)
+
     def rows(self, index: "NDArray[Any]") -> "Examples":
         """Some of the questions, in the order given."""
         index = np.asarray(index)
-        arrays = {
-            name: getattr(self, name)[index]
-            for name in ("votes", "correct", "cost_usd", "seconds", "tokens", "confidence")
-        }
+        arrays = {name: getattr(self, name)[index] for name in ("spread", *_TABLES)}
         return replace(
             self,
+            kinds=tuple(self.kinds[i] for i in index),
+            read_as=tuple(self.read_as[i] for i in index),
             candidates=tuple(self.candidates[i] for i in index),
             topics=tuple(self.topics[i] for i in index),
             vectors=None if self.vectors is None else self.vectors[index],
             **arrays,
         )
 
+    def parts(self) -> "tuple[Examples, ...]":
+        """What is learnt from together: questions whose answers can be compared, then the others.
 
-def kind_of(experts: Sequence[Recorded], questions: Sequence[Question], recorded: RecordedSet) -> Kind:
-    """How answers to these questions compare: by option, as they are, or not at all."""
-    wanted = {question.question_id for question in questions}
-    rows = np.array([question.question_id in wanted for question in recorded.questions()])
-    if not any((made.codes[rows[made.rows]] >= 0).any() for made in (e.recording for e in experts)):
-        return "text"
-    return "option" if questions and all(question.choices for question in questions) else "exact"
+        Each with the experts that were asked any of them. Where there is but one sort, it is all as it is.
+        """
+        comparable = self.comparable
+        if comparable.all() or not comparable.any():
+            return (self,)
+        return tuple(self._apart(np.flatnonzero(rows)) for rows in (comparable, ~comparable))
+
+    def _apart(self, index: "NDArray[np.intp]") -> "Examples":
+        some = self.rows(index)
+        asked = np.flatnonzero(some.asked.any(axis=0))
+        return replace(
+            some,
+            experts=tuple(self.experts[j] for j in asked),
+            sources=tuple(self.sources[j] for j in asked),
+            classes=float(np.mean(some.spread)),
+            **{name: getattr(some, name)[:, asked] for name in _TABLES},
+        )
+
+
+def kinds_of(
+    experts: Sequence[Recorded], questions: Sequence[Question], recorded: RecordedSet
+) -> tuple[Kind, ...]:
+    """How answers to each of these questions compare: by option, as they are, or not at all.
+
+    They do not in a category in which none of these experts has an answer to any question of the set, but
+    verdicts alone.
+    """
+    answered = np.zeros(len(recorded.questions()), np.bool_)
+    for made in (expert.recording for expert in experts):
+        answered[made.rows[made.codes >= 0]] = True
+    said = {q.category for q, heard in zip(recorded.questions(), answered, strict=True) if heard}
+    return tuple(
+        "text" if question.category not in said else "option" if question.choices else "exact"
+        for question in questions
+    )
 
 
 def gather(
@@ -101,10 +138,11 @@ def gather(
 
     Questions without text have no vector: that of nothing, where others have one.
     """
-    kind = kind_of(experts, questions, recorded)
+    kinds = kinds_of(experts, questions, recorded)
     place = {question.question_id: i for i, question in enumerate(recorded.questions())}
     position = np.array([place[question.question_id] for question in questions], dtype=np.int64)
-    queries = [question.query(kind) for question in questions]
+    queries = [question.query(kind) for question, kind in zip(questions, kinds, strict=True)]
+    spread = np.array([classes(query.task) for query in queries], np.float64)
     experts = sorted(experts, key=lambda expert: expert.card.name)
     n, m = len(questions), len(experts)
     votes = np.full((n, m), UNASKED, np.int32)
@@ -132,9 +170,13 @@ def gather(
     return Examples(
         experts=tuple(expert.card.name for expert in experts),
         sources=tuple(expert.card.source or expert.card.name for expert in experts),
-        kind=kind,
-        read_as=_read_as(questions) if kind != "text" else (),
-        classes=float(np.mean([classes(query.task) for query in queries])) if queries else 2.0,
+        kinds=kinds,
+        read_as=tuple(
+            task(query).kind if question.prompt else "text"
+            for question, query in zip(questions, queries, strict=True)
+        ),
+        spread=spread,
+        classes=float(np.mean(spread)) if queries else 2.0,
         candidates=tuple(tuple(answers) for answers in seen),
         votes=votes,
         correct=correct,
@@ -144,11 +186,4 @@ def gather(
         confidence=confidence,
         topics=tuple(question.category for question in questions),
         vectors=vectors,
-    )
-
-
-def _read_as(questions: Sequence[Question]) -> tuple[Kind, ...]:
-    counts = Counter(task(question.query("text")).kind for question in questions if question.prompt)
-    return tuple(
-        kind for kind, count in sorted(counts.items()) if kind != "text" and 2 * count >= len(questions)
     )

@@ -6,6 +6,9 @@
 - `auto`: the most accurate plan that costs no more than the best single expert.
 - `fast`: the quickest expert that is nearly as accurate as the best.
 
+Where answers cannot be compared, only one can be released of several, so nobody asks more than one: `max`
+then asks the likeliest, if that proves to be better than always asking the best.
+
 A policy may also choose a plan for each question anew, by what the question's features promise, where
 that has proved to be better.
 """
@@ -35,6 +38,7 @@ _SURE = 3.15
 _SURER = (_SURE, 4.0, 5.0)  # tried in turn, until the choice by them holds what is promised
 _SLACK = 0.05  # of accuracy that `fast` gives up
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
+_DEAREST = 1e6  # costs of the dearest plan, for which accuracy goes before any cost
 # Of all accuracy, in what the best single expert costs.
 _WORTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 120.0, 500.0)
 
@@ -103,6 +107,8 @@ def choose(
     plans = {policy: order[0] for policy, order in ranking.items()}
     chance, spend = _foreseen(right, cost, x, shrinkage, folds)
     prices = _prices(points, plans, right, cost, chance, spend, single) if x.shape[1] else {}
+    if x.shape[1] and not examples.comparable.any():
+        prices |= _likeliest(points, right, cost, chance, spend, plans["max"])
     figures = [
         (
             float(right[:, i].mean()),
@@ -222,6 +228,21 @@ def _prices(
         if point.gain > points[plans["auto"]].gain + point.error:
             prices["auto"] = price
     return prices
+
+
+def _likeliest(
+    points: Sequence[_Point],
+    right: "NDArray[np.bool_]",
+    cost: "Floats",
+    chance: "Floats",
+    spend: "Floats",
+    fixed: int,
+) -> dict[str, float]:
+    """The price at which `max` asks whoever is likeliest, where that is right more often than `fixed` is."""
+    price = _DEAREST * max(point.cost for point in points) or 1.0
+    rows, taken = np.arange(len(right)), (price * chance - spend).argmax(axis=1)
+    gained = _point(right[rows, taken], cost[rows, taken], right[:, fixed]).gain
+    return {"max": price} if gained > 0.0 else {}
 
 
 def _fastest(

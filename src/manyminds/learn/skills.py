@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["SHRINKAGES", "choose_shrinkage", "fit", "head", "predict", "spend"]
+__all__ = ["FINER", "SHRINKAGES", "choose_shrinkage", "fit", "head", "predict", "spend"]
 
 SHRINKAGES = (3.0, 10.0, 30.0, 100.0, 1000.0)
 """Precisions of the normal prior on a feature's weight: from trusting features to ignoring them."""
+
+FINER = (0.3, 1.0, *SHRINKAGES)
+"""The same where questions of several kinds are mixed, which features tell apart."""
 
 _POINTS = 12  # of a confidence curve
 _COST_RIDGE = 30.0
@@ -90,21 +93,26 @@ def spend(x: "Floats", cost_usd: "Floats") -> "Floats":
     return weights
 
 
-def choose_shrinkage(x: "Floats", examples: Examples, folds: "Sequence[NDArray[np.intp]]") -> float:
+def choose_shrinkage(
+    x: "Floats",
+    examples: Examples,
+    folds: "Sequence[NDArray[np.intp]]",
+    among: Sequence[float] = SHRINKAGES,
+) -> float:
     """The shrinkage that predicts best over all experts, by cross-validation. O(experts x folds) fits."""
-    losses = dict.fromkeys(SHRINKAGES, 0.0)
+    losses = dict.fromkeys(among, 0.0)
     if not x.shape[1]:
-        return SHRINKAGES[-1]
+        return among[-1]
     for held in folds:
         kept = np.setdiff1d(np.arange(len(x)), held)
         for j in range(len(examples.experts)):
             fit_on, test_on = kept[examples.asked[kept, j]], held[examples.asked[held, j]]
-            for shrinkage in SHRINKAGES:
+            for shrinkage in among:
                 weights = head(x[fit_on], examples.correct[fit_on, j], shrinkage, rounds=4)
                 chance = predict(x[test_on], weights[None])[:, 0]
                 right = examples.correct[test_on, j]
                 losses[shrinkage] -= float(np.log(np.where(right, chance, 1.0 - chance) + 1e-12).sum())
-    return min(SHRINKAGES, key=lambda s: (losses[s], -s))
+    return min(among, key=lambda s: (losses[s], -s))
 
 
 def _mean(values: "Floats") -> float:

@@ -5,6 +5,7 @@ Deterministic by seed, whatever the number of cores: sums of linear algebra are 
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Base, Plan, is_wide
+from manyminds.artefact import Artefact, Base, Part, Plan, is_wide
 from manyminds.errors import DataError
 from manyminds.learn import ballots, base, skills, trials
-from manyminds.learn.ballots import COMPLEXITIES, Complexity, Scores
+from manyminds.learn.ballots import COMPLEXITIES, FINER, Complexity, Scores
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Explorer, Stages
 from manyminds.learn.policies import Choice, choose
+from manyminds.types import Kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +34,10 @@ Progress = Callable[[str, float], None]
 """Told what is being done, and the share of the whole that is done."""
 
 _FOLDS = 5
+_FEWEST = 2 * _FOLDS  # questions
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
+_READ = 0.5  # share of the questions whose texts the gateway must take for a kind
+_READ_MIXED = 0.05  # the same where kinds are mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +57,51 @@ def train(
 ) -> Artefact:
     """Learns all there is to learn from these outcomes.
 
+    Questions whose answers can be compared, and those of which only right or wrong is known, are a part
+    each; of too few questions nothing is learnt beside others.
+
     Raises: DataError where there are too few questions or experts, or where scipy is not installed.
     """
     _require(examples)
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, "blas"):
-        return _train(examples, seed, about or {}, progress)
-
-
-def _train(examples: Examples, seed: int, about: Mapping[str, Any], progress: Progress | None) -> Artefact:
     tell = progress or (lambda what, share: None)
+    mixed = len(set(examples.kinds)) > 1
+    parts = [part for part in examples.parts() if len(part) >= _FEWEST]
+    made = []
+    with threadpool_limits(1, "blas"):
+        for i, part in enumerate(parts):
+
+            def share_of(what: str, share: float, before: int = i) -> None:
+                tell(what, (before + share) / len(parts))
+
+            made.append(_train(part, mixed, seed, about or {}, share_of))
+    return Artefact(tuple(made))
+
+
+def _kinds(part: Examples, mixed: bool) -> tuple[Kind, ...]:
+    """What a part is for: its own kinds, and those that the gateway reads off enough of its questions."""
+    own = set(part.kinds)
+    if own == {"text"}:
+        return ("text",)
+    enough = (_READ_MIXED if mixed else _READ) * len(part)
+    read = {kind for kind, count in Counter(part.read_as).items() if kind != "text" and count >= enough}
+    return tuple(sorted(own | read))
+
+
+def _train(examples: Examples, mixed: bool, seed: int, about: Mapping[str, Any], tell: Progress) -> Part:
+    """`mixed` says that kinds are, in this part or beside it."""
     folds = _folds(len(examples), seed)
     tell("skills", 0.0)
     made = base.make(examples)
     x = base.features(made, examples)
-    shrinkage = skills.choose_shrinkage(x, examples, folds)
+    among = skills.FINER if mixed else skills.SHRINKAGES
+    shrinkage = skills.choose_shrinkage(x, examples, folds, among)
     own = skills.fit(made, x, examples, shrinkage)
     narrow, wide = None, None
-    if examples.kind != "text":
-        narrow, wide = _choose_ballots(made, x, examples, folds, seed, tell)
+    complexities = (*COMPLEXITIES, *FINER) if mixed else COMPLEXITIES
+    if examples.comparable.all():
+        narrow, wide = _choose_ballots(made, x, examples, folds, seed, complexities, tell)
     topics = x[:, : len(made.topics)]
     ballot, broad = (
         None if part is None else ballots.fit(own, topics, examples, part.complexity, seed, part.wide)
@@ -88,13 +118,13 @@ def _train(examples: Examples, seed: int, about: Mapping[str, Any], progress: Pr
         "questions": len(examples),
         "experts": len(examples.experts),
         "shrinkage": shrinkage,
-        "complexity": None if narrow is None else COMPLEXITIES.index(narrow.complexity),
-        "complexity_wide": None if wide is None else COMPLEXITIES.index(wide.complexity),
+        "complexity": None if narrow is None else complexities.index(narrow.complexity),
+        "complexity_wide": None if wide is None else complexities.index(wide.complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
-    return Artefact(
+    return Part(
         about={**about, **facts, **choice.about},
-        kinds=tuple(sorted({examples.kind, *examples.read_as})),
+        kinds=_kinds(examples, mixed),
         base=made,
         skills=own,
         ballot=ballot,
@@ -112,8 +142,9 @@ def _require(examples: Examples) -> None:
         import threadpoolctl  # noqa: F401
     except ImportError as error:
         raise DataError("Training needs scipy: pip install 'manyminds[train]'.") from error
-    if len(examples) < 2 * _FOLDS:
-        raise DataError(f"{len(examples)} questions are too few to learn from: give at least {2 * _FOLDS}.")
+    largest = max(map(len, examples.parts()))
+    if largest < _FEWEST:
+        raise DataError(f"{largest} questions are too few to learn from: give at least {_FEWEST}.")
     if len(examples.experts) < 2:
         raise DataError("There is one expert only: a network needs at least two.")
 
@@ -122,7 +153,7 @@ def _folds(n: int, seed: int) -> "list[NDArray[np.intp]]":
     return [np.sort(part) for part in np.array_split(np.random.default_rng(seed).permutation(n), _FOLDS)]
 
 
-class _Part:
+class _Fold:
     """One fold: the questions held out, and the others with what their outcomes say of the experts."""
 
     def __init__(self, made: Base, x: "Floats", examples: Examples, held: "NDArray[np.intp]") -> None:
@@ -144,6 +175,7 @@ def _choose_ballots(
     examples: Examples,
     folds: "Sequence[NDArray[np.intp]]",
     seed: int,
+    complexities: Sequence[Complexity],
     tell: Progress,
 ) -> "tuple[_Chosen, _Chosen | None]":
     """How votes are weighed on any panel, and on wide ones where another ballot does better on those.
@@ -154,9 +186,13 @@ def _choose_ballots(
     rng = np.random.default_rng(seed + 1)
     some = [examples.votes, *(ballots.panels(examples, rng) for _ in range(_PANELS))]
     most = [examples.votes, ballots.panels(examples, rng, wide=True)]
-    parts = [_Part(made, x, examples, held) for held in folds]
-    narrow = _choose(parts, examples, some, seed, False, lambda share: tell("votes", 0.1 + 0.3 * share))
-    wide = _choose(parts, examples, most, seed, True, lambda share: tell("votes", 0.4 + 0.2 * share))
+    parts = [_Fold(made, x, examples, held) for held in folds]
+    narrow = _choose(
+        parts, examples, some, seed, complexities, False, lambda share: tell("votes", 0.1 + 0.3 * share)
+    )
+    wide = _choose(
+        parts, examples, most, seed, complexities, True, lambda share: tell("votes", 0.4 + 0.2 * share)
+    )
     better = 0.0
     for votes in most:
         rows = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), len(examples.experts)))
@@ -166,10 +202,11 @@ def _choose_ballots(
 
 
 def _choose(
-    parts: "Sequence[_Part]",
+    parts: "Sequence[_Fold]",
     examples: Examples,
     judged: "Sequence[NDArray[np.int32]]",
     seed: int,
+    complexities: Sequence[Complexity],
     wide: bool,
     tell: Callable[[float], None],
 ) -> "_Chosen":
@@ -178,8 +215,8 @@ def _choose(
     best: tuple[float, _Chosen] | None = None
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        each = pool.map(lambda at: at[1].scores(at[0], seed, wide), product(COMPLEXITIES, parts))
-        for i, complexity in enumerate(COMPLEXITIES):
+        each = pool.map(lambda at: at[1].scores(at[0], seed, wide), product(complexities, parts))
+        for i, complexity in enumerate(complexities):
             scores = Scores(np.zeros((n, m)), np.zeros(n), np.zeros((n, m)))
             for part in parts:
                 found = next(each)
@@ -188,7 +225,7 @@ def _choose(
             worth = sum(float(_worth(examples, votes, scores).mean()) for votes in judged)
             if best is None or worth > best[0]:
                 best = worth, _Chosen(complexity, wide, scores)
-            tell((i + 1) / len(COMPLEXITIES))
+            tell((i + 1) / len(complexities))
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
     assert best is not None

@@ -34,7 +34,10 @@ class SkillRouter:
     """
 
     def __init__(self, index: Index, embed: Embed | None = None, artefact: Artefact | None = None) -> None:
-        self._planner = Planner(artefact) if artefact is not None else None
+        parts = artefact.parts if artefact is not None else ()
+        self._planners = {
+            kind: planner for part in parts for planner in [Planner(part)] for kind in part.kinds
+        }
         self._index = index
         self._embed = embed
         self._sources: dict[str, str] = {}  # of each admitted expert
@@ -54,15 +57,16 @@ class SkillRouter:
         cards = eligible(candidates, query, limits, load)
         similarity = {}
         names = [card.name for card in cards]
-        learnt = self._planner is not None and self._planner.knows(names)
+        planner = self._planners.get(query.task.kind)
+        learnt = planner is not None and planner.knows(names)
         if query.vector is not None and not learnt:  # what was learnt takes its place
             similarity = self._index.similarity(query.vector, names)
         predictions: Sequence[Prediction] = predict(cards, self._evidence, similarity, load)
         if policy == DIRECT:
             return direct(affordable(predictions, limits)[0])
-        if self._planner is not None:
-            predictions = self._planner.informed(query, predictions)
-        return choose(policy, query, affordable(predictions, limits), limits, load, self._planner)
+        if planner is not None:
+            predictions = planner.informed(query, predictions)
+        return choose(policy, query, affordable(predictions, limits), limits, load, planner)
 
     def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""

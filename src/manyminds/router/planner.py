@@ -1,6 +1,6 @@
 """What was learnt, as a router uses it: who is likely to be right, and which plan a policy takes.
 
-Knows an artefact and predictions; no text and no transport. Pure.
+Knows a part of an artefact and predictions; no text and no transport. Pure.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyminds.artefact import Artefact, Plan
+from manyminds.artefact import Part, Plan
 from manyminds.router.predictor import Prediction
 from manyminds.types import Query
 
@@ -26,22 +26,22 @@ _QUORUM = 0.5  # share of a panel asked at once that must be left for it to be a
 
 
 class Planner:
-    """Reads one artefact."""
+    """Reads one part of an artefact."""
 
-    def __init__(self, artefact: Artefact) -> None:
-        self._artefact = artefact
-        self._place = {name: i for i, name in enumerate(artefact.skills.experts)}
-        self._priced = bool(artefact.about.get("priced"))
+    def __init__(self, part: Part) -> None:
+        self._part = part
+        self._place = {name: i for i, name in enumerate(part.skills.experts)}
+        self._priced = bool(part.about.get("priced"))
 
     def informed(self, query: Query, predictions: Sequence[Prediction]) -> list[Prediction]:
         """The predictions, with chance and cost as learnt for those experts of which something is.
 
         A kind of question that was not learnt from is left alone. A prompt costs at least its own tokens.
         """
-        if query.task.kind not in self._artefact.kinds:
+        if query.task.kind not in self._part.kinds:
             return list(predictions)
         tokens = query.estimated_tokens
-        skills, x = self._artefact.skills, self._features(query)
+        skills, x = self._part.skills, self._features(query)
         places = [self._place.get(p.card.name) for p in predictions]
         known = [place for place in places if place is not None]
         chance = _chance(skills.weights[known], x)
@@ -76,8 +76,8 @@ class Planner:
         The policy's own plan where it can be had; a panel asked at once may lack up to half its members.
         Else the next in the policy's ranking. None where none can be had. `costs` in US dollars per answer.
         """
-        artefact = self._artefact
-        if query.task.kind not in artefact.kinds or policy not in artefact.ranking:
+        learnt = self._part
+        if query.task.kind not in learnt.kinds or policy not in learnt.ranking:
             return None
 
         def can_be_had(plan: Plan) -> bool:
@@ -85,10 +85,10 @@ class Planner:
                 return False
             return budget_usd is None or math.fsum(costs[name] for name in plan.experts) <= budget_usd
 
-        ranked = [artefact.plans[i] for i in artefact.ranking[policy]]
+        ranked = [learnt.plans[i] for i in learnt.ranking[policy]]
         left = [plan for plan in ranked if can_be_had(plan)]
-        if policy in artefact.prices and left:
-            return self._anew(artefact.prices[policy], query, left)
+        if policy in learnt.prices and left:
+            return self._anew(learnt.prices[policy], query, left)
         whole = ranked[0]
         part = replace(whole, stages=(tuple(name for name in whole.experts if name in costs),))
         enough = len(part.experts) >= max(2.0, _QUORUM * len(whole.experts))
@@ -101,7 +101,7 @@ class Planner:
 
         None where costs are not known, or where it is what is left of a plan.
         """
-        if not self._priced or plan not in self._artefact.plans:
+        if not self._priced or plan not in self._part.plans:
             return None
         x = self._features(query)
         return float(_chance(plan.weights[None], x)[0]), max(float(plan.spend_usd @ x), 0.0)
@@ -114,7 +114,7 @@ class Planner:
 
     def _features(self, query: Query) -> "Floats":
         """(p + 1,), constant first."""
-        return np.concatenate([[1.0], self._artefact.base.features(query.vector, query.limits.topic)])
+        return np.concatenate([[1.0], self._part.base.features(query.vector, query.limits.topic)])
 
 
 def _chance(weights: "Floats", x: "Floats") -> "Floats":

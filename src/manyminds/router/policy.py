@@ -8,11 +8,14 @@ order of the candidates changes nothing.
 - `cheap` asks two cheap experts whose agreement would be worth as much as the best single expert's
   word, and that one only where they disagree; where nothing is to be saved, it alone.
 - `fast` asks the two quickest and takes the first answer.
+
+A way of asking (a card with `variant_of`) is chosen by a plan that was learnt; the rules leave it aside
+where any other expert is left.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -137,11 +140,12 @@ def _only_embeds(card: Card) -> str:
 
 
 def _names(card: Card) -> set[str]:
-    return {card.name, source_of(card)}
+    """By which a caller may mean it: a way of asking an expert is meant where the expert is."""
+    return {card.name, source_of(card), card.variant_of or card.name}
 
 
 def _weight(card: Card, weights: Mapping[str, float]) -> float:
-    """The caller's multiplier: the expert's times its source's, once where both are one name."""
+    """The caller's multiplier: the product over its names, once where two are the same."""
     return math.prod(sorted(weights.get(name, 1.0) for name in _names(card))) if weights else 1.0
 
 
@@ -180,6 +184,7 @@ def choose(
     ranked = sorted(predictions, key=_by_value)
     if planner is not None and (planned := _planned(planner, policy, query, ranked, limits, load)):
         return planned
+    ranked = [p for p in ranked if not p.card.variant_of] or ranked
     comparable = query.task.kind != "text"
     strategy: Strategy = limits.strategy or (
         "vote" if comparable else "race" if policy == "fast" else "select"
@@ -256,6 +261,8 @@ def _reserve(
     others = [p for p in ranked if p.card.name not in asked]
     if limits.budget_usd is not None:
         others = [p for p in others if cost_usd + p.cost_usd <= limits.budget_usd]
+    if any(p.card.variant_of for p in ranked):
+        others = _in_one_way(others, {_base(p.card) for p in ranked if p.card.name in asked})
     if not others:
         return ()
     last, rated = max(call.stage for call in calls), _is_rated(strategy, query)
@@ -271,6 +278,22 @@ def _reserve(
         )
         for i, p in enumerate(others[:_RESERVE], 1)
     )
+
+
+def _base(card: Card) -> str:
+    return card.variant_of or card.name
+
+
+def _in_one_way(others: Sequence[Prediction], met: Collection[str]) -> list[Prediction]:
+    """One for each expert, itself before a way of asking it; of those met already, itself and last.
+
+    What failed in one way may well fail in another.
+    """
+    left: dict[str, Prediction] = {}
+    for p in sorted(others, key=lambda p: (_base(p.card) in met, bool(p.card.variant_of))):
+        if not (p.card.variant_of and _base(p.card) in met):
+            left.setdefault(_base(p.card), p)
+    return list(left.values())
 
 
 def _by_value(p: Prediction) -> tuple[float, float, str]:
