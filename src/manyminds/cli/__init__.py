@@ -14,6 +14,7 @@ try:
 
     from manyminds.cli.ask import ask
     from manyminds.cli.bench import bench
+    from manyminds.cli.calibrate import calibrate
     from manyminds.cli.data import data
     from manyminds.cli.evaluate import eval_
     from manyminds.cli.frontier import frontier
@@ -77,5 +78,20 @@ def main(ctx: click.Context, file: str | None) -> None:
     ctx.obj = file
 
 
-for command in (ask, bench, config, data, doctor, eval_, experts, frontier, keys, ledger, pull, serve, train):
+for command in (
+    ask,
+    bench,
+    calibrate,
+    config,
+    data,
+    doctor,
+    eval_,
+    experts,
+    frontier,
+    keys,
+    ledger,
+    pull,
+    serve,
+    train,
+):
     main.add_command(command)
