@@ -1,6 +1,7 @@
 """Recording live experts: what is asked, what is kept, and what a run that ended early costs."""
 
 import asyncio
+import hashlib
 import json
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -509,3 +510,21 @@ def test_when_time_is_up_no_call_begins_and_the_next_run_goes_on(tmp_path: Path)
     harvest = recording(tmp_path / "sums", slow, until_s=25.0, at_once=1)
     assert (harvest.answered, harvest.missing) == (3, {"a": 3})
     assert recording(tmp_path / "sums", slow).answered == 3
+
+
+def test_what_an_old_journal_holds_is_not_asked_again(tmp_path: Path) -> None:
+    """The digest of a call is what it was before grammars and ways of asking."""
+    recording(tmp_path / "sums", saying(doubled), questions=SUMS[:1])
+    (line,) = (tmp_path / "sums" / "journal.jsonl").read_text().splitlines()
+    sampling: dict[str, object] = {
+        "max_tokens": 1024,
+        "temperature": 0.0,
+        "top_p": None,
+        "seed": None,
+        "stop": [],
+        "n": 1,
+    }
+    asked = json.dumps(
+        ["What is 0 + 0?", "scripted", "", "generate", sampling], separators=(",", ":")
+    ).encode()
+    assert json.loads(line)["call"] == hashlib.sha256(asked).hexdigest()[:32]

@@ -254,4 +254,6 @@ def test_who_is_spared_is_spared_in_every_way() -> None:
 def test_only_rating_is_said_on_the_card() -> None:
     asked = Asked(_Model(), WAYS["direct"], only_rates=True)
     assert asked.card.tasks == {"option"}
+    with pytest.raises(RefusedError, match="only answers tasks of kind option"):
+        _said(asked, _query(_NUMBER))
     assert replace(asked.card, tasks=frozenset()).tasks == frozenset()

@@ -105,22 +105,23 @@ def calibrate(
 def _figures(expert: "Recorded", missing: int) -> dict[str, Any]:
     """What came of an expert, over all that it was asked so far."""
     made = expert.recording
-    answered = len(made.rows)
+    answered, cost_usd = len(made.rows), _mean(made.cost_usd)
     return {
         "expert": expert.card.name,
         "answered": answered,
         "missing": missing,
-        "accuracy": float(made.correct.mean()) if answered else None,
-        "cost_usd_per_1k": 1000 * _mean(made.cost_usd) if answered else None,
-        "seconds": _mean(made.seconds) if answered else None,
+        "accuracy": _mean(made.correct),
+        "cost_usd_per_1k": None if cost_usd is None else 1000 * cost_usd,
+        "seconds": _mean(made.seconds),
     }
 
 
-def _mean(values: Any) -> float:
-    """Of those that are known."""
+def _mean(values: Any) -> float | None:
+    """Of those that are known; None where none is."""
     import numpy as np
 
-    return float(np.nan_to_num(values).mean())
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _show(experts: "Sequence[Mapping[str, Any]]") -> None:
@@ -131,10 +132,11 @@ def _show(experts: "Sequence[Mapping[str, Any]]") -> None:
     for column in ("answers", "accuracy", "$ per 1,000", "seconds"):
         table.add_column(column, justify="right")
     for found in experts:
+        cost_usd, seconds = found["cost_usd_per_1k"], found["seconds"]
         cells = (
             f"{100 * found['accuracy']:.1f}%",
-            f"{found['cost_usd_per_1k']:.4g}",
-            f"{found['seconds']:.1f}",
+            "" if cost_usd is None else f"{cost_usd:.4g}",
+            "" if seconds is None else f"{seconds:.1f}",
         )
         table.add_row(found["expert"], f"{found['answered']:,}", *cells)
     Console(markup=False, highlight=False).print(table)

@@ -225,11 +225,14 @@ class _Plan:
         Ways of asking that come to the same for a question are one call.
         """
         card, method = self.expert.card, self.route(graded).calls[0].method
-        how: list[object] = [msgspec.to_builtins(self.sampling)]
-        name = card.variant_of or self.name
+        name, sampling = card.variant_of or self.name, msgspec.to_builtins(self.sampling)
+        how: object
         if isinstance(self.expert, Asked):
             way = self.expert.way(graded.task)
-            how += ["calm"] if way is None else [msgspec.to_builtins(way), self.expert.wish(graded.task)]
+            wished = ["calm"] if way is None else [msgspec.to_builtins(way), self.expert.wish(graded.task)]
+            how = [sampling, *wished]
+        else:  # as before there were grammars: what journals hold is not to be asked again
+            how = {key: value for key, value in sampling.items() if key != "grammar" or value}
         if method == "score":
             how = list(graded.task.options)
         asked = msgspec.json.encode([graded.text, card.kind, card.model, method, how])
