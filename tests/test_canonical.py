@@ -317,6 +317,11 @@ def test_json_is_one_form_of_one_value(value: object, indent: int | None) -> Non
         *[("Yes, because 17 is prime and has no divisors but 1 and itself", "yes"), ("No", "no")],
         *[("São Paulo", "sao paulo"), ("C++", "c++"), ("C#", "c#"), ("\\boxed{True}", "true")],
         ("No Country for Old Men", "no country for old men"),
+        *[
+            ("54,47,24", "54 47 24"),
+            ("of,that", "of that"),
+            ("about 1,234,567 souls", "about 1,234,567 souls"),
+        ],
         ("William Shakespeare wrote it in the year of the lord 1600", None),
         ("...", None),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -105,6 +106,33 @@ def test_step_by_step_has_no_grammar() -> None:
     _said(Asked(model, WAYS["cot"]), _query(_NUMBER))
     assert model.asked[0].sampling.grammar == ""
     assert "Think step by step" in model.asked[0].messages[-1].text
+
+
+@pytest.mark.parametrize("way", ["code", "code3"])
+def test_programs_are_shown_before_one_is_asked_for(way: str) -> None:
+    model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()))
+    asked = Asked(model, WAYS[way], run=lambda program, name: 4)
+    query = replace(_query(_NUMBER), messages=(Message("system", "Be kind."), *_query(_NUMBER).messages))
+    _said(asked, query)
+    messages = model.asked[0].messages
+    assert (messages[0].text, messages[-3].text) == ("Be kind.", "hello")
+    assert "What is 2 + 2?" in messages[-1].text
+    shown = messages[1:-3]
+    assert [message.role for message in shown] == ["user", "assistant"] * 4
+    assert asked.wish(_NUMBER).startswith(shown[0].text)
+    assert "def" not in Asked(model, WAYS["direct"]).wish(_NUMBER)
+
+
+def test_the_programs_shown_find_their_answers() -> None:
+    model = _Model()
+    _said(Asked(model, WAYS["code"], run=lambda program, name: 4), _query(_NUMBER))
+    programs = [message.text for message in model.asked[0].messages if message.role == "assistant"][:-1]
+    found = []
+    for program in programs:
+        names: dict[str, Any] = {}
+        exec(program.removeprefix("```python\n").removesuffix("\n```"), names)
+        found.append(names["solve"]())
+    assert found == [4, "pmal", "Thursday", 29]
 
 
 def test_what_the_caller_has_set_is_kept() -> None:

@@ -13,6 +13,7 @@ _TAIL_CHARS = 4_000  # of an answer, from its end
 _BOX_CHARS = 200
 _CLAUSE_CHARS = 400
 _SPAN_WORDS = 8
+_GROUPED = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _EDGES = " \t.,;:!?\"'`*_~()[]{}<>|“”‘’«»…"
 _STOP = re.compile(r"[.!?](?=\s|$)|\n")
 _LEAD = re.compile(
@@ -60,10 +61,14 @@ def clause(text: str, start: int = 0) -> str:
 
 
 def plain(text: str) -> str:
-    """Words without case, accents, outer punctuation and leading article; inner signs stay ("c++")."""
+    """Words without case, accents, outer punctuation and leading article; inner signs stay ("c++").
+
+    "a,b" are two words, "1,234" is one.
+    """
     folded = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
     folded = unicodedata.normalize("NFC", "".join(c for c in folded if not "\u0300" <= c <= "\u036f"))
-    words = [word for part in folded.split() if (word := part.strip(_EDGES))]
+    parts = (part if _GROUPED.search(part) else part.replace(",", " ") for part in folded.split())
+    words = [word for part in " ".join(parts).split() if (word := part.strip(_EDGES))]
     while len(words) > 1 and words[0] in ("the", "a", "an"):
         words = words[1:]
     return " ".join(words)

@@ -50,6 +50,40 @@ _FORMS: Final[Mapping[Kind, str]] = MappingProxyType(
 """Of what an answer consists, by kind of task; the other kinds are asked as they are."""
 _BLOCK: Final = re.compile(r"(?s)```[^\n]*\n(.*?)(?:```|\Z)")
 _YES_NO: Final = re.compile(r"(?i)\byes\b.{0,10}\bno\b")
+_PROGRAM: Final = (
+    "Write a Python function `solve()` without arguments that computes and returns the answer."
+    " Reply with the code only, without comments."
+)
+_SHOWN: Final = (
+    (
+        'How many times does the letter "o" appear in the text "food for thought"?'
+        " Answer with just the number.",
+        'def solve():\n    text = "food for thought"\n    return text.count("o")',
+    ),
+    (
+        'Spell "lamp" with its letters in reverse. Answer with just the word.',
+        'def solve():\n    word = "lamp"\n    return word[::-1]',
+    ),
+    (
+        "Which day of the week was 45 days after Monday, March 6, 2023? Answer with just the weekday.",
+        "from datetime import date, timedelta\n\ndef solve():\n"
+        '    day = date(2023, 3, 6) + timedelta(days=45)\n    return day.strftime("%A")',
+    ),
+    (
+        "A box holds 12 eggs. Ann buys 3 boxes and uses 7 eggs. How many are left?",
+        "def solve():\n    eggs = 12 * 3\n    return eggs - 7",
+    ),
+)
+"""Questions and programs that hold what is given and compute the rest: without them, small models write
+the answer that they guess into the program."""
+_EXAMPLES: Final = tuple(
+    message
+    for question, program in _SHOWN
+    for message in (
+        Message("user", f"{question}\n\n{_PROGRAM}"),
+        Message("assistant", f"```python\n{program}\n```"),
+    )
+)
 _IMPORTS: Final = (
     "import collections, datetime, fractions, itertools, math, re, string\n"
     "from datetime import date, timedelta\n"
@@ -74,8 +108,8 @@ WAYS: Final[Mapping[str, Way]] = MappingProxyType(
         way.name: way
         for way in (
             Way("direct", "word", 48),
-            Way("code", "code", 256),
-            Way("code3", "code", 256, samples=3, temperature=0.7, top_p=0.95),
+            Way("code", "code", 160),
+            Way("code3", "code", 160, samples=3, temperature=0.7, top_p=0.95),
             Way("cot", "steps", 320),
             Way("cot3", "steps", 320, samples=3, temperature=0.7, top_p=0.95),
         )
@@ -170,9 +204,12 @@ class Asked:
         return await self._expert.score(query, options)
 
     def wish(self, task: Task) -> str:
-        """What is added to a question, "" where it is passed on as it is."""
+        """All that is added to a question, "" where it is passed on as it is."""
         way = self.way(task)
-        return "" if way is None else _wish(way, task)
+        if way is None:
+            return ""
+        shown = [message.text for message in _examples(way)]
+        return "\n\n".join([*shown, _wish(way, task)])
 
     def _put(self, query: Query, way: Way) -> Query:
         """The question, asked in this way; what the caller has set is kept."""
@@ -180,6 +217,8 @@ class Asked:
         messages = list(query.messages)
         last = max(i for i, message in enumerate(messages) if message.role == "user")
         messages[last] = Message("user", f"{messages[last].text}\n\n{_wish(way, query.task)}")
+        first = next(i for i, message in enumerate(messages) if message.role not in ("system", "developer"))
+        messages[first:first] = _examples(way)  # where every question has them, so they are read once
         most = way.max_tokens if sampling.max_tokens is None else min(way.max_tokens, sampling.max_tokens)
         sampling = replace(
             sampling,
@@ -253,6 +292,10 @@ class Asked:
         return f"```python\n{program.strip()}\n```\n\nAnswer: {answer}" if answer else ""
 
 
+def _examples(way: Way) -> tuple[Message, ...]:
+    return _EXAMPLES if way.by == "code" else ()
+
+
 def _wish(way: Way, task: Task) -> str:
     form = _FORMS[task.kind]
     match way.by:
@@ -261,10 +304,7 @@ def _wish(way: Way, task: Task) -> str:
         case "steps":
             return f"Think step by step. Then end with a line that says `Answer:` and the {form}."
         case "code":
-            return (
-                "Write a Python function `solve()` without arguments that computes and returns the"
-                " answer. Reply with the code only, without comments."
-            )
+            return _PROGRAM
 
 
 def _calm(query: Query) -> Query:
