@@ -446,7 +446,7 @@ class Many:
 
 
 def in_ways(model: Many, *ways: str) -> dict[str, Expert]:
-    asked = [Asked(model, WAYS[way], run=lambda program, name: 4) for way in ways]
+    asked = [Asked(model, WAYS[way], run=lambda program: 4) for way in ways]
     return {one.card.name: one for one in asked}
 
 
@@ -466,7 +466,7 @@ def test_each_way_is_asked_and_what_they_share_is_asked_once(tmp_path: Path) -> 
     experts = in_ways(model, "direct", "code", "cot3")
     harvest = run(record([FOUR, LETTERS, PROSE], experts, tmp_path / "ways"))
     assert (harvest.answered, harvest.kept, harvest.missing) == (5, 0, {})
-    kinds = ["Reply with the number", "Write a Python", "Think step", "Reply with the letter", "Say four."]
+    kinds = ["Reply with the number", "Write Python code", "Think step", "Reply with the letter", "Say four."]
     assert sorted(sum(part in text for text in model.asked) for part in kinds) == [1] * 5
     rows = rows_of(tmp_path / "ways")
     assert len(rows) == 9

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manyminds import sandbox
 from manyminds.canonical import answer_of
 from manyminds.errors import DataError, GarbageError, RefusedError
 from manyminds.experts.asked import WAYS, Asked, variant
@@ -111,28 +111,32 @@ def test_step_by_step_has_no_grammar() -> None:
 @pytest.mark.parametrize("way", ["code", "code3"])
 def test_programs_are_shown_before_one_is_asked_for(way: str) -> None:
     model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()))
-    asked = Asked(model, WAYS[way], run=lambda program, name: 4)
+    asked = Asked(model, WAYS[way], run=lambda program: 4)
     query = replace(_query(_NUMBER), messages=(Message("system", "Be kind."), *_query(_NUMBER).messages))
     _said(asked, query)
     messages = model.asked[0].messages
     assert (messages[0].text, messages[-3].text) == ("Be kind.", "hello")
     assert "What is 2 + 2?" in messages[-1].text
     shown = messages[1:-3]
-    assert [message.role for message in shown] == ["user", "assistant"] * 4
+    assert [message.role for message in shown] == ["user", "assistant"] * 4  # for numbers
     assert asked.wish(_NUMBER).startswith(shown[0].text)
-    assert "def" not in Asked(model, WAYS["direct"]).wish(_NUMBER)
+    assert asked.wish(Task("span")) != asked.wish(_NUMBER)
+    assert "eggs" not in Asked(model, WAYS["direct"]).wish(_NUMBER)
 
 
-def test_the_programs_shown_find_their_answers() -> None:
-    model = _Model()
-    _said(Asked(model, WAYS["code"], run=lambda program, name: 4), _query(_NUMBER))
-    programs = [message.text for message in model.asked[0].messages if message.role == "assistant"][:-1]
-    found = []
-    for program in programs:
-        names: dict[str, Any] = {}
-        exec(program.removeprefix("```python\n").removesuffix("\n```"), names)
-        found.append(names["solve"]())
-    assert found == [4, "pmal", "Thursday", 29]
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [(_NUMBER, ["4", "29", "-10.5", "48"]), (Task("span"), ["thursday", "apple, fig, pear", "pmal"])],
+)
+def test_the_programs_shown_find_their_answers(task: Task, answers: list[str]) -> None:
+    sandbox.need()
+    shown = _Model()
+    _said(Asked(shown, WAYS["code"], run=lambda program: 4), _query(task))
+    programs = [message.text for message in shown.asked[0].messages if message.role == "assistant"][:-1]
+    for program, answer in zip(programs, answers, strict=True):
+        (chunk,) = _said(Asked(_Model(texts=[program]), WAYS["code"]), _query(task))
+        assert answer_of(task, chunk.text) == answer_of(task, f"Answer: {answer}")
+        assert chunk.confidence == 1.0
 
 
 def test_what_the_caller_has_set_is_kept() -> None:
@@ -183,14 +187,13 @@ def test_the_winner_has_most_samples(texts: list[str]) -> None:
         assert chunk.confidence == pytest.approx(counts[chunk.text] / len(texts))
 
 
-_PROGRAM = "Sure:\n```python\ndef solve():\n    return 6 * 7\n```\nThat is it."
+_PROGRAM = "Sure:\n```python\nx = 6\nx * 7\n```\nThat is it."
 
 
 def _coder(model: _Model, values: Mapping[str, object], way: str = "code") -> Asked:
     """Whose programs come to what is said here, by a part of them."""
 
-    def run(program: str, name: str) -> object:
-        assert name == "solve"
+    def run(program: str) -> object:
         return next((value for part, value in values.items() if part in program), None)
 
     return Asked(model, WAYS[way], run=run)
@@ -210,11 +213,11 @@ def _coder(model: _Model, values: Mapping[str, object], way: str = "code") -> As
 )
 def test_a_program_is_run_and_its_result_is_the_answer(value: object, task: Task, answer: str) -> None:
     model = _Model(texts=[_PROGRAM])
-    (chunk,) = _said(_coder(model, {"6 * 7": value}), _query(task))
-    assert chunk.text.startswith("```python\ndef solve():")
+    (chunk,) = _said(_coder(model, {"x * 7": value}), _query(task))
+    assert chunk.text.startswith("```python\nx = 6\nx * 7\n```")
     assert answer_of(task, chunk.text) == answer_of(task, f"Answer: {answer}")
     assert (chunk.finish_reason, chunk.confidence) == ("stop", 1.0)
-    assert "solve()" in model.asked[0].messages[-1].text
+    assert "whose last line computes the answer" in model.asked[0].messages[-1].text
 
 
 def test_a_verdict_is_worded_as_the_question_words_it() -> None:
@@ -227,15 +230,23 @@ def test_a_verdict_is_worded_as_the_question_words_it() -> None:
 
 @pytest.mark.parametrize("value", [None, {}, [], [None], float("inf"), 10**50, "", " "])
 def test_without_a_result_its_word_is_asked_for(value: object) -> None:
-    model = _Model(texts=["def solve(): return 6", "7"])
+    model = _Model(texts=["2 * 3 + 6", "7"])
     (chunk,) = _said(_coder(model, {"6": value}), _query(_NUMBER))
     assert (chunk.text, chunk.confidence) == ("7", 0.0)
     assert chunk.usage == Usage(6, 2, 1.0, 0.2)
     assert "number only" in model.asked[1].messages[-1].text
 
 
+def test_words_instead_of_a_program_are_an_answer() -> None:
+    model = _Model(texts=["Robert-Gordon", "7"])
+    (chunk,) = _said(_coder(model, {}), _query(Task("span")))
+    assert (chunk.text, chunk.confidence, chunk.usage) == ("Robert-Gordon", 0.0, Usage(3, 1, 0.5, 0.1))
+    (chunk,) = _said(_coder(model, {}), _query(_NUMBER))  # and no number
+    assert chunk.text == "7"
+
+
 def test_of_several_programs_most_results_decide() -> None:
-    texts = ("solve = 1", "solve = 2", "solve = 3")
+    texts = ("x = 1", "x = 2", "x = 3")
     model = _Model(Samples(texts, ("stop",) * 3, Usage(10, 30)))
     (chunk,) = _said(_coder(model, {"= 1": 5, "= 2": 8, "= 3": 8}, "code3"), _query(_NUMBER))
     assert answer_of(_NUMBER, chunk.text) == "8"
@@ -244,7 +255,7 @@ def test_of_several_programs_most_results_decide() -> None:
 
 
 def test_where_programs_cannot_be_run_it_refuses() -> None:
-    def run(program: str, name: str) -> object:
+    def run(program: str) -> object:
         raise DataError("install bubblewrap")
 
     with pytest.raises(RefusedError, match="bubblewrap"):

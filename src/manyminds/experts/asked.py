@@ -49,41 +49,48 @@ _FORMS: Final[Mapping[Kind, str]] = MappingProxyType(
 )
 """Of what an answer consists, by kind of task; the other kinds are asked as they are."""
 _BLOCK: Final = re.compile(r"(?s)```[^\n]*\n(.*?)(?:```|\Z)")
+_WORDS: Final = re.compile(r"[\w\s'’.,-]{1,80}")
+"""No program, but an answer."""
 _YES_NO: Final = re.compile(r"(?i)\byes\b.{0,10}\bno\b")
 _PROGRAM: Final = (
-    "Write a Python function `solve()` without arguments that computes and returns the answer."
-    " Reply with the code only, without comments."
+    "Write Python code whose last line computes the answer. Reply with the code only, without comments."
 )
-_SHOWN: Final = (
-    (
-        'How many times does the letter "o" appear in the text "food for thought"?'
-        " Answer with just the number.",
-        'def solve():\n    text = "food for thought"\n    return text.count("o")',
-    ),
-    (
-        'Spell "lamp" with its letters in reverse. Answer with just the word.',
-        'def solve():\n    word = "lamp"\n    return word[::-1]',
-    ),
-    (
-        "Which day of the week was 45 days after Monday, March 6, 2023? Answer with just the weekday.",
-        "from datetime import date, timedelta\n\ndef solve():\n"
-        '    day = date(2023, 3, 6) + timedelta(days=45)\n    return day.strftime("%A")',
-    ),
-    (
-        "A box holds 12 eggs. Ann buys 3 boxes and uses 7 eggs. How many are left?",
-        "def solve():\n    eggs = 12 * 3\n    return eggs - 7",
-    ),
+_SHOWN: Final[Mapping[Kind, tuple[tuple[str, str], ...]]] = MappingProxyType(
+    {
+        "number": (
+            (
+                'How many times does the letter "o" appear in the text "food for thought"?'
+                " Answer with just the number.",
+                'text = "food for thought"\ntext.count("o")',
+            ),
+            (
+                "A box holds 12 eggs. Ann buys 3 boxes and uses 7 eggs. How many are left?",
+                "eggs = 12 * 3\neggs - 7",
+            ),
+            ("What is 12.5 - 30 + 7?", "12.5 - 30 + 7"),
+            ("Which number comes next: 3, 6, 12, 24?", "numbers = [3, 6, 12, 24]\nnumbers[-1] * 2"),
+        ),
+        "span": (
+            (
+                "Which day of the week was 45 days after March 6, 2023? Answer with just the weekday.",
+                "```python\nday = date(2023, 3, 6) + timedelta(days=45)\n"
+                'day.strftime("%A")\n```',
+            ),
+            (
+                "Sort these words alphabetically: pear, fig, apple."
+                " Answer with just the words, separated by commas.",
+                '```python\nwords = ["pear", "fig", "apple"]\nsorted(words)\n```',
+            ),
+            (
+                'Spell "lamp" with its letters in reverse. Answer with just the word.',
+                '```python\nword = "lamp"\nword[::-1]\n```',
+            ),
+        ),
+    }
 )
-"""Questions and programs that hold what is given and compute the rest: without them, small models write
-the answer that they guess into the program."""
-_EXAMPLES: Final = tuple(
-    message
-    for question, program in _SHOWN
-    for message in (
-        Message("user", f"{question}\n\n{_PROGRAM}"),
-        Message("assistant", f"```python\n{program}\n```"),
-    )
-)
+"""Questions and programs that hold what is given and compute the rest, by kind of task: without them, small
+models write the answer that they guess into the program. Sums need no fence, which costs five tokens; with
+words, it keeps models from answering in words."""
 _IMPORTS: Final = (
     "import collections, datetime, fractions, itertools, math, re, string\n"
     "from datetime import date, timedelta\n"
@@ -136,7 +143,7 @@ class Asked:
         expert: who is asked. Rated options and several samples need one that offers them.
         way: how.
         only_rates: it rates options, and nothing else.
-        run: a program and a function of it, to what that returns; see `sandbox.value_of`.
+        run: a program to what it comes to; see `sandbox.value_of`.
     """
 
     def __init__(
@@ -145,7 +152,7 @@ class Asked:
         way: Way,
         *,
         only_rates: bool = False,
-        run: Callable[[str, str], Any] = sandbox.value_of,
+        run: Callable[[str], Any] = sandbox.value_of,
     ) -> None:
         base = expert.card
         offers = base.offers - {"tools", "image", "n", "samples"}
@@ -208,7 +215,7 @@ class Asked:
         way = self.way(task)
         if way is None:
             return ""
-        shown = [message.text for message in _examples(way)]
+        shown = [message.text for message in _examples(way, task)]
         return "\n\n".join([*shown, _wish(way, task)])
 
     def _put(self, query: Query, way: Way) -> Query:
@@ -218,7 +225,7 @@ class Asked:
         last = max(i for i, message in enumerate(messages) if message.role == "user")
         messages[last] = Message("user", f"{messages[last].text}\n\n{_wish(way, query.task)}")
         first = next(i for i, message in enumerate(messages) if message.role not in ("system", "developer"))
-        messages[first:first] = _examples(way)  # where every question has them, so they are read once
+        messages[first:first] = _examples(way, query.task)  # the same for every question: read once
         most = way.max_tokens if sampling.max_tokens is None else min(way.max_tokens, sampling.max_tokens)
         sampling = replace(
             sampling,
@@ -244,19 +251,23 @@ class Asked:
     async def _find(self, query: Query, way: Way) -> Chunk:
         """What most of its answers come to, in the words of the first of these; confidence is their share.
 
-        A tie goes to whoever came first. Where no program gives an answer, it is asked for its word alone.
+        A tie goes to whoever came first. Where no program gives an answer, what was said in words is taken,
+        or it is asked for its word alone.
         """
         found = await self._ask(self._put(query, way), way.samples)
         ended = zip(found.texts, found.finish_reasons, strict=True)
-        texts = [text if reason == "stop" else "" for text, reason in ended]
+        said = texts = [text if reason == "stop" else "" for text, reason in ended]
         if way.by == "code":
-            texts = list(await asyncio.gather(*(self._ran(query, text) for text in texts)))
+            texts = list(await asyncio.gather(*(self._ran(query, text) for text in said)))
         read = [answer_of(query.task, text) for text in texts]
         counts = Counter(answer for answer in read if answer is not None)
         if counts:
             best, count = counts.most_common(1)[0]  # of equal ones the first
             return Chunk(texts[read.index(best)], "stop", found.usage, confidence=count / len(read))
         if way.by == "code":
+            words = [text for text in said if _WORDS.fullmatch(text) and answer_of(query.task, text)]
+            if words:
+                return Chunk(words[0], "stop", found.usage, confidence=0.0)
             word = await self._ask(self._put(query, WAYS["direct"]), 1)
             usage = _sum(found.usage, word.usage)
             return Chunk(word.texts[0], word.finish_reasons[0], usage, confidence=0.0)
@@ -285,15 +296,20 @@ class Asked:
         blocks = _BLOCK.findall(text)
         program = blocks[0] if blocks else text
         try:
-            value = await asyncio.to_thread(self._run, _IMPORTS + program, "solve")
+            value = await asyncio.to_thread(self._run, _IMPORTS + program)
         except DataError as error:
             raise RefusedError(f"{self._card.name} cannot be asked: {error.message}") from None
         answer = _written(value, query.question)
         return f"```python\n{program.strip()}\n```\n\nAnswer: {answer}" if answer else ""
 
 
-def _examples(way: Way) -> tuple[Message, ...]:
-    return _EXAMPLES if way.by == "code" else ()
+def _examples(way: Way, task: Task) -> list[Message]:
+    shown = _SHOWN[task.kind] if way.by == "code" else ()
+    return [
+        message
+        for question, program in shown
+        for message in (Message("user", f"{question}\n\n{_PROGRAM}"), Message("assistant", program))
+    ]
 
 
 def _wish(way: Way, task: Task) -> str:

@@ -47,6 +47,7 @@ def _serve(wish: dict[str, Any]) -> Any:
     params.n_ctx = wish["context_tokens"]
     params.n_parallel = wish["slots"]
     params.kv_unified = True  # each may use the whole context, and none takes memory of its own
+    params.slot_prompt_similarity = 0.5  # a question that shares only a chat's opening leaves examples cached
     params.swa_full = True  # as large as with a window for each slot, and prompts stay cached without copies
     params.n_ctx_checkpoints = 0
     params.n_gpu_layers = 0

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import IO, Any, Final
@@ -89,11 +88,11 @@ def passes(
     return verdict == inside.PASSED
 
 
-def value_of(program: str, name: str, *, cpu_s: int = _CPU_S, wall_s: float = _WALL_S) -> Any:
-    """What the function `name` of the program returns when it is called without arguments.
+def value_of(program: str, *, cpu_s: int = _CPU_S, wall_s: float = _WALL_S) -> Any:
+    """What the last statement of the program comes to, as in a notebook; a function at its end is called.
 
-    None also where it fails, or returns anything else than numbers, texts, truth values and what holds them.
-    Takes a tenth of a second, and at most `wall_s`. Safe in any thread.
+    None also where it fails, or comes to anything else than numbers, texts, truth values and what holds
+    them. Takes a tenth of a second, and at most `wall_s`. Safe in any thread.
 
     Raises: DataError, where programs cannot be run here.
     """
@@ -101,36 +100,31 @@ def value_of(program: str, name: str, *, cpu_s: int = _CPU_S, wall_s: float = _W
     program = program.encode("utf-8", "replace").decode()
     if "\0" in program or len(program.encode()) > _PROGRAM_BYTES:
         return None
-    solver = _start(["solve", program, name, str(cpu_s)], subprocess.PIPE, subprocess.PIPE)
+    process = _start(["value", program, str(cpu_s)], subprocess.DEVNULL, subprocess.PIPE)
     try:
-        assert solver.stdin is not None
-        assert solver.stdout is not None
-        with solver.stdin, solver.stdout:
-            with suppress(BrokenPipeError):
-                solver.stdin.write(b"()\n")
-            lines = _read(solver.stdout.fileno(), wall_s)
+        assert process.stdout is not None
+        with process.stdout as pipe:
+            said = _read(pipe.fileno(), wall_s)
     finally:
-        solver.kill()
-        solver.wait()
-    if len(lines) < 2 or lines[0] != b"ready":
-        return None
+        process.kill()
+        process.wait()
     try:
-        return ast.literal_eval(lines[1].decode())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # which is how failing is told, too
+        return ast.literal_eval(said.decode())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # as where it failed, and said nothing
         return None
 
 
-def _read(pipe: int, wall_s: float) -> list[bytes]:
-    """The first two whole lines; fewer, where the pipe ends sooner, or too late or too much comes."""
+def _read(pipe: int, wall_s: float) -> bytes:
+    """All that comes until the pipe ends; nothing, where that is too late or too much."""
     until_s, said = time.monotonic() + wall_s, b""
-    while said.count(b"\n") < 2 and len(said) < _RESULT_BYTES:
+    while len(said) <= _RESULT_BYTES:
         left_s = until_s - time.monotonic()
         if left_s <= 0 or not select.select([pipe], [], [], left_s)[0]:
             break
         if not (more := os.read(pipe, 65_536)):
-            break
+            return said
         said += more
-    return said.split(b"\n")[:-1]
+    return b""
 
 
 def _start(
