@@ -232,10 +232,14 @@ class Samples(Struct, frozen=True):
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...]
     usage: Usage  # of all of them; the prompt is read once
+    log_likelihoods: tuple[float, ...] = ()  # of each text, in nats, at temperature 1; () where not known
 
 
 class Scores(Struct, frozen=True):
-    """Mean log-likelihood per token of each option, in nats, in the order given."""
+    """Log-likelihood of each option in the order given, in nats for each of its bytes.
+
+    Long options are not at a disadvantage then (`acc_norm` of lm-evaluation-harness).
+    """
 
     log_likelihoods: tuple[float, ...]
     usage: Usage

@@ -1,6 +1,7 @@
 """One way of asking an expert: what it adds to a question, and what becomes of several samples."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import msgspec
@@ -31,7 +32,7 @@ class _Model:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         self.asked.append(query)
-        yield Chunk(self._texts.pop(0) if len(self._texts) > 1 else self._texts[0])
+        yield Chunk(self._next())
         yield Chunk("", "stop", Usage(3, 1, 0.5, 0.1))
 
     async def score(self, query: Query, options: Sequence[str]) -> Scores:
@@ -41,8 +42,12 @@ class _Model:
     async def sample(self, query: Query, count: int) -> Samples:
         self.asked.append(query)
         self.counts.append(count)
-        assert self._samples is not None
-        return self._samples
+        if self._samples is not None:
+            return self._samples
+        return Samples((self._next(),), ("stop",), Usage(3, 1, 0.5, 0.1), (-2.0,))
+
+    def _next(self) -> str:
+        return self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
 
 
 def _query(task: Task, **sampling: object) -> Query:
@@ -110,7 +115,7 @@ def test_step_by_step_has_no_grammar() -> None:
 
 @pytest.mark.parametrize("way", ["code", "code3"])
 def test_programs_are_shown_before_one_is_asked_for(way: str) -> None:
-    model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()))
+    model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()) if way == "code3" else None)
     asked = Asked(model, WAYS[way], run=lambda program: 4)
     query = replace(_query(_NUMBER), messages=(Message("system", "Be kind."), *_query(_NUMBER).messages))
     _said(asked, query)
@@ -136,7 +141,7 @@ def test_the_programs_shown_find_their_answers(task: Task, answers: list[str]) -
     for program, answer in zip(programs, answers, strict=True):
         (chunk,) = _said(Asked(_Model(texts=[program]), WAYS["code"]), _query(task))
         assert answer_of(task, chunk.text) == answer_of(task, f"Answer: {answer}")
-        assert chunk.confidence == 1.0
+        assert chunk.confidence == pytest.approx(math.exp(-2.0))  # of the program: so it was one
 
 
 def test_what_the_caller_has_set_is_kept() -> None:
@@ -146,6 +151,20 @@ def test_what_the_caller_has_set_is_kept() -> None:
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.seed) == (7, 1.5, 0.3, 11)
     _said(Asked(model, WAYS["cot"]), _query(_NUMBER, max_tokens=100_000))
     assert model.asked[1].sampling.max_tokens == WAYS["cot"].max_tokens
+
+
+def test_a_word_is_as_sure_as_the_expert_finds_it_likely() -> None:
+    (chunk,) = _said(Asked(_Model(texts=["4"]), WAYS["direct"]), _query(_NUMBER))
+    assert (chunk.text, chunk.finish_reason) == ("4", "stop")
+    assert chunk.confidence == pytest.approx(math.exp(-2.0))
+    (chunk,) = _said(Asked(_Model(texts=["I do not know."]), WAYS["direct"]), _query(_NUMBER))
+    assert (chunk.text, chunk.confidence) == ("I do not know.", 0.0)
+    plain = _Model(texts=["4"])
+    plain.card = replace(plain.card, offers=frozenset())
+    assert [chunk.confidence for chunk in _said(Asked(plain, WAYS["direct"]), _query(_NUMBER))] == [
+        None,
+        None,
+    ]
 
 
 def test_options_are_rated_by_the_expert_itself() -> None:
@@ -216,7 +235,8 @@ def test_a_program_is_run_and_its_result_is_the_answer(value: object, task: Task
     (chunk,) = _said(_coder(model, {"x * 7": value}), _query(task))
     assert chunk.text.startswith("```python\nx = 6\nx * 7\n```")
     assert answer_of(task, chunk.text) == answer_of(task, f"Answer: {answer}")
-    assert (chunk.finish_reason, chunk.confidence) == ("stop", 1.0)
+    assert chunk.finish_reason == "stop"
+    assert chunk.confidence == pytest.approx(math.exp(-2.0))
     assert "whose last line computes the answer" in model.asked[0].messages[-1].text
 
 
@@ -290,9 +310,8 @@ def test_who_is_spared_is_spared_in_every_way() -> None:
     assert Asked(_Model(), WAYS["cot"]).open_until is None
 
 
-def test_only_rating_is_said_on_the_card() -> None:
-    asked = Asked(_Model(), WAYS["direct"], only_rates=True)
-    assert asked.card.tasks == {"option"}
+def test_what_it_does_not_answer_is_refused() -> None:
+    model = _Model()
+    model.card = replace(model.card, tasks=frozenset({"option"}))
     with pytest.raises(RefusedError, match="only answers tasks of kind option"):
-        _said(asked, _query(_NUMBER))
-    assert replace(asked.card, tasks=frozenset()).tasks == frozenset()
+        _said(Asked(model, WAYS["direct"]), _query(_NUMBER))

@@ -142,6 +142,15 @@ class TestHardLimits:
         assert caught.value.param == param
         assert message in caught.value.message
 
+    def test_who_only_answers_some_kinds_is_asked_nothing_else(self) -> None:
+        cards = [Card("ant", "scripted", tasks=frozenset({"option"})), Card("bee", "scripted")]
+        sums, choice = (replace(query(), task=Task(kind)) for kind in ("number", "option"))
+        assert [card.name for card in eligible(cards, sums, Limits(), LOAD)] == ["bee"]
+        assert [card.name for card in eligible(cards, choice, Limits(), LOAD)] == ["ant", "bee"]
+        with pytest.raises(NoExpertError, match="ant only answers option") as caught:
+            eligible(cards[:1], sums, Limits(), LOAD)
+        assert caught.value.param == "messages"
+
     def test_no_candidates_at_all(self) -> None:
         with pytest.raises(NoExpertError, match="No expert can be asked"):
             eligible([], query(), Limits(), LOAD)

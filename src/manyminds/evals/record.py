@@ -224,17 +224,18 @@ class _Plan:
 
         Ways of asking that come to the same for a question are one call.
         """
-        card, method = self.expert.card, self.route(graded).calls[0].method
+        task, card, method = graded.task, self.expert.card, self.route(graded).calls[0].method
         name, sampling = card.variant_of or self.name, msgspec.to_builtins(self.sampling)
         how: object
         if isinstance(self.expert, Asked):
-            way = self.expert.way(graded.task)
-            wished = ["calm"] if way is None else [msgspec.to_builtins(way), self.expert.wish(graded.task)]
+            way = self.expert.way(task)
+            # Answers of before said nothing of how likely they were: "sure" ones do.
+            wished = ["calm"] if way is None else ["sure", msgspec.to_builtins(way), self.expert.wish(task)]
             how = [sampling, *wished]
         else:  # as before there were grammars: what journals hold is not to be asked again
             how = {key: value for key, value in sampling.items() if key != "grammar" or value}
         if method == "score":
-            how = list(graded.task.options)
+            how = list(task.options)
         asked = msgspec.json.encode([graded.text, card.kind, card.model, method, how])
         return name, hashlib.sha256(asked).hexdigest()[:32]
 

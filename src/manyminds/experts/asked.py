@@ -73,8 +73,7 @@ _SHOWN: Final[Mapping[Kind, tuple[tuple[str, str], ...]]] = MappingProxyType(
         "span": (
             (
                 "Which day of the week was 45 days after March 6, 2023? Answer with just the weekday.",
-                "```python\nday = date(2023, 3, 6) + timedelta(days=45)\n"
-                'day.strftime("%A")\n```',
+                '```python\nday = date(2023, 3, 6) + timedelta(days=45)\nday.strftime("%A")\n```',
             ),
             (
                 "Sort these words alphabetically: pear, fig, apple."
@@ -142,7 +141,6 @@ class Asked:
     Args:
         expert: who is asked. Rated options and several samples need one that offers them.
         way: how.
-        only_rates: it rates options, and nothing else.
         run: a program to what it comes to; see `sandbox.value_of`.
     """
 
@@ -151,18 +149,17 @@ class Asked:
         expert: Expert,
         way: Way,
         *,
-        only_rates: bool = False,
         run: Callable[[str], Any] = sandbox.value_of,
     ) -> None:
         base = expert.card
         offers = base.offers - {"tools", "image", "n", "samples"}
         self._expert, self._way, self._run = expert, way, run
+        self._sampler = expert if "samples" in base.offers and isinstance(expert, Sampler) else None
         self._card = replace(
             base,
             name=f"{base.name}:{way.name}",
             variant_of=base.name,
             source=base.source or base.name,
-            tasks=frozenset({"option"}) if only_rates else base.tasks,
             offers=offers,
         )
 
@@ -196,7 +193,7 @@ class Asked:
         if self._card.tasks and query.task.kind not in self._card.tasks:
             raise RefusedError(f"{self._card.name} only answers tasks of kind {', '.join(self._card.tasks)}.")
         way = self.way(query.task)
-        if way is not None and (way.samples > 1 or way.by == "code"):
+        if way is not None and (way.samples > 1 or way.by == "code" or (self._sampler and way.by == "word")):
             yield await self._find(query, way)
             return
         asked = _calm(query) if way is None else self._put(query, way)
@@ -249,8 +246,9 @@ class Asked:
                 return _LINE
 
     async def _find(self, query: Query, way: Way) -> Chunk:
-        """What most of its answers come to, in the words of the first of these; confidence is their share.
+        """What most of its answers come to, in the words of the first of these.
 
+        Its confidence is the share of these; of one answer alone, how likely the expert found its own words.
         A tie goes to whoever came first. Where no program gives an answer, what was said in words is taken,
         or it is asked for its word alone.
         """
@@ -263,7 +261,9 @@ class Asked:
         counts = Counter(answer for answer in read if answer is not None)
         if counts:
             best, count = counts.most_common(1)[0]  # of equal ones the first
-            return Chunk(texts[read.index(best)], "stop", found.usage, confidence=count / len(read))
+            first = read.index(best)
+            sure = count / len(read) if len(read) > 1 else _likelihood(found)
+            return Chunk(texts[first], "stop", found.usage, confidence=sure)
         if way.by == "code":
             words = [text for text in said if _WORDS.fullmatch(text) and answer_of(query.task, text)]
             if words:
@@ -275,13 +275,13 @@ class Asked:
 
     async def _ask(self, query: Query, count: int) -> Samples:
         """Raises: ExpertError."""
-        if count > 1:
-            if not isinstance(self._expert, Sampler):
-                raise RefusedError(f"{self._card.name} cannot be asked several times at once.")
-            found = await self._expert.sample(query, count)
+        if self._sampler is not None:  # which says how likely it finds its words
+            found = await self._sampler.sample(query, count)
             if not len(found.texts) == len(found.finish_reasons) == count:
                 raise GarbageError(f"{self._card.name} gave {len(found.texts)} answers instead of {count}.")
             return found
+        if count > 1:
+            raise RefusedError(f"{self._card.name} cannot be asked several times at once.")
         text, last = "", Chunk()
         async with aclosing(self._expert.stream(query)) as chunks:
             async for chunk in chunks:
@@ -344,6 +344,11 @@ def _written(value: Any, question: str) -> str:
             return ", ".join(_written(part, question) for part in value)[:200]
         case _:
             return ""
+
+
+def _likelihood(found: Samples) -> float | None:
+    """Of the only answer, in [0, 1]."""
+    return math.exp(found.log_likelihoods[0]) if found.log_likelihoods else None
 
 
 def _sum(one: Usage, other: Usage) -> Usage:

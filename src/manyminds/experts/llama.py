@@ -131,6 +131,7 @@ class _Heard:
     def __init__(self, count: int) -> None:
         self.finish_reasons = [""] * count
         self._pieces: list[list[str]] = [[] for _ in range(count)]
+        self._log_likelihoods = [0.0] * count
         self._events = Events()
         self._read = self._said = 0
         self._seconds = 0.0
@@ -148,6 +149,9 @@ class _Heard:
                     raise GarbageError(f"an answer {choice.index} that nobody asked for")
                 self._pieces[choice.index].append(choice.delta.content or "")
                 self.finish_reasons[choice.index] = choice.finish_reason or ""
+                for token in (choice.logprobs.content or ()) if choice.logprobs else ():
+                    known = _FLOOR if token.logprob is None else max(token.logprob, _FLOOR)
+                    self._log_likelihoods[choice.index] += min(known, 0.0)
             if event.usage is not None:  # of each answer, when it has ended
                 self._read = event.usage.prompt_tokens
                 self._said += event.usage.completion_tokens
@@ -155,7 +159,8 @@ class _Heard:
 
     def samples(self) -> Samples:
         texts = tuple("".join(pieces) for pieces in self._pieces)
-        return Samples(texts, tuple(self.finish_reasons), Usage(self._read, self._said, self._seconds))
+        usage = Usage(self._read, self._said, self._seconds)
+        return Samples(texts, tuple(self.finish_reasons), usage, tuple(self._log_likelihoods))
 
 
 class _Tokens(msgspec.Struct):
@@ -189,10 +194,19 @@ class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
 
 
+class _Said(msgspec.Struct, frozen=True):
+    logprob: float | None = None  # none of a token that is next to impossible
+
+
+class _Logprobs(msgspec.Struct, frozen=True):
+    content: tuple[_Said, ...] | None = None
+
+
 class _Choice(msgspec.Struct):
     index: int = 0
     delta: _Delta = _Delta()
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
 
 
 class _Usage(msgspec.Struct):

@@ -203,13 +203,13 @@ class Local:
                 f" prompt of {read}: ask for fewer, or raise its `context_tokens`."
             )
         most = min(query.sampling.max_tokens or limits.max_tokens, room)
-        body |= {"n": count, "max_tokens": most}
+        body |= {"n": count, "max_tokens": most, "logprobs": True, "top_logprobs": 1}
         body.pop("max_completion_tokens", None)
         samples = await self._llama.answers(child, body, count)
         return replace(samples, usage=self._billed(samples.usage, meter))
 
     async def score(self, query: Query, options: Sequence[str]) -> Scores:
-        """Mean log-likelihood per token of each option as the answer to the question. See `types.Scorer`.
+        """Log-likelihood per byte of each option as the answer to the question. See `types.Scorer`.
 
         A child found dead is started anew, once. Raises: ExpertError.
         """
@@ -224,10 +224,10 @@ class Local:
         if not all(tokens):
             raise RefusedError(f"{self._card.name} cannot score an empty option.")
         seconds, found = 0.0, []
-        for option in tokens:
-            known, took_s = await llama.likelihoods(child, prompt, option)
+        for option, spelt in zip(options, tokens, strict=True):
+            known, took_s = await llama.likelihoods(child, prompt, spelt)
             seconds += took_s
-            found.append(math.fsum(known) / len(known))
+            found.append(math.fsum(known) / len(option.encode()))
         read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
         return Scores(tuple(found), self._billed(Usage(read, said, seconds), meter))
 

@@ -114,6 +114,7 @@ def _catalogued(model: catalog.Model, config: Config) -> LocalModel:
         tokens_per_s=model.tokens_per_s,
         context_tokens=min(model.context_tokens, config.local.context_tokens),
         offers=_LOCAL_OFFERS if model.scores else _LOCAL_OFFERS - {"score"},
+        tasks=frozenset() if model.chat else frozenset({"option"}),  # base models follow no instruction
         parameters=model.parameters,
         licence=model.licence,
     )

@@ -1,7 +1,7 @@
 """The ways in which this node's experts can be asked, as experts. Runs none."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from manyminds import catalog, sandbox
 from manyminds.errors import DataError
@@ -22,7 +22,7 @@ def in_every_way(experts: Mapping[str, Expert]) -> dict[str, Expert]:
             every[name] = expert
             continue
         for way in ways.get(name, tuple(WAYS)):
-            asked = _asked(expert, way)
+            asked = Asked(expert, WAYS[way])
             every[asked.card.name] = asked
     return every
 
@@ -41,7 +41,7 @@ def named(experts: Mapping[str, Expert], names: Iterable[str]) -> dict[str, Expe
         if WAYS[made[1]].by == "code" and (lacking := _lacking()):
             left_out.append(name)
             continue
-        found[name] = _asked(expert, made[1])
+        found[name] = Asked(expert, WAYS[made[1]])
     if left_out:
         log.warning("%s: left out. %s", ", ".join(left_out), lacking)
     return found
@@ -54,12 +54,3 @@ def _lacking() -> str:
     except DataError as error:
         return error.message
     return ""
-
-
-def _asked(expert: Expert, way: str) -> Asked:
-    return Asked(expert, WAYS[way], only_rates=expert.card.name in _only_rating())
-
-
-def _only_rating() -> Collection[str]:
-    """Models without a chat template rate options, and follow no instruction."""
-    return {model.name for model in catalog.load().values() if model.scores and not model.chat}

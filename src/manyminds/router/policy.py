@@ -128,11 +128,18 @@ def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
     rules += [(_PARAMS.get(demand, demand), _lacks(demand)) for demand in sorted(query.demands)]
     if query.sampling.n > 1:
         rules.append(("n", _lacks("n")))
-    return [*rules, ("messages", too_long)]
+    return [*rules, ("messages", _answers_other(query.task)), ("messages", too_long)]
 
 
 def _lacks(demand: str) -> Callable[[Card], str]:
     return lambda card: "" if demand in card.offers else f"does not offer {demand}"
+
+
+def _answers_other(task: Task) -> Callable[[Card], str]:
+    def complaint(card: Card) -> str:
+        return "" if not card.tasks or task.kind in card.tasks else f"only answers {', '.join(card.tasks)}"
+
+    return complaint
 
 
 def _only_embeds(card: Card) -> str:
