@@ -141,6 +141,7 @@ def test_train_writes_into_the_home_and_says_so_in_json(folder: Path) -> None:
 
 OF_WAYS = {  # what is printed of sets with ways of asking or kinds of questions, which this one has not
     "eval": {
+        "categories",
         "leave_category",
         "members",
         "self_ensemble",
@@ -398,6 +399,14 @@ def test_members_have_a_table_of_their_own(folder: Path) -> None:
     rows = [line.split("  ")[0].strip() for line in shown.stdout.splitlines()]
     for name in ("model, alone", "a:code", "a, in all ways", "b:cot", "b, in all ways", "best per category"):
         assert name in rows
+
+
+def test_categories_have_a_table_of_their_own(folder: Path) -> None:
+    shown = call("eval", "toy", "--by-category")
+    assert shown.exit_code == 0, shown.output
+    rows = [re.split(r"\s{2,}", line.strip()) for line in shown.stdout.splitlines()]
+    assert ["category", "questions", "max", "cheap", "best single", "most accurate", "who"] in rows
+    assert [row[1] for row in rows if row[0] in ("c0", "c1")] == ["20", "40"]
 
 
 def test_a_category_is_left_out_and_said(folder: Path) -> None:

@@ -319,6 +319,25 @@ def test_a_member_of_which_too_little_is_known_is_its_best_way(tmp_path: Path) -
     assert result["self_ensemble"]["b"]["accuracy"] == result["members"]["b"]["accuracy"]
 
 
+def test_every_category_is_told_by_itself(tmp_path: Path) -> None:
+    recorded = made_up(tmp_path, THREE)
+    result = evaluate(recorded, "toy", by_category=True)
+    told = result["categories"]
+    assert set(told) == {"c0", "c1"}
+    assert sum(own["n"] for own in told.values()) == result["n_test"]
+    for name, accuracy in (
+        ("max", result["max"]["accuracy"]),
+        ("cheap", result["cheap"]["accuracy"]),
+    ):
+        assert sum(own[name] * own["n"] for own in told.values()) == pytest.approx(
+            accuracy * result["n_test"]
+        )
+    best = result["best_single"]
+    right = sum(own["models"][best["model"]] * own["n"] for own in told.values())
+    assert right == pytest.approx(best["accuracy"] * result["n_test"])
+    assert "categories" not in evaluate(recorded, "toy")
+
+
 def test_categories_can_be_left_out(tmp_path: Path) -> None:
     recorded = made_up(tmp_path, THREE)
     left = narrow(recorded, "toy", None, (), ("c1",))

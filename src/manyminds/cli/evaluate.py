@@ -79,6 +79,7 @@ def _choices(command: _Command) -> _Command:
     metavar="NAME",
     help="With DIR: leave out this category's questions.",
 )
+@click.option("--by-category", is_flag=True, help="Also say who is how accurate in each category.")
 @as_json
 @click.pass_obj
 def eval_(
@@ -89,6 +90,7 @@ def eval_(
     seed: int,
     into: str | None,
     leave: tuple[str, ...],
+    by_category: bool,
     as_json: bool,
 ) -> None:
     """Measure the network against the best single model, on recorded answers in DIR.
@@ -121,6 +123,7 @@ def eval_(
             category=category,
             exclude=exclude,
             leave=leave,
+            by_category=by_category,
             seed=seed,
             embed=embed,
             progress=progress,
@@ -363,6 +366,8 @@ def _show(result: Mapping[str, Any]) -> None:
     console.print(table)
     if "members" in result:
         console.print(_members(result))
+    if "categories" in result:
+        console.print(_categories(result))
 
 
 def _members(result: Mapping[str, Any]) -> "Table":
@@ -382,6 +387,22 @@ def _members(result: Mapping[str, Any]) -> "Table":
     if interval is not None:
         ends = f"{100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}"
         table.add_row("best per category", "", "", f"{100 * gain:+.2f}", ends)
+    return table
+
+
+def _categories(result: Mapping[str, Any]) -> "Table":
+    """Of each category, who is most accurate in it on test, and what the network and the best single are."""
+    from rich.table import Table
+
+    table = Table("category", box=None, header_style="bold", pad_edge=False)
+    for column in ("questions", "max", "cheap", "best single", "most accurate"):
+        table.add_column(column, justify="right")
+    table.add_column("who")
+    for name, own in result["categories"].items():
+        model, most = max(own["models"].items(), key=lambda pair: pair[1])
+        single = own["models"].get(result["best_single"]["model"], 0.0)
+        shares = (f"{100 * share:.1f}%" for share in (own["max"], own["cheap"], single, most))
+        table.add_row(name, f"{own['n']:,}", *shares, model)
     return table
 
 

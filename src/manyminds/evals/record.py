@@ -45,6 +45,7 @@ JOURNAL: Final = "journal.jsonl"
 _SYNCED: Final = 32  # answers that a failure of power may lose; an end of the process loses none
 _AT_ONCE: Final = 4  # calls to a remote expert; a local one has one slot
 _GIVE_UP: Final = 8  # failures in a row after which an expert is left alone until the next run
+_BLOCK: Final = 16  # questions; a local model remembers the prompts of its last 8
 _REST_S: Final = 30.0  # at most, between two failures: upstreams limit rates, and come back
 _RAW_CHARS: Final = 8_000  # of an answer in the tables, from its end
 _MOST: Final = 1e12  # what an expert says of its usage is untrusted
@@ -107,7 +108,8 @@ async def record(
     Cancelled or killed, it loses the calls under way, nothing else: the next run asks only what is missing.
     A call that fails is not a wrong answer; it is missing. An expert that fails rests longer and longer, and
     after several failures in a row, or one that will not pass by itself, is left alone for this run. The
-    ways of one local expert are asked one after another, question by question, so that it reads each once.
+    ways of one local expert take turns, many questions at a time: so a run that is stopped has asked all of
+    them alike, and none finds in the model's cache what another has read.
 
     Args:
         questions: with ids that differ.
@@ -287,13 +289,13 @@ async def _ask_all(
 
 
 def _merged(plans: "Sequence[_Plan]") -> "list[tuple[_Plan, Graded]]":
-    """All that wait, question by question in the order of the longest."""
+    """All that wait, in the order of the longest, some questions at a time by one expert after another."""
     place: dict[str, int] = {}
     for plan in sorted(plans, key=lambda plan: -len(plan.waiting)):
         for graded in plan.waiting:
             place.setdefault(graded.question.question_id, len(place))
     every = [(plan, graded) for plan in plans for graded in plan.waiting]
-    return sorted(every, key=lambda pair: place[pair[1].question.question_id])
+    return sorted(every, key=lambda pair: place[pair[1].question.question_id] // _BLOCK)
 
 
 async def _ask(plan: _Plan, graded: Graded, patience: Patience) -> Answer:

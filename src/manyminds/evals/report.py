@@ -214,6 +214,7 @@ def evaluate(
     category: str | None = None,
     exclude: Sequence[str] = (),
     leave: Sequence[str] = (),
+    by_category: bool = False,
     seed: int = 0,
     embed: Embed | None = None,
     train: Train = train,
@@ -248,6 +249,8 @@ def evaluate(
     found = _result(learnt, test, replayed, seed)
     if any(expert.card.variant_of for expert in selection.experts):
         found |= _by_member(selection, learnt, test, replayed["max"], found["max"], seed, train, progress)
+    if by_category:
+        found["categories"] = _by_category(test, replayed)
     return {**selection.about, "seed": seed, "n_test": len(test), **found, "seconds": seconds}
 
 
@@ -355,6 +358,19 @@ def _by_member(
         progress("members by themselves", (i + 1) / len(bases))
     over = _gain("gain_over_best_per_category", network.correct, per_category, seed)
     return {"max": {**figures, **over}, "members": members, "self_ensemble": ensembles}
+
+
+def _by_category(test: Examples, replayed: Mapping[str, Replayed]) -> dict[str, Any]:
+    """Accuracy on test of every policy and of every model that was asked any question, by category."""
+    topics = np.array(test.topics)
+    found = {}
+    for topic in sorted(set(test.topics)):
+        rows = topics == topic
+        asked = np.flatnonzero(test.asked[rows].any(axis=0))
+        models = {test.experts[j]: _rounded(float(test.correct[rows, j].mean())) for j in asked}
+        policies = {name: _rounded(float(one.correct[rows].mean())) for name, one in replayed.items()}
+        found[topic] = {"n": int(rows.sum()), **policies, "models": models}
+    return found
 
 
 def _alone(selection: Selection, known: Examples, test: Examples, seed: int, train: Train) -> Replayed:
