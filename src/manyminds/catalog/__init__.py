@@ -96,7 +96,7 @@ class Model:
     ttft_s: float = 0.0
     memory_mb: int = 0
     chat: bool = False  # has a chat template
-    scores: bool = False  # its likelihoods of given options tell right from wrong
+    scores: bool = False  # its likelihoods of given options tell right from wrong better than its word
     ways: tuple[str, ...] = (
         "direct",
         "code",
