@@ -113,20 +113,30 @@ def test_step_by_step_has_no_grammar() -> None:
     assert "Think step by step" in model.asked[0].messages[-1].text
 
 
-@pytest.mark.parametrize("way", ["code", "code3"])
-def test_programs_are_shown_before_one_is_asked_for(way: str) -> None:
-    model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()) if way == "code3" else None)
+@pytest.mark.parametrize(("way", "shown"), [("code", 4), ("code3", 4), ("cot", 3), ("cot3", 3)])
+def test_examples_are_shown_before_the_conversation(way: str, shown: int) -> None:
+    model = _Model(Samples(("",) * 3, ("stop",) * 3, Usage()) if way.endswith("3") else None)
     asked = Asked(model, WAYS[way], run=lambda program: 4)
     query = replace(_query(_NUMBER), messages=(Message("system", "Be kind."), *_query(_NUMBER).messages))
     _said(asked, query)
     messages = model.asked[0].messages
     assert (messages[0].text, messages[-3].text) == ("Be kind.", "hello")
     assert "What is 2 + 2?" in messages[-1].text
-    shown = messages[1:-3]
-    assert [message.role for message in shown] == ["user", "assistant"] * 4  # for numbers
-    assert asked.wish(_NUMBER).startswith(shown[0].text)
+    examples = messages[1:-3]
+    assert [message.role for message in examples] == ["user", "assistant"] * shown
+    assert asked.wish(_NUMBER).startswith(examples[0].text)
     assert asked.wish(Task("span")) != asked.wish(_NUMBER)
     assert "eggs" not in Asked(model, WAYS["direct"]).wish(_NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("task", "answers"), [(_NUMBER, ["29", "1200", "48"]), (Task("span"), ["kim", "no", "thursday"])]
+)
+def test_the_steps_shown_end_in_their_answers(task: Task, answers: list[str]) -> None:
+    model = _Model()
+    _said(Asked(model, WAYS["cot"]), _query(task))
+    shown = [message.text for message in model.asked[0].messages if message.role == "assistant"][:-1]
+    assert [answer_of(task, text) for text in shown] == answers
 
 
 @pytest.mark.parametrize(

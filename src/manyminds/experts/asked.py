@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,11 +24,11 @@ from msgspec.structs import replace
 from manyminds import sandbox
 from manyminds.canonical import answer_of
 from manyminds.errors import DataError, GarbageError, RefusedError
+from manyminds.experts.prompts import FORMS, By, examples, wish
 from manyminds.types import (
     Card,
     Chunk,
     Expert,
-    Kind,
     Message,
     Query,
     Sampler,
@@ -44,52 +44,10 @@ __all__ = ["WAYS", "Asked", "Way", "changes", "variant"]
 
 _NUMBER: Final = 'root ::= "-"? [0-9]{1,20} ("." [0-9]{1,12})? ("/" [0-9]{1,12})?'
 _LINE: Final = "root ::= [^ \\n] [^\\n]{0,80}"
-_FORMS: Final[Mapping[Kind, str]] = MappingProxyType(
-    {"option": "letter", "number": "number", "span": "answer in a few words"}
-)
-"""Of what an answer consists, by kind of task; the other kinds are asked as they are."""
 _BLOCK: Final = re.compile(r"(?s)```[^\n]*\n(.*?)(?:```|\Z)")
 _WORDS: Final = re.compile(r"[\w\s'’.,-]{1,80}")
 """No program, but an answer."""
 _YES_NO: Final = re.compile(r"(?i)\byes\b.{0,10}\bno\b")
-_PROGRAM: Final = (
-    "Write Python code whose last line computes the answer. Reply with the code only, without comments."
-)
-_SHOWN: Final[Mapping[Kind, tuple[tuple[str, str], ...]]] = MappingProxyType(
-    {
-        "number": (
-            (
-                'How many times does the letter "o" appear in the text "food for thought"?'
-                " Answer with just the number.",
-                'text = "food for thought"\ntext.count("o")',
-            ),
-            (
-                "A box holds 12 eggs. Ann buys 3 boxes and uses 7 eggs. How many are left?",
-                "eggs = 12 * 3\neggs - 7",
-            ),
-            ("What is 12.5 - 30 + 7?", "12.5 - 30 + 7"),
-            ("Which number comes next: 3, 6, 12, 24?", "numbers = [3, 6, 12, 24]\nnumbers[-1] * 2"),
-        ),
-        "span": (
-            (
-                "Which day of the week was 45 days after March 6, 2023? Answer with just the weekday.",
-                '```python\nday = date(2023, 3, 6) + timedelta(days=45)\nday.strftime("%A")\n```',
-            ),
-            (
-                "Sort these words alphabetically: pear, fig, apple."
-                " Answer with just the words, separated by commas.",
-                '```python\nwords = ["pear", "fig", "apple"]\nsorted(words)\n```',
-            ),
-            (
-                'Spell "lamp" with its letters in reverse. Answer with just the word.',
-                '```python\nword = "lamp"\nword[::-1]\n```',
-            ),
-        ),
-    }
-)
-"""Questions and programs that hold what is given and compute the rest, by kind of task: without them, small
-models write the answer that they guess into the program. Sums need no fence, which costs five tokens; with
-words, it keeps models from answering in words."""
 _IMPORTS: Final = (
     "import collections, datetime, fractions, itertools, math, re, string\n"
     "from datetime import date, timedelta\n"
@@ -102,7 +60,7 @@ class Way(Struct, frozen=True):
     """How an expert is asked. `samples` are answers that it gives independently, of which most count."""
 
     name: str
-    by: Literal["word", "steps", "code"]  # it answers at once, thinks aloud before, or writes a program
+    by: By
     max_tokens: int  # of one answer
     samples: int = 1
     temperature: float = 0.0
@@ -116,8 +74,8 @@ WAYS: Final[Mapping[str, Way]] = MappingProxyType(
             Way("direct", "word", 48),
             Way("code", "code", 160),
             Way("code3", "code", 160, samples=3, temperature=0.7, top_p=0.95),
-            Way("cot", "steps", 320),
-            Way("cot3", "steps", 320, samples=3, temperature=0.7, top_p=0.95),
+            Way("cot", "steps", 224),
+            Way("cot3", "steps", 224, samples=3, temperature=0.7, top_p=0.95),
         )
     }
 )
@@ -132,7 +90,7 @@ def variant(name: str) -> tuple[str, str] | None:
 
 def changes(task: Task) -> bool:
     """Whether an expert is asked in other words than the caller's. The other kinds are passed on."""
-    return task.kind in _FORMS
+    return task.kind in FORMS
 
 
 class Asked:
@@ -212,17 +170,21 @@ class Asked:
         way = self.way(task)
         if way is None:
             return ""
-        shown = [message.text for message in _examples(way, task)]
-        return "\n\n".join([*shown, _wish(way, task)])
+        shown = [text for example in examples(way.by, task.kind) for text in example]
+        return "\n\n".join([*shown, wish(way.by, task.kind)])
 
     def _put(self, query: Query, way: Way) -> Query:
         """The question, asked in this way; what the caller has set is kept."""
         sampling = query.sampling
         messages = list(query.messages)
         last = max(i for i, message in enumerate(messages) if message.role == "user")
-        messages[last] = Message("user", f"{messages[last].text}\n\n{_wish(way, query.task)}")
+        messages[last] = Message("user", f"{messages[last].text}\n\n{wish(way.by, query.task.kind)}")
         first = next(i for i, message in enumerate(messages) if message.role not in ("system", "developer"))
-        messages[first:first] = _examples(way, query.task)  # the same for every question: read once
+        messages[first:first] = [
+            Message(role, text)
+            for example in examples(way.by, query.task.kind)
+            for role, text in zip(("user", "assistant"), example, strict=True)
+        ]
         most = way.max_tokens if sampling.max_tokens is None else min(way.max_tokens, sampling.max_tokens)
         sampling = replace(
             sampling,
@@ -301,26 +263,6 @@ class Asked:
             raise RefusedError(f"{self._card.name} cannot be asked: {error.message}") from None
         answer = _written(value, query.question)
         return f"```python\n{program.strip()}\n```\n\nAnswer: {answer}" if answer else ""
-
-
-def _examples(way: Way, task: Task) -> list[Message]:
-    shown = _SHOWN[task.kind] if way.by == "code" else ()
-    return [
-        message
-        for question, program in shown
-        for message in (Message("user", f"{question}\n\n{_PROGRAM}"), Message("assistant", program))
-    ]
-
-
-def _wish(way: Way, task: Task) -> str:
-    form = _FORMS[task.kind]
-    match way.by:
-        case "word":
-            return f"Reply with the {form} only."
-        case "steps":
-            return f"Think step by step. Then end with a line that says `Answer:` and the {form}."
-        case "code":
-            return _PROGRAM
 
 
 def _calm(query: Query) -> Query:
