@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import resources
 from typing import IO, Any, Final
@@ -70,19 +72,19 @@ def passes(
     Raises: DataError, where programs cannot be run here.
     """
     need()
-    program = program.encode("utf-8", "replace").decode()
-    if "\0" in program or len(program.encode()) > _PROGRAM_BYTES:
+    if (plain := _plain(program)) is None:
         return False
-    solver = _start(["solve", program, name, str(cpu_s)], subprocess.PIPE, subprocess.PIPE)
-    try:
+    with _running("solve", plain, name, str(cpu_s), stdin=subprocess.PIPE) as solver:
         assert solver.stdin is not None
         assert solver.stdout is not None
-        with solver.stdin, solver.stdout:
-            judge = _start(["judge", setting, test, name, str(cpu_s)], solver.stdout, solver.stdin)
-        verdict = _verdict(judge, wall_s)
-    finally:
-        solver.kill()
-        solver.wait()
+        ends = {"stdin": solver.stdout, "stdout": solver.stdin}
+        with _running("judge", setting, test, name, str(cpu_s), **ends) as judge:
+            solver.stdin.close()
+            solver.stdout.close()
+            try:
+                verdict = judge.wait(wall_s)
+            except subprocess.TimeoutExpired:
+                verdict = None
     if verdict not in (inside.PASSED, inside.FAILED, None):
         raise DataError(f"A sandbox could not be started, or was killed ({verdict}): run this again.")
     return verdict == inside.PASSED
@@ -97,17 +99,11 @@ def value_of(program: str, *, cpu_s: int = _CPU_S, wall_s: float = _WALL_S) -> A
     Raises: DataError, where programs cannot be run here.
     """
     need()
-    program = program.encode("utf-8", "replace").decode()
-    if "\0" in program or len(program.encode()) > _PROGRAM_BYTES:
+    if (plain := _plain(program)) is None:
         return None
-    process = _start(["value", program, str(cpu_s)], subprocess.DEVNULL, subprocess.PIPE)
-    try:
+    with _running("value", plain, str(cpu_s)) as process:
         assert process.stdout is not None
-        with process.stdout as pipe:
-            said = _read(pipe.fileno(), wall_s)
-    finally:
-        process.kill()
-        process.wait()
+        said = _read(process.stdout.fileno(), wall_s)
     try:
         return ast.literal_eval(said.decode())
     except (ValueError, SyntaxError, RecursionError, MemoryError):  # as where it failed, and said nothing
@@ -127,34 +123,33 @@ def _read(pipe: int, wall_s: float) -> bytes:
     return b""
 
 
-def _start(
-    arguments: list[str], stdin: "int | IO[bytes]", stdout: "int | IO[bytes]"
-) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603
-        [*_walls(), *_python(), _inside(), *arguments],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        env={},
-    )
+def _plain(program: str) -> str | None:
+    """As it can be given to a process; None where it cannot."""
+    program = program.encode("utf-8", "replace").decode()
+    return None if "\0" in program or len(program.encode()) > _PROGRAM_BYTES else program
+
+
+@contextmanager
+def _running(
+    *arguments: str,
+    stdin: "int | IO[bytes]" = subprocess.DEVNULL,
+    stdout: "int | IO[bytes]" = subprocess.PIPE,
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A sandbox with one side in it, which ends with the block."""
+    command = [*_walls(), *_python(), _inside(), *arguments]
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=stdin, stdout=stdout, stderr=subprocess.DEVNULL, bufsize=0, env={}
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @cache
 def _inside() -> str:
     """The program of either side, which is run as text: the package itself cannot be seen from there."""
     return resources.files(__package__).joinpath("inside.py").read_text(encoding="utf-8")
-
-
-def _verdict(judge: "subprocess.Popen[bytes]", wall_s: float) -> int | None:
-    """How the judge exits; None where it does not in time."""
-    try:
-        return judge.wait(wall_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        judge.kill()
-        judge.wait()
 
 
 def _walls() -> list[str]:
