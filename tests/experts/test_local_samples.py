@@ -51,6 +51,18 @@ def test_one_answer_is_what_a_stream_gives(with_model: Run[Any]) -> None:
     assert samples.texts == (text,)
 
 
+def test_each_answer_says_how_likely_it_is(with_model: Run[Any]) -> None:
+    async def sampled(expert: Local) -> tuple[Samples, Samples]:
+        forced = ask(max_tokens=8, grammar='root ::= "xylophone quilt"')
+        return await expert.sample(ask(max_tokens=8, temperature=0.0), 2), await expert.sample(forced, 1)
+
+    usual, forced = with_model(sampled)
+    assert usual.texts[0] == usual.texts[1]
+    assert usual.log_likelihoods[0] == pytest.approx(usual.log_likelihoods[1], abs=1e-3)
+    assert -20.0 < usual.log_likelihoods[0] < 0.0  # the likeliest of eight tokens each time
+    assert -500.0 < forced.log_likelihoods[0] < usual.log_likelihoods[0]  # without the grammar, unlikely
+
+
 @pytest.mark.parametrize("count", [-1, 0, 9])
 def test_a_count_that_it_cannot_give_is_refused(with_model: Run[Any], count: int) -> None:
     with pytest.raises(RefusedError, match=f"1 to 8 answers at once, not {count}"):

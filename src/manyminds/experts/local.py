@@ -220,11 +220,12 @@ class Local:
         llama, meter = self._llama, _Meter(child.pid)
         stem = query.task.stem or query.question
         prompt = await llama.tokens(child, f"Question: {stem}\nAnswer:", special=True)
-        tokens = [await llama.tokens(child, f" {option}", special=False) for option in options]
+        spaced = [f" {option}" for option in options]
+        tokens = [await llama.tokens(child, option, special=False) for option in spaced]
         if not all(tokens):
             raise RefusedError(f"{self._card.name} cannot score an empty option.")
         seconds, found = 0.0, []
-        for option, spelt in zip(options, tokens, strict=True):
+        for option, spelt in zip(spaced, tokens, strict=True):
             known, took_s = await llama.likelihoods(child, prompt, spelt)
             seconds += took_s
             found.append(math.fsum(known) / len(option.encode()))
