@@ -130,7 +130,7 @@ def test_examples_are_shown_before_the_conversation(way: str, shown: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("task", "answers"), [(_NUMBER, ["29", "1200", "48"]), (Task("span"), ["kim", "no", "thursday"])]
+    ("task", "answers"), [(_NUMBER, ["29", "1200", "48"]), (Task("span"), ["kim", "aunt", "saturday"])]
 )
 def test_the_steps_shown_end_in_their_answers(task: Task, answers: list[str]) -> None:
     model = _Model()

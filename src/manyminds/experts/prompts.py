@@ -77,18 +77,22 @@ _STEPS: Final[Mapping[Kind, tuple[tuple[str, str], ...]]] = MappingProxyType(
         ),
         "span": (
             (
-                "Ann is older than Tom, and Tom is older than Kim. Who is the youngest?"
-                " Answer with just the name.",
-                "Ann is older than Tom, and Tom is older than Kim, so Kim is younger than both.\nAnswer: Kim",
+                "Ann, Tom and Kim sit in a row. Tom is right of Ann. Kim is between them. Who sits in the"
+                " middle? Answer with just the name.",
+                "Tom is right of Ann: Ann, Tom. Kim is between them: Ann, Kim, Tom. The middle of the three"
+                " is Kim.\nAnswer: Kim",
             ),
             (
-                "All cats are animals. Some animals are black. Does it follow that some cats are black?"
-                " Answer yes or no.",
-                "The black animals need not be cats.\nAnswer: no",
+                "Eve is a daughter of Max. Max and Ida are the children of Rob. What is Ida to Eve?"
+                " Answer with a single word.",
+                "Eve's father is Max. Ida and Max have the same father, Rob, so Ida is a sister of Max. The"
+                " sister of one's father is one's aunt.\nAnswer: aunt",
             ),
             (
-                "Which day of the week comes 10 days after Monday? Answer with just the weekday.",
-                "10 days are 1 week and 3 days. 3 days after Monday is Thursday.\nAnswer: Thursday",
+                "Today is Wednesday. Which day of the week will it be in 31 days?"
+                " Answer with just the weekday.",
+                "31 = 4 * 7 + 3. After 28 days it is Wednesday again. 3 days after Wednesday: Thursday,"
+                " Friday, Saturday.\nAnswer: Saturday",
             ),
         ),
     }
