@@ -239,6 +239,7 @@ def test_where_namespaces_are_off_it_says_so(monkeypatch: pytest.MonkeyPatch, tm
         ("8 * 6 = 50", 48),
         ("x = 8 * 6 = 50", 48),
         ("8 * = 6", None),
+        ("x = 4\nx is four", None),
         ("if True:\n    7", None),
         ("True", True),
         ("object()", None),

@@ -147,7 +147,7 @@ class TestHardLimits:
         sums, choice = (replace(query(), task=Task(kind)) for kind in ("number", "option"))
         assert [card.name for card in eligible(cards, sums, Limits(), LOAD)] == ["bee"]
         assert [card.name for card in eligible(cards, choice, Limits(), LOAD)] == ["ant", "bee"]
-        with pytest.raises(NoExpertError, match="ant only answers option") as caught:
+        with pytest.raises(NoExpertError, match="ant only answers option, and this is number") as caught:
             eligible(cards[:1], sums, Limits(), LOAD)
         assert caught.value.param == "messages"
 

@@ -231,7 +231,7 @@ class _Plan:
         how: object
         if isinstance(self.expert, Asked):
             way = self.expert.way(task)
-            # Answers of before said nothing of how likely they were: "sure" ones do.
+            # "sure": with how likely the answer is, which calls of before did not ask for.
             wished = ["calm"] if way is None else ["sure", msgspec.to_builtins(way), self.expert.wish(task)]
             how = [sampling, *wished]
         else:  # as before there were grammars: what journals hold is not to be asked again

@@ -149,7 +149,9 @@ class Asked:
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`."""
         if self._card.tasks and query.task.kind not in self._card.tasks:
-            raise RefusedError(f"{self._card.name} only answers tasks of kind {', '.join(self._card.tasks)}.")
+            raise RefusedError(
+                f"{self._card.name} only answers tasks of kind {', '.join(sorted(self._card.tasks))}."
+            )
         way = self.way(query.task)
         if way is not None and (way.samples > 1 or way.by == "code" or (self._sampler and way.by == "word")):
             yield await self._find(query, way)

@@ -137,7 +137,9 @@ def _lacks(demand: str) -> Callable[[Card], str]:
 
 def _answers_other(task: Task) -> Callable[[Card], str]:
     def complaint(card: Card) -> str:
-        return "" if not card.tasks or task.kind in card.tasks else f"only answers {', '.join(card.tasks)}"
+        if not card.tasks or task.kind in card.tasks:
+            return ""
+        return f"only answers {', '.join(sorted(card.tasks))}, and this is {task.kind}"
 
     return complaint
 

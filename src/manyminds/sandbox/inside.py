@@ -153,7 +153,10 @@ def _parsed(program: str) -> ast.Module:
     try:
         tree = ast.parse(program)
     except SyntaxError:
-        tree = ast.parse(program.rstrip().rpartition("=")[0])
+        before, _, last = program.rstrip().rpartition("\n")
+        if "=" not in last:
+            raise
+        tree = ast.parse(f"{before}\n{last.rpartition('=')[0]}")
     if not tree.body:
         raise SyntaxError("there is no statement")
     return tree
