@@ -48,6 +48,7 @@ def test_no_more_than_the_promised_bytes_are_written(tmp_path: Path) -> None:
         (b"no zip at all", "data/piece", "cannot be unpacked"),
         (wheel(b"x" * 99)[:-30], "data/piece", "cannot be unpacked"),
     ],
+    ids=["absent", "no zip", "cut"],  # a wheel holds the time at which it was made
 )
 def test_a_wheel_that_does_not_hold_the_file_is_named(
     tmp_path: Path, content: bytes, member: str, reason: str
