@@ -209,7 +209,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artefact:
-    """Everything learnt: one part, or two whose kinds differ, the one with answers to compare first."""
+    """Everything learnt: one part, or several whose kinds differ, those with answers to compare first."""
 
     parts: tuple[Part, ...]
 

@@ -164,21 +164,22 @@ def test_an_answer_to_one_question_makes_its_category_comparable(tmp_path: Path)
     assert kinds_of([], opened.questions(), opened) == ("text", "text")
 
 
-def test_parts_are_what_can_be_compared_and_the_rest(tmp_path: Path) -> None:
+def test_parts_are_answers_and_options_and_texts(tmp_path: Path) -> None:
     examples = gathered(mixed_set(tmp_path))
-    told, verdicts = examples.parts()
-    assert (told.experts, told.sources, told.topics) == (("a", "b"), ("a", "b"), ("pick", "sums", "pick"))
+    exact, options, verdicts = examples.parts()
+    assert (exact.experts, exact.sources, exact.topics) == (("a", "b"), ("a", "b"), ("sums",))
+    assert (options.experts, options.topics) == (("a", "b"), ("pick", "pick"))
     assert (verdicts.experts, verdicts.topics) == (("a", "c"), ("code", "verse"))
-    assert told.classes == 5.0
-    assert verdicts.classes == 10.0
-    assert told.votes.tolist() == [[0, 1], [0, 1], [0, UNASKED]]
+    assert (exact.classes, options.classes, verdicts.classes) == (10.0, 2.5, 10.0)
+    assert exact.votes.tolist() == [[0, 1]]
+    assert options.votes.tolist() == [[0, 1], [0, UNASKED]]
     assert verdicts.votes.tolist() == [[ABSTAINED, ABSTAINED]] * 2
-    assert told.correct.tolist() == [[True, False], [True, False], [True, False]]
+    assert options.correct.tolist() == [[True, False], [True, False]]
 
 
-def test_questions_of_one_sort_are_one_part_with_everybody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sort", ["exact", "option", "text"])
+def test_questions_of_one_sort_are_one_part_with_everybody(sort: str, tmp_path: Path) -> None:
     examples = gathered(mixed_set(tmp_path))
-    for sort in (examples.comparable, ~examples.comparable):
-        some = examples.rows(np.flatnonzero(sort))
-        (part,) = some.parts()
-        assert part is some
+    some = examples.rows(np.flatnonzero([kind == sort for kind in examples.kinds]))
+    (part,) = some.parts()
+    assert part is some

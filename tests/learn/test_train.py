@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from manyminds.artefact import Artefact, Part, load, save
 from manyminds.errors import DataError
@@ -371,7 +373,43 @@ def test_a_kind_that_the_gateway_reads_is_learnt_where_it_is_read_often(
 ) -> None:
     """Of mixed questions from a twentieth on, of others from a half."""
     told = SMALL.examples(100, seed=3)
-    read: list[Kind] = ["number" if i < 100 * share else "option" for i in range(100)]
-    kinds: list[Kind] = ["exact" if mixed and i < 50 else "option" for i in range(100)]
-    (part,) = train(replace(told, read_as=tuple(read), kinds=tuple(kinds))).parts
+    read: list[Kind] = ["number" if i < 100 * share else "span" for i in range(100)]
+    if mixed:
+        told = joined(told, SMALL.examples(60, seed=4))
+        read += ["option"] * 60
+    kinds: list[Kind] = ["exact" if i < 100 else "option" for i in range(len(told))]
+    part, *options = train(replace(told, read_as=tuple(read), kinds=tuple(kinds))).parts
     assert ("number" in part.kinds) == known
+    assert {"exact", "span"} <= set(part.kinds)
+    assert [other.kinds for other in options] == [("option",)] * mixed
+
+
+def test_a_kind_that_is_read_off_questions_of_two_parts_is_for_that_with_more_of_them() -> None:
+    told = joined(SMALL.examples(60, seed=3), SMALL.examples(100, seed=4))
+    kinds: list[Kind] = ["exact"] * 60 + ["option"] * 100
+    read: list[Kind] = ["number"] * 30 + ["option"] * 30 + ["number"] * 50 + ["span"] * 50
+    exact, options = train(replace(told, kinds=tuple(kinds), read_as=tuple(read))).parts
+    assert exact.kinds == ("exact",)
+    assert options.kinds == ("number", "option", "span")
+
+
+def test_ways_of_asking_that_are_one_call_there_are_one_expert_there() -> None:
+    """The way that is the cheapest in all stands for them."""
+    told = joined(TELLERS.examples(60, seed=1), TELLERS.examples(60, seed=2))
+    tables = ("votes", "correct", "cost_usd", "seconds", "tokens", "confidence")
+    told = replace(
+        told,
+        kinds=("option",) * 60 + ("exact",) * 60,
+        sources=("m", "m", "c", "mute"),
+        **{name: twin(getattr(told, name)) for name in tables},
+    )
+    exact, options = train(told).parts
+    assert exact.skills.experts == ("a", "b", "c")
+    assert options.skills.experts == ("b", "c")
+
+
+def twin(table: NDArray[Any]) -> NDArray[Any]:
+    """On the first sixty questions, the first expert does as the second."""
+    changed = table.copy()
+    changed[:60, 0] = changed[:60, 1]
+    return changed

@@ -89,25 +89,39 @@ class Examples:
         )
 
     def parts(self) -> "tuple[Examples, ...]":
-        """What is learnt from together: questions whose answers can be compared, then the others.
+        """What is learnt from together: questions that ask for an answer, for an option, for a text.
 
-        Each with the experts that were asked any of them. Where there is but one sort, it is all as it is.
+        Each with the experts that were asked any of them; of those that are one call there, with one: ways of
+        asking a model come to the same where there is but one way. Of one sort alone, it is all as it is.
         """
-        comparable = self.comparable
-        if comparable.all() or not comparable.any():
-            return (self,)
-        return tuple(self._apart(np.flatnonzero(rows)) for rows in (comparable, ~comparable))
+        sorts = np.array([kind if kind in ("option", "text") else "exact" for kind in self.kinds])
+        found = [np.flatnonzero(sorts == sort) for sort in ("exact", "option", "text")]
+        found = [rows for rows in found if len(rows)]
+        return tuple(self._apart(rows) for rows in found) if len(found) > 1 else (self,)
 
     def _apart(self, index: "NDArray[np.intp]") -> "Examples":
         some = self.rows(index)
-        asked = np.flatnonzero(some.asked.any(axis=0))
+        kept = [j for j in self._cheapest_first() if some.asked[:, j].any()]
+        kept = sorted(j for i, j in enumerate(kept) if not any(some._is_one_call(j, k) for k in kept[:i]))
         return replace(
             some,
-            experts=tuple(self.experts[j] for j in asked),
-            sources=tuple(self.sources[j] for j in asked),
+            experts=tuple(self.experts[j] for j in kept),
+            sources=tuple(self.sources[j] for j in kept),
             classes=float(np.mean(some.spread)),
-            **{name: getattr(some, name)[:, asked] for name in _TABLES},
+            **{name: getattr(some, name)[:, kept] for name in _TABLES},
         )
+
+    def _cheapest_first(self) -> list[int]:
+        """Positions of the experts, by what they cost in all; where that is not recorded, by name."""
+        total = np.nansum(self.cost_usd, axis=0)
+        return sorted(range(len(self.experts)), key=lambda j: (float(total[j]), j))
+
+    def _is_one_call(self, j: int, k: int) -> bool:
+        """Whether the same was asked of both in the same words, by what is recorded of it."""
+        if self.sources[j] != self.sources[k]:
+            return False
+        tables = (getattr(self, name) for name in _TABLES)
+        return all(np.array_equal(t[:, j], t[:, k], equal_nan=t.dtype.kind == "f") for t in tables)
 
 
 def kinds_of(

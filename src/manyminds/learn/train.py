@@ -57,8 +57,8 @@ def train(
 ) -> Artefact:
     """Learns all there is to learn from these outcomes.
 
-    Questions whose answers can be compared, and those of which only right or wrong is known, are a part
-    each; of too few questions nothing is learnt beside others.
+    Questions that ask for an answer, those that ask for an option, and those of which only right or wrong
+    is known, are a part each; of too few questions nothing is learnt beside others.
 
     Raises: DataError where there are too few questions or experts, or where scipy is not installed.
     """
@@ -68,6 +68,7 @@ def train(
     tell = progress or (lambda what, share: None)
     mixed = len(set(examples.kinds)) > 1
     parts = [part for part in examples.parts() if len(part) >= _FEWEST]
+    kinds = _kinds(parts, mixed)
     made = []
     with threadpool_limits(1, "blas"):
         for i, part in enumerate(parts):
@@ -75,22 +76,34 @@ def train(
             def share_of(what: str, share: float, before: int = i) -> None:
                 tell(what, (before + share) / len(parts))
 
-            made.append(_train(part, mixed, seed, about or {}, share_of))
+            made.append(_train(part, kinds[i], mixed, seed, about or {}, share_of))
     return Artefact(tuple(made))
 
 
-def _kinds(part: Examples, mixed: bool) -> tuple[Kind, ...]:
-    """What a part is for: its own kinds, and those that the gateway reads off enough of its questions."""
-    own = set(part.kinds)
-    if own == {"text"}:
-        return ("text",)
-    enough = (_READ_MIXED if mixed else _READ) * len(part)
-    read = {kind for kind, count in Counter(part.read_as).items() if kind != "text" and count >= enough}
-    return tuple(sorted(own | read))
+def _kinds(parts: Sequence[Examples], mixed: bool) -> list[tuple[Kind, ...]]:
+    """What each part is for: its own kinds, and those that the gateway reads off enough of its questions.
+
+    A kind that is read off questions of several parts is for that with most of them.
+    """
+    own = [set(part.kinds) for part in parts]
+    read = [Counter(part.read_as) if "text" not in part.kinds else Counter() for part in parts]
+    found = [set(kinds) for kinds in own]
+    for kind in set().union(*read) - {"text"}.union(*own):
+        i = max(range(len(parts)), key=lambda i: read[i][kind])
+        if read[i][kind] >= (_READ_MIXED if mixed else _READ) * len(parts[i]):
+            found[i].add(kind)
+    return [tuple(sorted(kinds)) for kinds in found]
 
 
-def _train(examples: Examples, mixed: bool, seed: int, about: Mapping[str, Any], tell: Progress) -> Part:
-    """`mixed` says that kinds are, in this part or beside it."""
+def _train(
+    examples: Examples,
+    kinds: tuple[Kind, ...],
+    mixed: bool,
+    seed: int,
+    about: Mapping[str, Any],
+    tell: Progress,
+) -> Part:
+    """`kinds` of task are what its plans are for; `mixed` says that there are others beside this part's."""
     folds = _folds(len(examples), seed)
     tell("skills", 0.0)
     made = base.make(examples)
@@ -124,7 +137,7 @@ def _train(examples: Examples, mixed: bool, seed: int, about: Mapping[str, Any],
     }
     return Part(
         about={**about, **facts, **choice.about},
-        kinds=_kinds(examples, mixed),
+        kinds=kinds,
         base=made,
         skills=own,
         ballot=ballot,
