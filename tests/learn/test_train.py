@@ -386,9 +386,9 @@ def test_a_kind_that_the_gateway_reads_is_learnt_where_it_is_read_often(
 
 def test_a_kind_that_is_read_off_questions_of_two_parts_is_for_that_with_more_of_them() -> None:
     told = joined(SMALL.examples(60, seed=3), SMALL.examples(100, seed=4))
-    kinds: list[Kind] = ["exact"] * 60 + ["option"] * 100
-    read: list[Kind] = ["number"] * 30 + ["option"] * 30 + ["number"] * 50 + ["span"] * 50
-    exact, options = train(replace(told, kinds=tuple(kinds), read_as=tuple(read))).parts
+    kinds: tuple[Kind, ...] = ("exact",) * 60 + ("option",) * 100
+    read: tuple[Kind, ...] = ("number",) * 30 + ("option",) * 30 + ("number",) * 50 + ("span",) * 50
+    exact, options = train(replace(told, kinds=kinds, read_as=read)).parts
     assert exact.kinds == ("exact",)
     assert options.kinds == ("number", "option", "span")
 
