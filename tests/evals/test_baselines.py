@@ -40,7 +40,7 @@ def examples(votes: object, correct: object, topics: object = None, kind: Kind =
 
 def learnt(train: Examples) -> Artefact:
     made = base.make(train)
-    own = skills.fit(made, base.features(made, train), train, 10.0)
+    own = skills.fit(made, base.features(made, train), train, skills.Shrinkage(10.0, 10.0))
     return Artefact((Part({}, (train.kinds[0],), made, own, None, None, (), train.experts[0], {}, {}),))
 
 

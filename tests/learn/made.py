@@ -126,7 +126,7 @@ def learnt(examples: Examples, complexity: Complexity = MIDDLE, seed: int = 0) -
     """What is learnt, with both ballots and one plan: everybody at once."""
     made = base.make(examples)
     x = base.features(made, examples)
-    own = skills.fit(made, x, examples, 30.0)
+    own = skills.fit(made, x, examples, skills.Shrinkage(30.0, 30.0))
     ballot = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed)
     wide = ballots.fit(own, x[:, : len(made.topics)], examples, complexity, seed, wide=True)
     nothing = np.zeros(made.width + 1)

@@ -148,7 +148,7 @@ def test_random_panels_are_parts_of_the_full_one() -> None:
 def test_the_gradient_is_that_of_the_loss(labels: bool, topics: bool, complexity: Complexity) -> None:
     examples = outcomes(n=40, unasked=0.1, abstained=0.1, labels=labels, topics=topics)
     made = base.make(examples)
-    own = skills.fit(made, base.features(made, examples), examples, 30.0)
+    own = skills.fit(made, base.features(made, examples), examples, skills.Shrinkage(30.0, 30.0))
     names = ballots._common_labels(examples)
     terms = ballots._terms(own, topic_features(made, examples), examples, names)
     curve = ballots._curve(own, examples.classes, complexity.steep)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from manyminds.learn import base
+from manyminds.artefact import Base
+from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Replayed, Stages
 from manyminds.learn.policies import Choice, choose
@@ -21,6 +22,8 @@ KEPT: list[tuple[Stages, float]] = [
     (((1, 2), (0,)), 0.9),
 ]
 BEST, CHEAP, WEAK, ALL, CASCADE = range(5)
+BLIND = Base((), np.zeros(0), np.zeros(0), np.zeros((1, 0)), np.zeros((0, 0)))
+TRUSTED = skills.Shrinkage(3.0, 3.0)
 MINDS = (
     Mind("a", 0.8, 1.0, seconds=3.0),
     Mind("b", 0.75, 0.1, seconds=2.0),
@@ -43,7 +46,7 @@ def outcomes(
 def chosen(shares: Sequence[float], costs: Sequence[float], examples: Examples | None = None) -> Choice:
     examples = examples or world(MINDS, N, seed=5)
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
-    return choose(KEPT, outcomes(shares, costs), np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    return choose(KEPT, outcomes(shares, costs), BLIND, examples, 0, skills.NO_FEATURES, folds)
 
 
 COSTS = (1.0, 0.1, 0.01, 1.11, 0.5)
@@ -96,7 +99,7 @@ def test_a_gain_that_may_be_luck_is_not_counted_on() -> None:
     judged[CASCADE] = replace(judged[CASCADE], right=np.roll(judged[BEST].right, 50))
     examples = world(MINDS, N, seed=5)
     folds = np.array_split(np.arange(N), 5)
-    found = choose(KEPT, judged, np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    found = choose(KEPT, judged, BLIND, examples, 0, skills.NO_FEATURES, folds)
     assert first(found)["cheap"] == BEST
 
 
@@ -111,11 +114,11 @@ def test_the_cheapest_that_holds_by_the_luck_of_some_questions_is_not_taken() ->
     lucky[won], lucky[lost] = True, False
     judged[CHEAP] = replace(judged[CHEAP], right=lucky)
     examples = world(MINDS, N, seed=5)
-    found = choose(KEPT, judged, np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    found = choose(KEPT, judged, BLIND, examples, 0, skills.NO_FEATURES, folds)
     assert lucky.mean() > single.mean() + 0.03
     assert first(found)["cheap"] == CASCADE
     even = replace(judged[CHEAP], right=single)  # as right as the best, everywhere
-    found = choose(KEPT, [*judged[:1], even, *judged[2:]], np.zeros((N, 0)), examples, 0, 1000.0, folds)
+    found = choose(KEPT, [*judged[:1], even, *judged[2:]], BLIND, examples, 0, skills.NO_FEATURES, folds)
     assert first(found)["cheap"] == CHEAP
 
 
@@ -123,13 +126,13 @@ def test_a_choice_that_fails_on_every_fold_is_not_made() -> None:
     """Each of three is right everywhere but on its own fold, so it is chosen just where it fails."""
     folds = np.array_split(np.arange(N), 3)
     judged = outcomes((0.8, 0.75, 0.5, 0.7, 0.85), (1.0, 0.1, 0.01, 0.02, 0.5))
-    alone = choose(KEPT, judged, np.zeros((N, 0)), world(MINDS, N, seed=5), 0, 1000.0, folds)
+    alone = choose(KEPT, judged, BLIND, world(MINDS, N, seed=5), 0, skills.NO_FEATURES, folds)
     assert first(alone)["cheap"] == CASCADE
     for plan, held in zip((CHEAP, WEAK, ALL), folds, strict=True):
         right = np.ones(N, np.bool_)
         right[held] = False
         judged[plan] = replace(judged[plan], right=right)
-    found = choose(KEPT, judged, np.zeros((N, 0)), world(MINDS, N, seed=5), 0, 1000.0, folds)
+    found = choose(KEPT, judged, BLIND, world(MINDS, N, seed=5), 0, skills.NO_FEATURES, folds)
     assert first(found)["cheap"] == BEST
 
 
@@ -163,7 +166,7 @@ def test_specialists_are_chosen_for_each_question() -> None:
         judged[i] = replace(judged[i], right=right)
     made = base.make(examples)
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
-    found = choose(KEPT, judged, base.features(made, examples), examples, 0, 3.0, folds)
+    found = choose(KEPT, judged, made, examples, 0, TRUSTED, folds)
     assert found.prices["auto"] > 0.0
 
 
@@ -171,28 +174,28 @@ def test_texts_go_to_the_likeliest_where_that_is_better_than_to_the_best() -> No
     """Each of two is right about its own topic; where both are alike the best is kept."""
     examples = world(MINDS, N, seed=5, kind="text", topics=("law", "tax"))
     law = np.array([topic == "law" for topic in examples.topics])
-    x = base.features(base.make(examples), examples)
+    made = base.make(examples)
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
     alone = outcomes((0.5, 0.5, 0.1, 0.5, 0.5), COSTS)[:3]
     apart = [replace(one, right=right) for one, right in zip(alone, (law, ~law, law & ~law), strict=True)]
-    found = choose(KEPT[:3], apart, x, examples, 0, 3.0, folds)
+    found = choose(KEPT[:3], apart, made, examples, 0, TRUSTED, folds)
     assert found.prices["max"] > 1e5
-    told = choose(KEPT[:3], apart, x, replace(examples, kinds=("option",) * N), 0, 3.0, folds)
+    told = choose(KEPT[:3], apart, made, replace(examples, kinds=("option",) * N), 0, TRUSTED, folds)
     assert "max" not in told.prices
     best = np.arange(N) % 10 < 8
     same = [
         replace(one, right=best & (np.arange(N) % k > 0)) for k, one in zip((N, 2, 3), alone, strict=True)
     ]
-    assert "max" not in choose(KEPT[:3], same, x, examples, 0, 3.0, folds).prices
+    assert "max" not in choose(KEPT[:3], same, made, examples, 0, TRUSTED, folds).prices
 
 
 def test_free_experts_are_chosen_by_their_chance() -> None:
     examples = world(MINDS, N, seed=5, kind="text", topics=("law", "tax"))
     law = np.array([topic == "law" for topic in examples.topics])
-    x = base.features(base.make(examples), examples)
+    made = base.make(examples)
     alone = outcomes((0.5,) * 5, COSTS)[:2]
     free = [
         replace(one, right=right, cost=np.zeros(N)) for one, right in zip(alone, (law, ~law), strict=True)
     ]
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
-    assert choose(KEPT[:2], free, x, examples, 0, 3.0, folds).prices == {"max": 1.0}
+    assert choose(KEPT[:2], free, made, examples, 0, TRUSTED, folds).prices == {"max": 1.0}

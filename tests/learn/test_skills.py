@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyminds.artefact import Skills
+from manyminds.artefact import Base, Skills
 from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
 from tests.changed import replace
@@ -12,7 +12,10 @@ from tests.learn.made import FOUR, Floats, outcomes, same, without
 SHAPE = {"n": 150, "unasked": 0.15, "abstained": 0.1, "together": 0.3}
 
 
-def fitted(examples: Examples, shrinkage: float = 10.0) -> tuple[Skills, Floats]:
+TEN = skills.Shrinkage(10.0, 10.0)
+
+
+def fitted(examples: Examples, shrinkage: skills.Shrinkage = TEN) -> tuple[Skills, Floats]:
     made = base.make(examples)
     x = base.features(made, examples)
     return skills.fit(made, x, examples, shrinkage), x
@@ -89,29 +92,50 @@ def test_one_that_was_never_asked_may_be_right_or_wrong() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_one_that_is_always_or_never_right_has_finite_weights(right: bool) -> None:
     x = np.random.default_rng(0).normal(size=(500, 5))
-    weights = skills.head(x, np.full(500, right), 3.0)
+    weights = skills.head(x, np.full(500, right), np.array([0.5, 3, 3, 3, 3, 3]))
     assert np.isfinite(weights).all()
     assert skills.predict(x, weights[None]).mean() == pytest.approx(float(right), abs=0.01)
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(0, 6), st.sampled_from(skills.SHRINKAGES))
-def test_a_head_is_where_the_slope_is_zero(seed: int, n: int, p: int, shrinkage: float) -> None:
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(0, 6))
+def test_a_head_is_where_the_slope_is_zero(seed: int, n: int, p: int) -> None:
     rng = np.random.default_rng(seed)
     x, right = rng.normal(size=(n, p)), rng.random(n) < 0.7
-    weights = skills.head(x, right, shrinkage, rounds=50)
+    penalty = np.array([0.5, *rng.choice([0.3, 3.0, 30.0, 1000.0], p)])
+    weights = skills.head(x, right, penalty, rounds=50)
     full = np.concatenate([np.ones((n, 1)), x], axis=1)
-    penalty = np.array([0.5, *[shrinkage] * p])
     slope = full.T @ (1 / (1 + np.exp(-full @ weights)) - right) + penalty * weights
     assert slope == pytest.approx(0.0, abs=1e-5)
 
 
-def test_features_are_trusted_as_far_as_they_tell() -> None:
+def test_each_sort_of_feature_is_trusted_as_far_as_it_tells() -> None:
     rng = np.random.default_rng(0)
     examples = outcomes(n=800)
     folds = [np.sort(part) for part in np.array_split(rng.permutation(800), 4)]
     telling, noise = rng.normal(size=(800, 4)), rng.normal(size=(800, 12))
     odds = np.repeat(2.0 * telling.sum(axis=1, keepdims=True), 4, axis=1)
     led = replace(examples, correct=rng.random((800, 4)) < 1 / (1 + np.exp(-odds)))
-    assert skills.choose_shrinkage(telling, led, folds) < skills.choose_shrinkage(noise, examples, folds)
-    assert skills.choose_shrinkage(np.zeros((800, 0)), examples, folds) == skills.SHRINKAGES[-1]
+
+    def chosen(topics: Floats, directions: Floats) -> skills.Shrinkage:
+        x = np.concatenate([topics, directions], axis=1)
+        return skills.choose_shrinkage(blind(topics.shape[1], directions.shape[1]), x, led, folds)
+
+    by_topic, by_text = chosen(telling, noise), chosen(noise, telling)
+    assert by_topic.topics < 10.0 < by_topic.directions
+    assert by_text.directions < 10.0 < by_text.topics
+    assert chosen(telling, np.zeros((800, 0))).topics < 10.0
+    assert chosen(np.zeros((800, 0)), np.zeros((800, 0))) == skills.NO_FEATURES
+
+
+def blind(topics: int, directions: int) -> Base:
+    """A base of which the number of features counts alone."""
+    names = tuple(map(str, range(topics)))
+    return Base(names, np.zeros(topics), np.zeros(1), np.zeros((2, topics)), np.zeros((1, directions)))
+
+
+def test_what_a_topic_costs_is_learnt_from_few_questions() -> None:
+    """Of two topics, one costs ten times as much."""
+    x = np.repeat([[0.5, -0.5], [-0.5, 0.5]], 20, axis=0)
+    weights = skills.spend(blind(2, 0), x, np.repeat([1.0, 10.0], 20))
+    assert weights[0] + x[[0, -1]] @ weights[1:] == pytest.approx([1.0, 10.0], abs=0.3)

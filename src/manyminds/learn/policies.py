@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manyminds.learn import skills
+from manyminds.artefact import Base
+from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import HEARD, Replayed, Stages
 
@@ -78,10 +79,10 @@ class _Point:
 def choose(
     kept: "Sequence[tuple[Stages, float]]",
     judged: Sequence[Replayed],
-    x: "Floats",
+    made: Base,
     examples: Examples,
     best: int,
-    shrinkage: float,
+    shrinkage: skills.Shrinkage,
     folds: "Sequence[NDArray[np.intp]]",
 ) -> Choice:
     """One plan for each policy, or a price at which it chooses for each question. Deterministic.
@@ -105,7 +106,8 @@ def choose(
     }
     ranking = {policy: tuple(dict.fromkeys((*order, *by_gain))) for policy, order in first.items()}
     plans = {policy: order[0] for policy, order in ranking.items()}
-    chance, spend = _foreseen(right, cost, x, shrinkage, folds)
+    x, penalty = base.features(made, examples), shrinkage.penalty(made)
+    chance, spend = _foreseen(right, cost, x, made, penalty, folds)
     prices = _prices(points, plans, right, cost, chance, spend, single) if x.shape[1] else {}
     if x.shape[1] and not examples.comparable.any():
         prices |= _likeliest(points, right, cost, chance, spend, plans["max"])
@@ -114,8 +116,8 @@ def choose(
             float(right[:, i].mean()),
             float(cost[:, i].mean()),
             _seconds(stages, judged[i].asked, examples),
-            skills.head(x, right[:, i], shrinkage),
-            skills.spend(x, cost[:, i]),
+            skills.head(x, right[:, i], penalty),
+            skills.spend(made, x, cost[:, i]),
         )
         for i, (stages, _) in enumerate(kept)
     ]
@@ -181,7 +183,8 @@ def _foreseen(
     right: "NDArray[np.bool_]",
     cost: "Floats",
     x: "Floats",
-    shrinkage: float,
+    made: Base,
+    penalty: "Floats",
     folds: "Sequence[NDArray[np.intp]]",
 ) -> "tuple[Floats, Floats]":
     """(n, k) chance of being right and cost of every plan on every question, foreseen out of sample."""
@@ -190,9 +193,9 @@ def _foreseen(
     for held in folds:
         fitted = np.setdiff1d(everything, held)
         for i in range(right.shape[1]):
-            weights = skills.head(x[fitted], right[fitted, i], shrinkage, rounds=4)
+            weights = skills.head(x[fitted], right[fitted, i], penalty, rounds=4)
             chance[held, i] = skills.predict(x[held], weights[None])[:, 0]
-            costs = skills.spend(x[fitted], cost[fitted, i])
+            costs = skills.spend(made, x[fitted], cost[fitted, i])
             spend[held, i] = np.maximum(costs[0] + x[held] @ costs[1:], 0.0)
     return chance, spend
 

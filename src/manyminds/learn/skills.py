@@ -1,11 +1,11 @@
 """What each expert can do, fitted from its own outcomes alone.
 
-So adding, updating or removing one changes no bit of another's row. The only shared number is how
-strongly features are shrunk, and that is given, not fitted here.
+So adding, updating or removing one changes no bit of another's row. All that is shared is how strongly
+features are shrunk, and that is given, not fitted here.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,26 +18,42 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FINER", "SHRINKAGES", "choose_shrinkage", "fit", "head", "predict", "spend"]
+__all__ = ["NO_FEATURES", "Shrinkage", "choose_shrinkage", "fit", "head", "predict", "spend"]
 
-SHRINKAGES = (3.0, 10.0, 30.0, 100.0, 1000.0)
-"""Precisions of the normal prior on a feature's weight: from trusting features to ignoring them."""
 
-FINER = (0.3, 1.0, *SHRINKAGES)
-"""The same where questions of several kinds are mixed, which features tell apart."""
+class Shrinkage(NamedTuple):
+    """Precisions of the normal priors on the weights of features.
 
+    A topic can tell all there is to know, a direction of the texts seldom much, so each sort has its own.
+    """
+
+    topics: float
+    directions: float
+
+    def penalty(self, base: Base) -> "Floats":
+        """(p + 1,): of every weight of a head; the constant has a weak prior at even odds."""
+        t = len(base.topics)
+        return np.concatenate([[0.5], np.full(t, self.topics), np.full(base.width - t, self.directions)])
+
+
+NO_FEATURES = Shrinkage(1000.0, 1000.0)
+"""Experts are judged by how often they are right, whatever the question."""
+
+_TOPICS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)  # from trusting features to ignoring them
+_DIRECTIONS = (3.0, 10.0, 30.0, 100.0, 1000.0)
+_FIRST = 30.0  # of directions, while that of topics is chosen
 _POINTS = 12  # of a confidence curve
-_COST_RIDGE = 30.0
+_COST_RIDGE = Shrinkage(1.0, 30.0)
 
 
-def fit(base: Base, x: "Floats", examples: Examples, shrinkage: float) -> Skills:
+def fit(base: Base, x: "Floats", examples: Examples, shrinkage: Shrinkage) -> Skills:
     """One row for every expert. `x`: (n, p), `base`'s features of the questions."""
     m = len(examples.experts)
-    asked = examples.asked
+    asked, penalty = examples.asked, shrinkage.penalty(base)
     counts = asked.sum(axis=0)
-    weights = [head(x[asked[:, j]], examples.correct[asked[:, j], j], shrinkage) for j in range(m)]
+    weights = [head(x[asked[:, j]], examples.correct[asked[:, j], j], penalty) for j in range(m)]
     paid = asked & np.isfinite(examples.cost_usd)
-    spends = [spend(x[paid[:, j]], examples.cost_usd[paid[:, j], j]) for j in range(m)]
+    spends = [spend(base, x[paid[:, j]], examples.cost_usd[paid[:, j], j]) for j in range(m)]
     lengths = [_lengths(examples.tokens[:, j]) for j in range(m)]
     curves = [_curve(examples, j) for j in range(m)]
     return Skills(
@@ -53,15 +69,13 @@ def fit(base: Base, x: "Floats", examples: Examples, shrinkage: float) -> Skills
     )
 
 
-def head(x: "Floats", right: "NDArray[np.bool_]", shrinkage: float, rounds: int = 8) -> "Floats":
+def head(x: "Floats", right: "NDArray[np.bool_]", penalty: "Floats", rounds: int = 8) -> "Floats":
     """(p + 1,): the likeliest log-odds of being right over the features, constant first.
 
-    Logistic regression with a normal prior (Newton steps); the constant has a weak prior at even odds.
+    Logistic regression with a normal prior (Newton steps). `penalty` (p + 1,): its precisions.
     """
     n, p = x.shape
     full = np.concatenate([np.ones((n, 1)), x], axis=1)
-    penalty = np.full(p + 1, shrinkage)
-    penalty[0] = 0.5
     share = (right.sum() + 1.0) / (n + 2.0)
     weights = np.zeros(p + 1)
     weights[0] = np.log(share / (1.0 - share))
@@ -83,36 +97,48 @@ def predict(x: "Floats", weights: "Floats") -> "Floats":
     return chance
 
 
-def spend(x: "Floats", cost_usd: "Floats") -> "Floats":
+def spend(base: Base, x: "Floats", cost_usd: "Floats") -> "Floats":
     """(p + 1,): ridge regression of a question's cost over the features, constant first; 0 without any."""
-    n, p = x.shape
-    full = np.concatenate([np.ones((n, 1)), x], axis=1)
-    penalty = np.full(p + 1, _COST_RIDGE)
+    full = np.concatenate([np.ones((len(x), 1)), x], axis=1)
+    penalty = _COST_RIDGE.penalty(base)
     penalty[0] = 1e-6
     weights: Floats = np.linalg.solve(full.T @ full + np.diag(penalty), full.T @ cost_usd)
     return weights
 
 
 def choose_shrinkage(
-    x: "Floats",
-    examples: Examples,
-    folds: "Sequence[NDArray[np.intp]]",
-    among: Sequence[float] = SHRINKAGES,
+    base: Base, x: "Floats", examples: Examples, folds: "Sequence[NDArray[np.intp]]"
+) -> Shrinkage:
+    """What predicts best over all experts, by cross-validation: first for topics, then for directions.
+
+    O(experts x folds) fits.
+    """
+    if not base.width:
+        return NO_FEATURES
+
+    def best(among: Sequence[Shrinkage]) -> Shrinkage:
+        return min(among, key=lambda s: (_loss(base, x, examples, folds, s), -s.topics, -s.directions))
+
+    chosen = best([Shrinkage(topics, _FIRST) for topics in _TOPICS]) if base.topics else NO_FEATURES
+    if len(base.topics) == base.width:
+        return chosen._replace(directions=NO_FEATURES.directions)
+    return best([chosen._replace(directions=directions) for directions in _DIRECTIONS])
+
+
+def _loss(
+    base: Base, x: "Floats", examples: Examples, folds: "Sequence[NDArray[np.intp]]", shrinkage: Shrinkage
 ) -> float:
-    """The shrinkage that predicts best over all experts, by cross-validation. O(experts x folds) fits."""
-    losses = dict.fromkeys(among, 0.0)
-    if not x.shape[1]:
-        return among[-1]
+    """Sum of -ln p(what came) over all experts and questions, out of sample."""
+    loss, penalty = 0.0, shrinkage.penalty(base)
     for held in folds:
         kept = np.setdiff1d(np.arange(len(x)), held)
         for j in range(len(examples.experts)):
             fit_on, test_on = kept[examples.asked[kept, j]], held[examples.asked[held, j]]
-            for shrinkage in among:
-                weights = head(x[fit_on], examples.correct[fit_on, j], shrinkage, rounds=4)
-                chance = predict(x[test_on], weights[None])[:, 0]
-                right = examples.correct[test_on, j]
-                losses[shrinkage] -= float(np.log(np.where(right, chance, 1.0 - chance) + 1e-12).sum())
-    return min(among, key=lambda s: (losses[s], -s))
+            weights = head(x[fit_on], examples.correct[fit_on, j], penalty, rounds=4)
+            chance = predict(x[test_on], weights[None])[:, 0]
+            right = examples.correct[test_on, j]
+            loss -= float(np.log(np.where(right, chance, 1.0 - chance) + 1e-12).sum())
+    return loss
 
 
 def _mean(values: "Floats") -> float:

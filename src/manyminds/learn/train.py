@@ -108,8 +108,7 @@ def _train(
     tell("skills", 0.0)
     made = base.make(examples)
     x = base.features(made, examples)
-    among = skills.FINER if mixed else skills.SHRINKAGES
-    shrinkage = skills.choose_shrinkage(x, examples, folds, among)
+    shrinkage = skills.choose_shrinkage(made, x, examples, folds)
     own = skills.fit(made, x, examples, shrinkage)
     narrow, wide = None, None
     complexities = (*COMPLEXITIES, *FINER) if mixed else COMPLEXITIES
@@ -124,13 +123,13 @@ def _train(
     explorer = Explorer(examples, scores, _costs(examples), broad_scores)
     best = int(np.argmax(examples.correct.mean(axis=0)))
     kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.6 + 0.35 * share))
-    choice = choose(kept, judged, x, examples, best, shrinkage, folds)
+    choice = choose(kept, judged, made, examples, best, shrinkage, folds)
     tell("policies", 1.0)
     facts = {
         "seed": seed,
         "questions": len(examples),
         "experts": len(examples.experts),
-        "shrinkage": shrinkage,
+        "shrinkage": list(shrinkage),
         "complexity": None if narrow is None else complexities.index(narrow.complexity),
         "complexity_wide": None if wide is None else complexities.index(wide.complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
@@ -174,7 +173,7 @@ class _Fold:
         topics = x[:, : len(made.topics)]
         self.held, self._apart, self._apart_x = held, examples.rows(held), topics[held]
         self._rest, self._rest_x = examples.rows(rest), topics[rest]
-        self._own = skills.fit(made, x[rest], self._rest, skills.SHRINKAGES[-1])
+        self._own = skills.fit(made, x[rest], self._rest, skills.NO_FEATURES)
 
     def scores(self, complexity: Complexity, seed: int, wide: bool) -> Scores:
         """Of the questions held out."""
