@@ -9,7 +9,7 @@ from manyminds.artefact import Base
 from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Replayed, Stages
-from manyminds.learn.policies import Choice, choose
+from manyminds.learn.policies import Choice, choose, share_prices
 from tests.changed import replace
 from tests.learn.worlds import Mind, world
 
@@ -199,3 +199,26 @@ def test_free_experts_are_chosen_by_their_chance() -> None:
     ]
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
     assert choose(KEPT[:2], free, made, examples, 0, TRUSTED, folds).prices == {"max": 1.0}
+
+
+def test_parts_with_one_price_hold_together_what_one_of_few_questions_cannot_show() -> None:
+    """In the second part, one question of forty is lost by what costs a tenth."""
+
+    def part(n: int, lost: int) -> Choice:
+        examples = world(MINDS, N, seed=5, topics=("law", "tax")).rows(np.arange(n))
+        right = np.arange(n) % 2 == 0
+        less = right & (np.arange(n) >= 2 * lost)
+        plans = [(right, 1.0), (less, 0.1), (right & ~right, 0.01)]
+        asked = np.eye(3, dtype=np.bool_)
+        judged = [Replayed(r, np.full(n, c), np.tile(asked[i], (n, 1))) for i, (r, c) in enumerate(plans)]
+        folds = np.array_split(np.random.default_rng(0).permutation(n), 5)
+        return choose(KEPT[:3], judged, base.make(examples), examples, BEST, TRUSTED, folds)
+
+    many, few = part(400, 0), part(40, 1)
+    assert many.ranking["cheap"][0] == CHEAP
+    assert few.ranking["cheap"][0] == BEST
+    assert "cheap" not in few.prices
+    shared = share_prices([many, few])
+    assert shared[0].prices["cheap"] == shared[1].prices["cheap"] > 0.0
+    alone = share_prices([few, few])
+    assert "cheap" not in alone[0].prices

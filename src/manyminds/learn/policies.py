@@ -10,11 +10,11 @@ Where answers cannot be compared, only one can be released of several, so nobody
 then asks the likeliest, if that proves to be better than always asking the best.
 
 A policy may also choose a plan for each question anew, by what the question's features promise, where
-that has proved to be better.
+that has proved to be better. Parts of a mixed set have one price of accuracy where that is better still.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "share_prices"]
 
 _MARGIN = 0.01  # of accuracy: the best single expert's is held where no more than this is lost
 _MANY = 1000  # questions
@@ -45,16 +45,36 @@ _WORTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 120.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """What k plans did on n questions, (n, k) each: `right` and `cost`, and both as foreseen out of sample.
+
+    `single`: position of the best single expert.
+    """
+
+    right: "NDArray[np.bool_]"
+    cost: "Floats"
+    chance: "Floats"
+    spend: "Floats"
+    single: int
+
+    def at(self, price: float) -> "tuple[NDArray[np.bool_], Floats]":
+        """(n,) right and cost of the plan that is worth most on each question, at this price of accuracy."""
+        rows, taken = np.arange(len(self.right)), (price * self.chance - self.spend).argmax(axis=1)
+        return self.right[rows, taken], self.cost[rows, taken]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """`figures` of every plan: accuracy, cost, seconds, and its weights for accuracy and cost.
 
-    `ranking`: positions of plans by policy, best for it first.
+    `ranking`: positions of plans by policy, best for it first. `trial`: what all that was judged by.
     """
 
     figures: "list[tuple[float, float, float, Floats, Floats]]"
     ranking: Mapping[str, tuple[int, ...]]
     prices: Mapping[str, float]
     about: Mapping[str, Any]
+    trial: _Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +127,12 @@ def choose(
     ranking = {policy: tuple(dict.fromkeys((*order, *by_gain))) for policy, order in first.items()}
     plans = {policy: order[0] for policy, order in ranking.items()}
     x, penalty = base.features(made, examples), shrinkage.penalty(made)
-    chance, spend = _foreseen(right, cost, x, made, penalty, folds)
-    prices = _prices(points, plans, right, cost, chance, spend, single) if x.shape[1] else {}
-    if x.shape[1] and not examples.comparable.any():
-        prices |= _likeliest(points, right, cost, chance, spend, plans["max"])
+    trial = _Trial(right, cost, *_foreseen(right, cost, x, made, penalty, folds), single)
+    prices: dict[str, float] = {}
+    if x.shape[1]:
+        prices = _prices([trial], {policy: [(right[:, i], cost[:, i])] for policy, i in plans.items()})
+        if not examples.comparable.any():
+            prices |= _likeliest(points, trial, plans["max"])
     figures = [
         (
             float(right[:, i].mean()),
@@ -122,7 +144,27 @@ def choose(
         for i, (stages, _) in enumerate(kept)
     ]
     about = {f"{policy}_gain": points[i].gain for policy, i in plans.items()}
-    return Choice(figures, ranking, prices, about)
+    return Choice(figures, ranking, prices, about, trial)
+
+
+def share_prices(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices of several parts, with one price of accuracy for all where a policy does better so.
+
+    Judged together: the few questions of one part may not show by themselves that accuracy is held, and what
+    is cheap to have in one part need not be bought dearly in another.
+    """
+    trials = [choice.trial for choice in choices]
+    taken = {policy: [_taken(choice, policy) for choice in choices] for policy in ("cheap", "auto")}
+    prices = _prices(trials, taken)
+    return [replace(choice, prices={**choice.prices, **prices}) for choice in choices]
+
+
+def _taken(choice: Choice, policy: str) -> "tuple[NDArray[np.bool_], Floats]":
+    """(n,) right and cost of what a policy asks."""
+    if policy in choice.prices:
+        return choice.trial.at(choice.prices[policy])
+    i = choice.ranking[policy][0]
+    return choice.trial.right[:, i], choice.trial.cost[:, i]
 
 
 def _widest(
@@ -201,50 +243,42 @@ def _foreseen(
 
 
 def _prices(
-    points: Sequence[_Point],
-    plans: Mapping[str, int],
-    right: "NDArray[np.bool_]",
-    cost: "Floats",
-    chance: "Floats",
-    spend: "Floats",
-    single: int,
+    trials: Sequence[_Trial], taken: "Mapping[str, Sequence[tuple[NDArray[np.bool_], Floats]]]"
 ) -> dict[str, float]:
-    """The price of accuracy for each policy that does better by choosing anew for each question."""
-    scale = points[single].cost
+    """The price of accuracy for each policy that does better by choosing anew for each question.
+
+    `taken`: (n,) right and cost of what `cheap` and `auto` ask otherwise, trial by trial.
+    """
+    single = np.concatenate([trial.right[:, trial.single] for trial in trials])
+    scale = float(np.concatenate([trial.cost[:, trial.single] for trial in trials]).mean())
     if scale <= 0.0:
         return {}
-    rows = np.arange(len(right))
-    anew: list[tuple[float, _Point]] = []
-    for worth in _WORTHS:
-        price = scale * worth
-        taken = (price * chance - spend).argmax(axis=1)
-        anew.append((price, _point(right[rows, taken], cost[rows, taken], right[:, single])))
+
+    def point(parts: "Sequence[tuple[NDArray[np.bool_], Floats]]") -> _Point:
+        right, cost = (np.concatenate(some) for some in zip(*parts, strict=True))
+        return _point(right, cost, single)
+
+    priced = [scale * worth for worth in _WORTHS]
+    anew = [(price, point([trial.at(price) for trial in trials])) for price in priced]
+    cheap, auto = point(taken["cheap"]), point(taken["auto"])
     prices: dict[str, float] = {}
     sure = [pair for pair in anew if pair[1].holds()]
     if sure:
-        price, point = min(sure, key=lambda pair: (pair[1].cost, pair[0]))
-        if point.cost < _SAVING * points[plans["cheap"]].cost:
+        price, found = min(sure, key=lambda pair: (pair[1].cost, pair[0]))
+        if found.cost < _SAVING * cheap.cost:
             prices["cheap"] = price
     within = [pair for pair in sure if pair[1].cost <= scale]
     if within:
-        price, point = max(within, key=lambda pair: (pair[1].gain, -pair[0]))
-        if point.gain > points[plans["auto"]].gain + point.error:
+        price, found = max(within, key=lambda pair: (pair[1].gain, -pair[0]))
+        if found.gain > auto.gain + found.error:
             prices["auto"] = price
     return prices
 
 
-def _likeliest(
-    points: Sequence[_Point],
-    right: "NDArray[np.bool_]",
-    cost: "Floats",
-    chance: "Floats",
-    spend: "Floats",
-    fixed: int,
-) -> dict[str, float]:
+def _likeliest(points: Sequence[_Point], trial: _Trial, fixed: int) -> dict[str, float]:
     """The price at which `max` asks whoever is likeliest, where that is right more often than `fixed` is."""
     price = _DEAREST * max(point.cost for point in points) or 1.0
-    rows, taken = np.arange(len(right)), (price * chance - spend).argmax(axis=1)
-    gained = _point(right[rows, taken], cost[rows, taken], right[:, fixed]).gain
+    gained = _point(*trial.at(price), trial.right[:, fixed]).gain
     return {"max": price} if gained > 0.0 else {}
 
 

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from manyminds.learn import ballots, base, skills, trials
 from manyminds.learn.ballots import COMPLEXITIES, FINER, Complexity, Scores
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Explorer, Stages
-from manyminds.learn.policies import Choice, choose
+from manyminds.learn.policies import Choice, choose, share_prices
 from manyminds.types import Kind
 
 if TYPE_CHECKING:
@@ -77,7 +77,10 @@ def train(
                 tell(what, (before + share) / len(parts))
 
             made.append(_train(part, kinds[i], mixed, seed, about or {}, share_of))
-    return Artefact(tuple(made))
+    choices = [choice for _, choice in made]
+    shared = share_prices(choices) if len(made) > 1 else choices
+    both = zip(made, shared, strict=True)
+    return Artefact(tuple(replace(part, prices=choice.prices) for (part, _), choice in both))
 
 
 def _kinds(parts: Sequence[Examples], mixed: bool) -> list[tuple[Kind, ...]]:
@@ -102,7 +105,7 @@ def _train(
     seed: int,
     about: Mapping[str, Any],
     tell: Progress,
-) -> Part:
+) -> tuple[Part, Choice]:
     """`kinds` of task are what its plans are for; `mixed` says that there are others beside this part's."""
     folds = _folds(len(examples), seed)
     tell("skills", 0.0)
@@ -134,7 +137,7 @@ def _train(
         "complexity_wide": None if wide is None else complexities.index(wide.complexity),
         "priced": bool(np.isfinite(examples.cost_usd).any()),
     }
-    return Part(
+    part = Part(
         about={**about, **facts, **choice.about},
         kinds=kinds,
         base=made,
@@ -146,6 +149,7 @@ def _train(
         prices=choice.prices,
         ranking=choice.ranking,
     )
+    return part, choice
 
 
 def _require(examples: Examples) -> None:
