@@ -123,7 +123,7 @@ def test_who_is_excluded_is_never_asked(policy: str) -> None:
 
 def test_a_topic_of_the_caller_decides_whom_to_trust() -> None:
     topics = {"law": {"a": 3.0, "b": -3.0}, "tax": {"a": -3.0, "b": 3.0}}
-    artefact = learnt(["a", "b", "c"], topics=topics, prices={"auto": 1.0})
+    artefact = learnt(["a"], ["b"], threshold=0.9, topics=topics, prices={"auto": 1.0})
     found = {topic: ask(artefact, saying(a="B", b="C", c="D"), topic=topic)[0] for topic in topics}
     assert found == {"law": "B", "tax": "C"}
 

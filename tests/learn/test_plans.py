@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from manyminds.learn import ballots, base
 from manyminds.learn.examples import Examples
-from manyminds.learn.plans import PENALTIES, PRICES, Explorer, Stages, search, steady, tiers
+from manyminds.learn.plans import (
+    ESCALATION,
+    PENALTIES,
+    PRICES,
+    Explorer,
+    Stages,
+    escalations,
+    search,
+    steady,
+    tiers,
+)
+from tests.changed import replace
 from tests.clock import run
 from tests.learn.worlds import Mind, hand_made, play, play_live, world
 
@@ -195,6 +206,27 @@ def test_tiers_ask_the_cheap_first_and_nobody_dearer_than_the_best() -> None:
         assert len({name for stage in asked for name in stage}) == sum(map(len, asked))
     assert any(stages[-1] == (names.index("a"),) for stages, _ in found.values())
     assert tiers(explorer(comparable=False), 0) == {}
+
+
+def test_everybody_may_have_the_best_behind() -> None:
+    found = escalations(explorer(), 0)
+    assert {rule[:2] for rule in found} == {(ESCALATION, j) for j in range(4)}
+    for (_, j, doubt), plan in found.items():
+        assert plan == ((((0,),), 1.0) if j == 0 else (((j,), (0,)), doubt))
+    assert escalations(explorer(comparable=False), 0) == {}
+
+
+def test_of_many_those_come_first_who_are_right_where_the_best_is_wrong() -> None:
+    """Six of them: of eight, one is always wrong and one is right only where the best is."""
+    n, best = 60, np.arange(60) % 2 == 0
+    right = np.stack(
+        [best, best, best & ~best, *(best | (np.arange(n) % k == 1) for k in range(2, 8))], axis=1
+    )
+    examples = world(tuple(Mind(name, 0.5) for name in "abcdefghi"), n, seed=5)
+    examples = replace(examples, correct=right, votes=np.where(right, 0, 1).astype(np.int32))
+    scores = ballots.Scores(np.ones((n, 9)), np.full(n, -9.0), np.zeros((n, 9)))
+    found = escalations(Explorer(examples, scores, np.ones((n, 9))), 0)
+    assert {j for _, j, _ in found} == {0, 3, 4, 5, 6, 7, 8}
 
 
 def test_wide_panels_are_weighed_by_their_own_scores_and_others_are_not() -> None:

@@ -158,16 +158,28 @@ def test_without_costs_nothing_is_chosen_anew() -> None:
 
 
 def test_specialists_are_chosen_for_each_question() -> None:
-    """Each of two is right about its own topic alone: one plan for all is right half the time."""
+    """Each of two is right about its own topic alone; one has the other behind it, which is then dear."""
     examples = world(MINDS, N, seed=5, topics=("law", "tax"))
     law = np.array([topic == "law" for topic in examples.topics])
     judged = outcomes((0.5, 0.5, 0.1, 0.5, 0.5), (1.0, 1.0, 1.0, 3.0, 3.0))
-    for i, right in {BEST: law, CHEAP: ~law, WEAK: law & ~law, ALL: law, CASCADE: law}.items():
+    for i, right in {BEST: law, CHEAP: ~law, WEAK: law & ~law, ALL: law, CASCADE: law | ~law}.items():
         judged[i] = replace(judged[i], right=right)
+    judged[CASCADE] = replace(judged[CASCADE], cost=np.where(law, 4.0, 1.0))
     made = base.make(examples)
     folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
     found = choose(KEPT, judged, made, examples, 0, TRUSTED, folds)
     assert found.prices["auto"] > 0.0
+
+
+def test_who_is_not_the_best_is_not_relied_on_alone() -> None:
+    """However right it was about its topic: questions in other words may be taken for that topic."""
+    examples = world(MINDS, N, seed=5, topics=("law", "tax"))
+    law = np.array([topic == "law" for topic in examples.topics])
+    judged = outcomes((0.5, 0.5, 0.1, 0.5, 0.5), (1.0, 0.1, 1.0, 3.0, 3.0))
+    for i, right in {BEST: law | ~law, CHEAP: law, WEAK: law & ~law, ALL: law, CASCADE: law}.items():
+        judged[i] = replace(judged[i], right=right)
+    folds = np.array_split(np.random.default_rng(0).permutation(N), 5)
+    assert choose(KEPT, judged, base.make(examples), examples, 0, TRUSTED, folds).prices == {}
 
 
 def test_texts_go_to_the_likeliest_where_that_is_better_than_to_the_best() -> None:
@@ -212,7 +224,8 @@ def test_parts_with_one_price_hold_together_what_one_of_few_questions_cannot_sho
         asked = np.eye(3, dtype=np.bool_)
         judged = [Replayed(r, np.full(n, c), np.tile(asked[i], (n, 1))) for i, (r, c) in enumerate(plans)]
         folds = np.array_split(np.random.default_rng(0).permutation(n), 5)
-        return choose(KEPT[:3], judged, base.make(examples), examples, BEST, TRUSTED, folds)
+        kept: list[tuple[Stages, float]] = [KEPT[BEST], (((1,), (0,)), 0.9), KEPT[WEAK]]
+        return choose(kept, judged, base.make(examples), examples, BEST, TRUSTED, folds)
 
     many, few = part(400, 0), part(40, 1)
     assert many.ranking["cheap"][0] == CHEAP

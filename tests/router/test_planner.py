@@ -119,13 +119,28 @@ class TestPlan:
         assert found.expected_accuracy == pytest.approx(WORTH[CASCADE])
 
     def test_a_price_chooses_for_each_question(self) -> None:
-        """`a` is better by far on one topic, and then alone worth its price; elsewhere the dear `b` is."""
+        """`a` is better by far on one topic, and then asked first; elsewhere `b` is as good by itself."""
+        law, tax = (self.choosing([((["a"], ["b"]), 0.9)], topic) for topic in ("law", "tax"))
+        assert (staged(law), staged(tax)) == ([{"a"}, {"b"}], [{"b"}])
+
+    def test_who_is_not_the_best_is_not_relied_on_alone(self) -> None:
+        """Whatever its topic promises: questions in other words may be taken for that topic."""
+        law, tax = (self.choosing([], topic) for topic in ("law", "tax"))
+        assert (staged(law), staged(tax)) == ([{"b"}], [{"b"}])
+
+    def test_where_no_vote_can_be_weighed_the_likeliest_is_asked_alone(self) -> None:
+        law, tax = (self.choosing([], topic, ballot=None) for topic in ("law", "tax"))
+        assert (staged(law), staged(tax)) == ([{"a"}], [{"b"}])
+
+    def choosing(self, plans: Any, topic: str, **fields: Any) -> Route:
+        """By price, with `b` as the best single expert."""
         topics = {"law": {"a": 3.0, "b": -3.0}, "tax": {"a": -3.0, "b": 1.0}}
+        prices = {"auto": 1.0}
         artefact = hand_made(
-            {"a": 0.7, "b": 0.7}, (), {"auto": 0}, cost_usd=COST, topics=topics, prices={"auto": 1.0}
+            {"a": 0.7, "b": 0.71}, plans, {"auto": 0}, cost_usd=COST, topics=topics, prices=prices
         )
-        law, tax = (route("auto", "ab", artefact, ask(topic)) for topic in ("law", "tax"))
-        assert (asked(law), asked(tax)) == ({"a"}, {"b"})
+        (part,) = artefact.parts
+        return route("auto", "ab", Artefact((replace(part, **fields),)), ask(topic))
 
 
 class TestWhoIsThere:

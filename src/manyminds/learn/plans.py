@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
+    "ESCALATION",
     "HEARD",
     "PENALTIES",
     "PRICES",
@@ -30,6 +31,7 @@ __all__ = [
     "Rule",
     "Stages",
     "easier",
+    "escalations",
     "search",
     "steady",
     "tiers",
@@ -43,6 +45,9 @@ Rule: TypeAlias = tuple[str | float, ...]
 
 STEADY = "steady"
 """The name of rules by which nothing is searched for."""
+
+ESCALATION = "escalation"
+"""The name of rules by which another expert is asked, and where that leaves doubt, the best single one."""
 
 PRICES = (0.003, 0.01, 0.016, 0.024, 0.035, 0.05, 0.07, 0.1, 0.15, 0.25)
 """Accuracy that the best single expert's cost is worth: from paying for accuracy to saving."""
@@ -84,6 +89,8 @@ _KEPT = 2048  # panels remembered
 _TIER_COSTS = (0.05, 0.1, 0.2, 0.4)  # of the best single expert's, at most, of a cheap tier's members
 _TIER_FIRST, _TIER_NEXT, _TIER_LAST = (2, 3, 4), (0, 1, 2), (0, 1, 2, 3)  # members
 _TIER_THRESHOLDS = (0.6, 0.8, 0.9, 0.95)
+_ESCALATING = 6  # experts that may be asked before the best
+_DOUBTS = (0.5, 0.7, 0.9)  # posteriors below which it is asked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,6 +260,25 @@ def steady(explorer: Explorer, best: int) -> dict[Rule, tuple[Stages, float]]:
     }
     others = [j for j in order if j != best][:2]
     return plans | {(STEADY, "stand-in", i): (((best,), (j,)), HEARD) for i, j in enumerate(others)}
+
+
+def escalations(explorer: Explorer, best: int) -> dict[Rule, tuple[Stages, float]]:
+    """An expert, and where that leaves doubt the best single one, by expert and doubt.
+
+    Those are asked first who are right most often where the best is wrong; the best itself has nobody behind
+    it. None of these plans may be worth it for all questions; for some topics each may be.
+    """
+    if not explorer.comparable:
+        return {}
+    right = [explorer.panel([j])[1] for j in range(explorer.cost.shape[1])]
+    adds = [int((one & ~right[best]).sum()) for one in right]
+    others = sorted((j for j in range(len(adds)) if j != best), key=lambda j: (-adds[j], j))
+    plans: dict[Rule, tuple[Stages, float]] = {}
+    for doubt in _DOUBTS:
+        plans[ESCALATION, best, doubt] = ((best,),), 1.0
+        for j in others[:_ESCALATING]:
+            plans[ESCALATION, j, doubt] = ((j,), (best,)), doubt
+    return plans
 
 
 def tiers(explorer: Explorer, best: int) -> dict[Rule, tuple[Stages, float]]:

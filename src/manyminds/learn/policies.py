@@ -41,14 +41,15 @@ _SLACK = 0.05  # of accuracy that `fast` gives up
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
 _DEAREST = 1e6  # costs of the dearest plan, for which accuracy goes before any cost
 # Of all accuracy, in what the best single expert costs.
-_WORTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 120.0, 500.0)
+_WORTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 30.0, 60.0, 120.0, 500.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
     """What k plans did on n questions, (n, k) each: `right` and `cost`, and both as foreseen out of sample.
 
-    `single`: position of the best single expert.
+    `single`: position of the best single expert. `checked` (k,): plans that may be chosen for a question by
+    what is foreseen alone: an expert that is not the best has another behind it.
     """
 
     right: "NDArray[np.bool_]"
@@ -56,10 +57,12 @@ class _Trial:
     chance: "Floats"
     spend: "Floats"
     single: int
+    checked: "NDArray[np.bool_]"
 
     def at(self, price: float) -> "tuple[NDArray[np.bool_], Floats]":
         """(n,) right and cost of the plan that is worth most on each question, at this price of accuracy."""
-        rows, taken = np.arange(len(self.right)), (price * self.chance - self.spend).argmax(axis=1)
+        worth = np.where(self.checked, price * self.chance - self.spend, -np.inf)
+        rows, taken = np.arange(len(self.right)), worth.argmax(axis=1)
         return self.right[rows, taken], self.cost[rows, taken]
 
 
@@ -127,11 +130,13 @@ def choose(
     ranking = {policy: tuple(dict.fromkeys((*order, *by_gain))) for policy, order in first.items()}
     plans = {policy: order[0] for policy, order in ranking.items()}
     x, penalty = base.features(made, examples), shrinkage.penalty(made)
-    trial = _Trial(right, cost, *_foreseen(right, cost, x, made, penalty, folds), single)
+    verdicts = not examples.comparable.any()
+    checked = np.array([verdicts or i == single or i not in alone for i in range(len(kept))])
+    trial = _Trial(right, cost, *_foreseen(right, cost, x, made, penalty, folds), single, checked)
     prices: dict[str, float] = {}
     if x.shape[1]:
         prices = _prices([trial], {policy: [(right[:, i], cost[:, i])] for policy, i in plans.items()})
-        if not examples.comparable.any():
+        if verdicts:
             prices |= _likeliest(points, trial, plans["max"])
     figures = [
         (

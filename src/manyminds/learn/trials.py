@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from manyminds.learn.plans import STEADY, Explorer, Replayed, Rule, Stages, easier, search, steady, tiers
+from manyminds.learn.plans import (
+    ESCALATION,
+    STEADY,
+    Explorer,
+    Replayed,
+    Rule,
+    Stages,
+    easier,
+    escalations,
+    search,
+    steady,
+    tiers,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +83,7 @@ def _led_to(
     searched: dict[Rule, _Plan] = {
         ("search", i, down): easier(plan, down) for down in _STEPS for i, plan in enumerate(found)
     }
-    return {**steady(explorer, best), **tiers(explorer, best), **searched}
+    return {**steady(explorer, best), **escalations(explorer, best), **tiers(explorer, best), **searched}
 
 
 def _worth_keeping(tried: Mapping[Rule, _Outcome], single: "NDArray[np.bool_]") -> list[Rule]:
@@ -79,7 +91,7 @@ def _worth_keeping(tried: Mapping[Rule, _Outcome], single: "NDArray[np.bool_]") 
     doubted or not; in the order given.
     """
     rules = list(tried)
-    kept = {rule for rule in rules if rule[0] == STEADY}
+    kept = {rule for rule in rules if rule[0] in (STEADY, ESCALATION)}
     cost = [float(spent.mean()) for _, spent in tried.values()]
     gains = [right.astype(np.float64) - single for right, _ in tried.values()]
     for doubt in _DOUBTS:

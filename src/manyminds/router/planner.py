@@ -107,6 +107,10 @@ class Planner:
         return float(_chance(plan.weights[None], x)[0]), max(float(plan.spend_usd @ x), 0.0)
 
     def _anew(self, price: float, query: Query, plans: Sequence[Plan]) -> Plan:
+        """Where votes can be weighed, no expert but the best is relied on without another behind it."""
+        best = self._part.best_single
+        if self._part.ballot is not None:
+            plans = [plan for plan in plans if len(plan.experts) > 1 or plan.experts == (best,)] or plans
         x = self._features(query)
         chance = _chance(np.stack([plan.weights for plan in plans]), x)
         cost = np.maximum(np.stack([plan.spend_usd for plan in plans]) @ x, 0.0)
