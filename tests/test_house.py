@@ -193,7 +193,7 @@ def test_no_path_of_one_machine_and_no_registry() -> None:
 
 
 def test_no_weights_and_no_data_are_tracked() -> None:
-    """But for the answers that the shipped artefact was learnt from."""
+    """But for the recorded answers of the local models."""
     kinds = {".gguf", ".onnx", ".safetensors", ".parquet", ".whl", ".db"}
     own = {f"benchmarks/local/{name}.parquet" for name in ("answers", "models", "questions")}
     assert {relative(path) for path in tracked() if path.suffix in kinds} <= own

@@ -28,9 +28,9 @@ def need(tier: str = "starter") -> None:
         pytest.skip(f"not pulled: {', '.join(lacking)}; run `manyminds pull --tier {tier}`")
 
 
-def borrowed(folder: Path, tier: str = "starter") -> Path:
-    """A home of its own in `folder`, with links to the files of a tier and nothing else. Idempotent."""
-    for model in catalog.tier(tier):
+def borrowed(folder: Path) -> Path:
+    """A home of its own in `folder`, with links to the starter tier's files and nothing else. Idempotent."""
+    for model in catalog.tier("starter"):
         for file in model.files:
             path, pulled = catalog.path_of(folder / "home", file), catalog.path_of(HOME, file)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,11 +86,9 @@ def wait_until(condition: Any, budget_s: float = 30.0) -> bool:
 
 
 @contextmanager
-def served(
-    folder: Path, *flags: str, env: dict[str, str] | None = None, tier: str = "starter"
-) -> Iterator[Served]:
-    """`manyminds serve` on a free port, its home in `folder` with a tier's files, until the block ends."""
-    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder, tier))} | (env or {})
+def served(folder: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Served]:
+    """`manyminds serve` on a free port, its home in `folder`, until the block ends."""
+    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder))} | (env or {})
     command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json", *flags]
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder)

@@ -406,6 +406,8 @@ def test_ways_of_asking_that_are_one_call_there_are_one_expert_there() -> None:
     exact, options = train(told).parts
     assert exact.skills.experts == ("a", "b", "c")
     assert options.skills.experts == ("b", "c")
+    (alone,) = told.rows(np.arange(60)).parts()
+    assert alone.experts == ("a", "c", "mute")
 
 
 def twin(table: NDArray[Any]) -> NDArray[Any]:

@@ -91,24 +91,30 @@ class Examples:
     def parts(self) -> "tuple[Examples, ...]":
         """What is learnt from together: questions that ask for an answer, for an option, for a text.
 
-        Each with the experts that were asked any of them; of those that are one call there, with one: ways of
-        asking a model come to the same where there is but one way. Of one sort alone, it is all as it is.
+        Of experts that are one call there, with one: ways of asking a model come to the same where there is
+        but one way. Beside other sorts, each only with the experts that were asked any of them.
         """
         sorts = np.array([kind if kind in ("option", "text") else "exact" for kind in self.kinds])
         found = [np.flatnonzero(sorts == sort) for sort in ("exact", "option", "text")]
         found = [rows for rows in found if len(rows)]
-        return tuple(self._apart(rows) for rows in found) if len(found) > 1 else (self,)
+        order = self._cheapest_first()
+        return tuple(self._apart(rows, order) for rows in found) if len(found) > 1 else (self._once(order),)
 
-    def _apart(self, index: "NDArray[np.intp]") -> "Examples":
+    def _apart(self, index: "NDArray[np.intp]", order: Sequence[int]) -> "Examples":
         some = self.rows(index)
-        kept = [j for j in self._cheapest_first() if some.asked[:, j].any()]
-        kept = sorted(j for i, j in enumerate(kept) if not any(some._is_one_call(j, k) for k in kept[:i]))
+        some = replace(some, classes=float(np.mean(some.spread)))
+        return some._once([j for j in order if some.asked[:, j].any()])
+
+    def _once(self, order: Sequence[int]) -> "Examples":
+        """With these experts, without those that are one call with an earlier one."""
+        kept = sorted(j for i, j in enumerate(order) if not any(self._is_one_call(j, k) for k in order[:i]))
+        if len(kept) == len(self.experts):
+            return self
         return replace(
-            some,
+            self,
             experts=tuple(self.experts[j] for j in kept),
             sources=tuple(self.sources[j] for j in kept),
-            classes=float(np.mean(some.spread)),
-            **{name: getattr(some, name)[:, kept] for name in _TABLES},
+            **{name: getattr(self, name)[:, kept] for name in _TABLES},
         )
 
     def _cheapest_first(self) -> list[int]:
