@@ -9,6 +9,9 @@ Q ?= What is the capital of Australia?
 override Q := $(value Q)
 export Q
 
+# Of the models that are pulled for tests.
+TIER ?= starter
+
 # What was installed went with its interpreter, for example when the system's Python was replaced.
 $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.plain $(VENV)/.dev)
 
@@ -25,8 +28,8 @@ ask: $(VENV)/.plain ## ask the network of this machine: make ask Q="..."
 serve: $(VENV)/.plain ## serve it as an OpenAI-compatible endpoint
 	@exec $(BIN)/manyminds serve
 
-pull: $(VENV)/.plain ## download the models of the starter tier
-	@exec $(BIN)/manyminds pull --tier starter
+pull: $(VENV)/.plain ## download models: make pull TIER=full
+	@exec $(BIN)/manyminds pull --tier $(TIER)
 
 bench: $(VENV)/.plain pull ## measure size, start and memory on this machine
 	@exec $(BIN)/manyminds bench footprint

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 
 from manyminds import catalog
+from manyminds.artefact import save
+from manyminds.node.node import ARTEFACT
+from tests.learn.worlds import hand_made
 
 HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
 
@@ -28,9 +31,15 @@ def need(tier: str = "starter") -> None:
         pytest.skip(f"not pulled: {', '.join(lacking)}; run `manyminds pull --tier {tier}`")
 
 
-def borrowed(folder: Path) -> Path:
-    """A home of its own in `folder`, with links to the starter tier's files and nothing else. Idempotent."""
-    for model in catalog.tier("starter"):
+def borrowed(folder: Path, tier: str = "starter", *, untaught: bool = False) -> Path:
+    """A home of its own in `folder`, with links to the files of a tier. Idempotent.
+
+    If it is `untaught`, all that its node has learnt is of a stranger: it goes by prices and priors, so that
+    whom it asks does not change with what is shipped.
+    """
+    if untaught:
+        save(hand_made({"stranger": 0.5}), folder / "home" / ARTEFACT)
+    for model in catalog.tier(tier):
         for file in model.files:
             path, pulled = catalog.path_of(folder / "home", file), catalog.path_of(HOME, file)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,9 +95,15 @@ def wait_until(condition: Any, budget_s: float = 30.0) -> bool:
 
 
 @contextmanager
-def served(folder: Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[Served]:
-    """`manyminds serve` on a free port, its home in `folder`, until the block ends."""
-    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder))} | (env or {})
+def served(
+    folder: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    tier: str = "starter",
+    untaught: bool = False,
+) -> Iterator[Served]:
+    """`manyminds serve` on a free port, its home in `folder` as `borrowed`, until the block ends."""
+    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder, tier, untaught=untaught))} | (env or {})
     command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json", *flags]
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder)

@@ -34,7 +34,7 @@ def test_ask_streams_the_answer_and_shows_the_panel(tmp_path: Path) -> None:
     need()
     out, err = start(tmp_path, "ask", "What is the capital of Australia?").communicate(timeout=60)
     assert out == "The capital of Australia is Canberra.\n"
-    assert all(word in err for word in (SMOL, "qwen2.5-coder-0.5b", "select", "impact"))
+    assert all(word in err for word in ("qwen2.5-coder-0.5b", "select", "impact"))
 
 
 def test_ask_prints_json_and_nothing_else(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_ask_prints_json_and_nothing_else(tmp_path: Path) -> None:
     out, _ = start(tmp_path, "ask", "--json", "What is 17 + 26?").communicate(timeout=60)
     found = json.loads(out)
     assert "43" in found["answer"]
-    assert {e["expert"] for e in found["manyminds"]["panel"]} == {SMOL, "qwen2.5-coder-0.5b"}
+    assert found["manyminds"]["panel"][-1]["answer"] == "43"
 
 
 def test_two_at_once(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_killed_parent_takes_its_models_with_it(tmp_path: Path) -> None:
 def test_a_damaged_model_is_survived_and_named(tmp_path: Path) -> None:
     need()
     (file,) = catalog.find(SMOL).files
-    path = catalog.path_of(borrowed(tmp_path), file)
+    path = catalog.path_of(borrowed(tmp_path, untaught=True), file)
     path.unlink()
     with path.open("wb") as damaged:  # of the right size, so that only loading finds out
         damaged.truncate(file.bytes)

@@ -203,7 +203,10 @@ def test_local_models_come_change_and_go(tmp_path: Path, one: Expert) -> None:
         return set(node.children().values())
 
     configure(tmp_path, entry("a", one))
-    with served(tmp_path, "--workers", str(workers)) as node, ThreadPoolExecutor(4) as pool:
+    with (
+        served(tmp_path, "--workers", str(workers), untaught=True) as node,
+        ThreadPoolExecutor(4) as pool,
+    ):
         first = change("threads = 1")
         going = threading.Event()
         going.set()

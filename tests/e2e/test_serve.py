@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def node(folder: Path) -> Iterator[Served]:
     need()
-    with served(folder) as running:
+    with served(folder, untaught=True) as running:
         yield running
 
 
