@@ -81,7 +81,7 @@ def packed(header: object, arrays: Mapping[str, NDArray[Any]], start: str = "") 
 
 def file_of(header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """As it is written, of one part."""
-    return packed({"version": 3, "parts": [header]}, arrays, "0.")
+    return packed({"version": 4, "parts": [header]}, arrays, "0.")
 
 
 def loaded(content: bytes, folder: Path) -> Artefact:
@@ -137,11 +137,6 @@ def test_each_part_is_for_its_own_kinds() -> None:
     assert artefact.part("option") is artefact.parts[0]
     assert artefact.part("text") is artefact.parts[1]
     assert artefact.part("number") is None
-
-
-def test_a_file_of_the_version_before_is_one_part(tmp_path: Path) -> None:
-    header, arrays = parts(written())
-    assert same(loaded(packed({**header, "version": 2}, arrays), tmp_path), made())
 
 
 def test_the_same_artefact_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -200,9 +195,9 @@ def test_a_directory_is_no_artefact(tmp_path: Path) -> None:
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     header, arrays = parts(written())
-    for version in (0, 1, 4, "3", None, ["x" * 1000]):
+    for version in (0, 3, 5, "4", None, ["x" * 1000]):
         with pytest.raises(
-            ArtefactError, match=r"is of version .{1,20}, and this is version 3: make it anew"
+            ArtefactError, match=r"is of version .{1,20}, and this is version 4: make it anew"
         ):
             loaded(packed({"version": version, "parts": [header]}, arrays, "0."), tmp_path)
 
@@ -295,6 +290,8 @@ CHANGES: dict[str, Change] = {
     "confidence at no point": lambda h, a: a.update({"skills.confidence": a["skills.confidence"][:, :, :0]}),
     "confidence that falls": lambda h, a: a.update({"skills.confidence": a["skills.confidence"][:, :, ::-1]}),
     "confidence with a gap": lambda h, a: a["skills.confidence"].__setitem__((0, 1, 2), np.nan),
+    "asked more than all": lambda h, a: a["skills.asked"].__setitem__((0, 0), 1.1),
+    "asked less than none": lambda h, a: a["skills.asked"].__setitem__((0, 0), -0.1),
     "seconds below zero": lambda h, a: a.update(
         {"skills.seconds": np.full_like(a["skills.seconds"], -np.inf)}
     ),
@@ -364,9 +361,7 @@ def test_what_does_not_fit_in_any_part_is_refused(change: str, tmp_path: Path) -
         loaded(packed(header, arrays), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "header", [None, 1, [], "x", {}, {"version": 2}, {"version": 3}, {"version": 3, "parts": [None]}]
-)
+@pytest.mark.parametrize("header", [None, 1, [], "x", {}, {"version": 4}, {"version": 4, "parts": [None]}])
 def test_a_header_of_another_shape_is_refused(header: object, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="is no artefact"):
         loaded(packed(header, parts(written())[1]), tmp_path)

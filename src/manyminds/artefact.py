@@ -35,6 +35,7 @@ __all__ = [
     "Part",
     "Plan",
     "Skills",
+    "familiar",
     "is_artefact",
     "is_wide",
     "load",
@@ -44,8 +45,10 @@ __all__ = [
 WIDE: Final = 0.8
 """Share of the experts learnt from: where so many have voted, nearly all have."""
 
-_VERSION: Final = 3
-_WHOLE: Final = 2  # the last version whose files hold one part, without saying so
+_FAMILIAR: Final = 0.5
+"""Share of the questions of a topic that an expert must have been asked, to be asked about it."""
+
+_VERSION: Final = 4
 _MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
 _DAMAGE: Final = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
@@ -106,6 +109,7 @@ class Skills:
         experts: (m,) names, sorted; sources: (m,).
         weights: (m, p + 1) log-odds of being right over the features, constant first.
         answered: (m,) questions it was asked; accuracy: (m,) share right.
+        asked: (m, t) share of each topic's questions that it was asked.
         cost_usd: (m, p + 1) cost of a question over the features, constant first.
         seconds: (m,) mean time to the last token; NaN where it was not recorded.
         ln_tokens: (m, 2) mean and deviation of the logarithm of an answer's tokens.
@@ -118,6 +122,7 @@ class Skills:
     weights: "Floats"
     answered: "Floats"
     accuracy: "Floats"
+    asked: "Floats"
     cost_usd: "Floats"
     seconds: "Floats"
     ln_tokens: "Floats"
@@ -233,6 +238,16 @@ def is_wide(voters: Any, experts: int) -> Any:
     return voters >= WIDE * experts
 
 
+def familiar(base: Base, skills: Skills, x: "Floats") -> "NDArray[np.bool_]":
+    """(n, m) whether each expert was asked most questions that are about what these are about.
+
+    x: (n, p) features. Of who was not, nothing is known there. Everybody is familiar where no topics are.
+    """
+    about = x[:, : len(base.topics)] + base.shares
+    known: NDArray[np.bool_] = about @ skills.asked.T >= _FAMILIAR * about.sum(axis=1, keepdims=True)
+    return known
+
+
 def save(artefact: Artefact, path: Path) -> None:
     """Writes the file whole or not at all. The same artefact gives the same bytes."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -267,7 +282,7 @@ def load(path: Path) -> Artefact:
             arrays = {name: packed[name] for name in packed.files}
         header = json.loads(arrays.pop("header").tobytes())
         version = header["version"]
-        if version in (_WHOLE, _VERSION):
+        if version == _VERSION:
             artefact = _whole(header, arrays)
             _check(artefact)
             return artefact
@@ -317,8 +332,6 @@ def _take_apart(part: Part) -> "tuple[dict[str, Any], dict[str, NDArray[Any]]]":
 
 
 def _whole(header: Mapping[str, Any], arrays: "Mapping[str, NDArray[Any]]") -> Artefact:
-    if header["version"] == _WHOLE:
-        return Artefact((_assemble(header, arrays),))
     parts = []
     for i, own in enumerate(header["parts"]):
         start = f"{i}."
@@ -379,6 +392,7 @@ def _check_shapes(part: Part) -> None:
         "skills.weights": (skills.weights, (m, p)),
         "skills.answered": (skills.answered, (m,)),
         "skills.accuracy": (skills.accuracy, (m,)),
+        "skills.asked": (skills.asked, (m, t)),
         "skills.cost_usd": (skills.cost_usd, (m, p)),
         "skills.ln_tokens": (skills.ln_tokens, (m, 2)),
     }
@@ -426,6 +440,8 @@ def _check_values(part: Part) -> None:
         raise ValueError("about is no table, or a name is no text")
     if list(skills.experts) != sorted(set(skills.experts)) or len(skills.sources) != m:
         raise ValueError("the experts are not sorted, or not each with its source")
+    if not ((skills.asked >= 0.0) & (skills.asked <= 1.0)).all():
+        raise ValueError("skills.asked holds a number that is no share")
     if not (skills.ln_tokens[:, 1] > 0.0).all():
         raise ValueError("skills.ln_tokens has a deviation that is not above 0")
     for name, ballot in ballots:

@@ -1,7 +1,6 @@
 """What comes with manyminds, at work with the real models of the full tier: an easy question, a hard one."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai

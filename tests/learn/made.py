@@ -158,6 +158,7 @@ def by_hand(experts: Sequence[str], kind: Kind, labels: Sequence[str] = (), seed
         weights=rng.normal(size=(m, p)),
         answered=np.full(m, 70.0),
         accuracy=rng.uniform(0.3, 0.9, m),
+        asked=rng.uniform(0.0, 1.0, (m, t)),
         cost_usd=rng.uniform(0.0, 0.1, (m, p)),
         seconds=np.full(m, np.nan),
         ln_tokens=np.stack([rng.normal(1.0, 1.0, m), rng.uniform(0.3, 1.0, m)], axis=1),

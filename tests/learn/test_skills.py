@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from manyminds.artefact import Base, Skills
 from manyminds.learn import base, skills
-from manyminds.learn.examples import Examples
+from manyminds.learn.examples import UNASKED, Examples
 from tests.changed import replace
 from tests.learn.made import FOUR, Floats, outcomes, same, without
 
@@ -139,3 +139,13 @@ def test_what_a_topic_costs_is_learnt_from_few_questions() -> None:
     x = np.repeat([[0.5, -0.5], [-0.5, 0.5]], 20, axis=0)
     weights = skills.spend(blind(2, 0), x, np.repeat([1.0, 10.0], 20))
     assert weights[0] + x[[0, -1]] @ weights[1:] == pytest.approx([1.0, 10.0], abs=0.3)
+
+
+def test_it_says_who_was_asked_about_what() -> None:
+    examples = outcomes(FOUR, n=90, topics=True)
+    about, column = np.array(examples.topics), examples.experts.index("bob")
+    votes = examples.votes.copy()
+    votes[about == sorted(set(examples.topics))[1], column] = UNASKED
+    own, _ = fitted(replace(examples, votes=votes))
+    assert own.asked[column].tolist() == [1.0, 0.0, 1.0]
+    assert np.delete(own.asked, column, axis=0).min() == 1.0

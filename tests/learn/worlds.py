@@ -277,6 +277,7 @@ def _skills(
         weights=weights,
         answered=np.full(m, 100.0),
         accuracy=np.array([accuracy[name] for name in names]),
+        asked=np.ones((m, weights.shape[1] - 1)),
         cost_usd=np.column_stack([costs, np.zeros((m, weights.shape[1] - 1))]),
         seconds=np.full(m, np.nan),
         ln_tokens=np.tile([0.0, 1.0], (m, 1)),

@@ -132,6 +132,33 @@ class TestPlan:
         law, tax = (self.choosing([], topic, ballot=None) for topic in ("law", "tax"))
         assert (staged(law), staged(tax)) == ([{"a"}], [{"b"}])
 
+    @pytest.mark.parametrize(
+        ("policy", "topic", "stages"),
+        [
+            ("max", "law", [set("abcd")]),
+            ("max", "tax", [set("acd")]),
+            ("max", "", [set("abcd")]),  # as many as not are about law
+            ("auto", "law", [{"a", "c"}, {"b"}]),
+            ("auto", "tax", [{"a", "c"}]),
+        ],
+    )
+    def test_who_was_not_asked_about_a_topic_is_not(self, policy: str, topic: str, stages: Any) -> None:
+        found = route(policy, artefact=self.asked_about({"b": (1.0, 0.0)}), query=ask(topic))
+        assert staged(found) == stages
+        assert math.fsum(call.share for call in found.calls) == pytest.approx(1.0)
+
+    def test_where_nobody_was_the_whole_plan_is_asked(self) -> None:
+        nobody = self.asked_about(dict.fromkeys("abcd", (1.0, 0.0)))
+        assert staged(route("auto", artefact=nobody, query=ask("tax"))) == [{"a", "c"}, {"b"}]
+
+    def asked_about(self, shares: Mapping[str, Sequence[float]]) -> Artefact:
+        """Those who were asked these shares of the questions on law and on tax, not of all."""
+        (part,) = made(topics={"law": {}, "tax": {}}).parts
+        asked = part.skills.asked.copy()
+        for name, of in shares.items():
+            asked[part.skills.experts.index(name)] = of
+        return Artefact((replace(part, skills=replace(part.skills, asked=asked)),))
+
     def choosing(self, plans: Any, topic: str, **fields: Any) -> Route:
         """By price, with `b` as the best single expert."""
         topics = {"law": {"a": 3.0, "b": -3.0}, "tax": {"a": -3.0, "b": 1.0}}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyminds.artefact import Artefact
+from manyminds.artefact import Artefact, familiar
 from manyminds.learn import base, skills
 from manyminds.learn.examples import Examples
 
@@ -170,15 +170,21 @@ def router_only(test: Examples, artefact: Artefact) -> Control:
 
 
 def probabilities(test: Examples, artefact: Artefact) -> "Floats":
-    """(n, m): p(correct) of every expert of `test`, as the artefact predicts it; NaN where it does not."""
+    """(n, m): p(correct) of every expert of `test`, as the artefact predicts it.
+
+    NaN where it does not, or where the expert was not asked such questions.
+    """
     chance = np.full(test.votes.shape, np.nan)
     for part in artefact.parts:
         rows = np.flatnonzero([kind in part.kinds for kind in test.kinds])
         place = {name: j for j, name in enumerate(part.skills.experts)}
         columns = np.flatnonzero([name in place for name in test.experts])
-        weights = part.skills.weights[[place[test.experts[j]] for j in columns]]
+        learnt = [place[test.experts[j]] for j in columns]
         if len(rows):
-            chance[np.ix_(rows, columns)] = skills.predict(base.features(part.base, test.rows(rows)), weights)
+            x = base.features(part.base, test.rows(rows))
+            likely = skills.predict(x, part.skills.weights[learnt])
+            known = familiar(part.base, part.skills, x)[:, learnt]
+            chance[np.ix_(rows, columns)] = np.where(known, likely, np.nan)
     return chance
 
 

@@ -118,9 +118,10 @@ class Examples:
         )
 
     def _cheapest_first(self) -> list[int]:
-        """Positions of the experts, by what they cost in all; where that is not recorded, by name."""
-        total = np.nansum(self.cost_usd, axis=0)
-        return sorted(range(len(self.experts)), key=lambda j: (float(total[j]), j))
+        """Positions of the experts, by what a question costs; where that is not recorded, by name."""
+        counts = np.isfinite(self.cost_usd).sum(axis=0)
+        mean = np.nansum(self.cost_usd, axis=0) / np.maximum(counts, 1)
+        return sorted(range(len(self.experts)), key=lambda j: (float(mean[j]), j))
 
     def _is_one_call(self, j: int, k: int) -> bool:
         """Whether the same was asked of both in the same words, by what is recorded of it."""

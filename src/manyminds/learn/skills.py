@@ -62,6 +62,7 @@ def fit(base: Base, x: "Floats", examples: Examples, shrinkage: Shrinkage) -> Sk
         weights=np.stack(weights),
         answered=counts.astype(np.float64),
         accuracy=(examples.correct.sum(axis=0) + 1.0) / (counts + 2.0),
+        asked=_asked(base, examples),
         cost_usd=np.stack(spends),
         seconds=np.array([_mean(examples.seconds[:, j]) for j in range(m)]),
         ln_tokens=np.stack(lengths),
@@ -139,6 +140,16 @@ def _loss(
             right = examples.correct[test_on, j]
             loss -= float(np.log(np.where(right, chance, 1.0 - chance) + 1e-12).sum())
     return loss
+
+
+def _asked(base: Base, examples: Examples) -> "Floats":
+    """(m, t): share of each topic's questions that each expert was asked; all of a topic without any."""
+    shares = np.ones((len(examples.experts), len(base.topics)))
+    for t, name in enumerate(base.topics):
+        rows = np.flatnonzero([topic == name for topic in examples.topics])
+        if len(rows):
+            shares[:, t] = examples.asked[rows].mean(axis=0)
+    return shares
 
 
 def _mean(values: "Floats") -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyminds.artefact import Part, Plan
+from manyminds.artefact import Part, Plan, familiar
 from manyminds.router.predictor import Prediction
 from manyminds.types import Query
 
@@ -95,6 +95,16 @@ class Planner:
         if left[:1] != [whole] and len(whole.stages) == 1 and enough and can_be_had(part):
             return part
         return left[0] if left else None
+
+    def stages(self, plan: Plan, query: Query) -> tuple[tuple[str, ...], ...]:
+        """Whom of a plan to ask: those that were asked such questions, for nothing is known of the others.
+
+        So what a plan asks is what it was judged by. All of it where that leaves nobody.
+        """
+        x = self._features(query)[None, 1:]
+        (known,) = familiar(self._part.base, self._part.skills, x).tolist()
+        left = (tuple(name for name in stage if known[self._place[name]]) for stage in plan.stages)
+        return tuple(stage for stage in left if stage) or plan.stages
 
     def expect(self, plan: Plan, query: Query) -> tuple[float, float] | None:
         """Its chance of being right on this question, and its cost in US dollars.

@@ -249,7 +249,8 @@ def _planned(
     plan = planner.plan(policy, query, costs, limits.panel, limits.budget_usd)
     if plan is None:
         return None
-    stages = tuple(tuple(sorted((known[n] for n in stage), key=_by_value)) for stage in plan.stages)
+    asked = planner.stages(plan, query)
+    stages = tuple(tuple(sorted((known[n] for n in stage), key=_by_value)) for stage in asked)
     panel, expected = _Panel(stages, plan.threshold), planner.expect(plan, query)
     return _route(policy, strategy, panel, None, ranked, query, limits, load, expected)
 
