@@ -20,8 +20,8 @@ waits = st.lists(st.sampled_from([0.0, 0.31, 2.93, 3.17, 7.03, 11.07]), max_size
 class Waiting:
     """Says a word after each of these waits; then finishes, or not."""
 
-    def __init__(self, waits_s: Sequence[float], deaf: bool, finishes: bool) -> None:
-        self.card = Card("w", "scripted")
+    def __init__(self, waits_s: Sequence[float], deaf: bool, finishes: bool, kind: str = "scripted") -> None:
+        self.card = Card("w", kind)
         self.slow = 0
         self._waits_s, self._deaf, self._finishes = waits_s, deaf, finishes
 
@@ -42,17 +42,23 @@ class Waiting:
 
 @settings(max_examples=300)
 @given(
-    waits, st.sampled_from([3.0, 5.0, 10.0]), st.sampled_from([3.0, 5.0, 10.0]), st.booleans(), st.booleans()
+    waits,
+    st.sampled_from([3.0, 5.0, 10.0]),
+    st.sampled_from([3.0, 5.0, 10.0]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["scripted", "local"]),
 )
-@example([7.03, 7.03, 0.31], 3.0, 10.0, True, True)
+@example([7.03, 7.03, 0.31], 3.0, 10.0, True, True, "scripted")
+@example([7.03, 7.03, 0.31], 3.0, 10.0, True, True, "local")
 def test_limits_are_kept_alike_however_an_answer_is_heard(
-    waits_s: list[float], first_s: float, idle_s: float, deaf: bool, finishes: bool
+    waits_s: list[float], first_s: float, idle_s: float, deaf: bool, finishes: bool, kind: str
 ) -> None:
     """By a generator that somebody else reads, and in a task of its own: to the same moment."""
     patience = Patience(first_s, idle_s)
 
     async def outcome(by_itself: bool) -> tuple[list[tuple[str, float]], str, float, int]:
-        expert, alarm, deadline = Waiting(waits_s, deaf, finishes), Alarm(), now() + 17.0
+        expert, alarm, deadline = Waiting(waits_s, deaf, finishes, kind), Alarm(), now() + 17.0
         heard: list[tuple[str, float]] = []
         stream, error = expert.stream(QUERY), ""
 
@@ -74,3 +80,27 @@ def test_limits_are_kept_alike_however_an_answer_is_heard(
         return heard, error, now(), expert.slow
 
     assert run(outcome(True)) == run(outcome(False))
+
+
+def test_a_local_model_may_begin_until_the_deadline() -> None:
+    """Where it is late, this machine is busy."""
+
+    async def heard(kind: str, waits_s: Sequence[float], within_s: float) -> str:
+        expert = Waiting(waits_s, deaf=False, finishes=True, kind=kind)
+        try:
+            await hear(
+                expert,
+                expert.stream(QUERY),
+                Patience(3.0, 3.0),
+                now() + within_s,
+                Alarm(),
+                lambda chunk: True,
+            )
+        except ExpertError as failure:
+            return f"{failure.message} {expert.slow}"
+        return "whole"
+
+    assert run(heard("local", [12.0, 1.0], 17.0)) == "whole"
+    assert run(heard("local", [12.0, 4.0], 17.0)) == "w sent nothing more within 3 s. 1"
+    assert run(heard("local", [12.0], 10.0)) == "w had not finished at the deadline. 0"
+    assert run(heard("scripted", [12.0], 17.0)) == "w sent no first token within 3 s. 1"

@@ -94,7 +94,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0)] | None,
         Meta(description="Most that one request may be expected to cost; unset is no limit."),
     ] = None
-    first_token_s: Annotated[float, Meta(gt=0, description="Seconds to an expert's first token.")] = 30.0
+    first_token_s: Annotated[float, Meta(gt=0, description="Seconds to a remote expert's first token.")] = (
+        30.0
+    )
     idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0
 
 

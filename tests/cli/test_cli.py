@@ -140,7 +140,7 @@ def test_doctor_says_what_was_learnt_and_whether_it_is_whole(home: Path) -> None
         (check,) = [c for c in json.loads(result.stdout) if c["check"] == "artefact"]
         return result.exit_code, check["ok"], check["found"]
 
-    assert found() == (0, True, "none: nothing has been learnt yet")
+    assert found() == (0, True, "what came with manyminds, learnt from 'local', knows 0 of 0 experts")
     path = home / "home" / "artefact.npz"
     artefact.save(hand_made({"x": 0.8, "y": 0.7}, about={"set": "q.manyminds"}), path)
     assert found() == (0, True, f"{path}, learnt from 'q.manyminds', knows 0 of 0 experts")
@@ -233,3 +233,12 @@ def test_a_file_of_ones_own_is_added(home: Path) -> None:
     refused = manyminds("pull", "--gguf", str(home / "not.gguf"))
     assert refused.exit_code == 1
     assert "GGUF" in refused.stderr
+
+
+def test_doctor_says_whether_programs_can_be_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(home / "bin"))
+    checks = {check["check"]: check for check in json.loads(manyminds("doctor", "--json").stdout)}
+    assert checks["programs"]["ok"]  # others still answer
+    assert "nobody is asked for one" in checks["programs"]["found"]
+    assert "bubblewrap" in checks["programs"]["found"]

@@ -18,7 +18,7 @@ import pytest
 
 from manyminds import catalog
 from manyminds.artefact import save
-from manyminds.node.node import ARTEFACT
+from manyminds.node import ARTEFACT
 from tests.learn.worlds import hand_made
 
 HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()

@@ -28,9 +28,11 @@ class Check:
 def run(config: Config, environ: Mapping[str, str], *, verify: bool) -> list[Check]:
     """All checks, in the order of starting. Reads every model file when `verify` is set."""
     yes = [Check("python", True, f"{platform.python_version()} on {platform.machine()}")]
-    checks = [*yes, _home(config), *_models(config, verify), _memory(config), _artefact(config)]
+    checks = [*yes, _home(config), *_models(config, verify), _memory(config)]
     return [
         *checks,
+        _artefact(config),
+        _programs(),
         _ledger(config),
         _port(config),
         *_keys(config, environ),
@@ -84,19 +86,26 @@ def _memory(config: Config) -> Check:
 
 def _artefact(config: Config) -> Check:
     """What was learnt, and of how many of the experts: local models that are here, and configured ones."""
-    from manyminds.artefact import load
-    from manyminds.node import ARTEFACT, knowledge, local_models
+    from manyminds.node import knowledge, learnt, local_models
 
-    path = config.home / ARTEFACT
-    if not path.exists():
-        return Check("artefact", True, "none: nothing has been learnt yet")
     try:
-        artefact = load(path)
+        artefact, source = learnt(config.home)
     except ManymindsError as error:
         return Check("artefact", False, error.message)
     experts = {m.card.name for m in local_models(config)} | {entry.name for entry in config.experts}
     _, said = knowledge(artefact, experts)
-    return Check("artefact", True, f"{path}, {said}")
+    return Check("artefact", True, f"{source}, {said}")
+
+
+def _programs() -> Check:
+    """Whether experts can be asked for programs; where they cannot, the others still answer."""
+    from manyminds import sandbox
+
+    try:
+        sandbox.need()
+    except ManymindsError as error:
+        return Check("programs", True, f"not run, so nobody is asked for one. {error.message}")
+    return Check("programs", True, "run under bubblewrap")
 
 
 def _ledger(config: Config) -> Check:

@@ -1,6 +1,7 @@
 """How long to wait for an expert. Starts no task."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import msgspec
@@ -15,7 +16,11 @@ _LIMIT_BYTES = 8_000_000  # of one answer with its JSON; what an expert sends is
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long to wait: for a call's first token, between two tokens, and for everything."""
+    """How long to wait: for a call's first token, between two tokens, and for everything.
+
+    A local model has until the deadline to begin: it is late where this machine is busy, and to ask somebody
+    else instead would make it busier. Whether it still lives is seen otherwise.
+    """
 
     first_token_s: float = 30.0
     idle_s: float = 20.0
@@ -97,7 +102,7 @@ class _Pace:
         self._expert = expert
         self._deadline = deadline
         self._idle_s = patience.idle_s
-        self._limit_s = patience.first_token_s
+        self._limit_s = math.inf if expert.card.kind == "local" else patience.first_token_s
         self._owed_at = self._clock() + self._limit_s
         self._size = 0
         self._last: Chunk | None = None

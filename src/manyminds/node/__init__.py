@@ -1,7 +1,18 @@
 """The only wiring: turns a configuration into a running gateway, and takes over another one."""
 
+from manyminds.node.learnt import ARTEFACT, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
-from manyminds.node.node import ARTEFACT, ENCODER, Node, knowledge
+from manyminds.node.node import ENCODER, Node
 from manyminds.node.roster import Shared
 
-__all__ = ["ARTEFACT", "ENCODER", "LocalModel", "Node", "Shared", "estimate_mb", "knowledge", "local_models"]
+__all__ = [
+    "ARTEFACT",
+    "ENCODER",
+    "LocalModel",
+    "Node",
+    "Shared",
+    "estimate_mb",
+    "knowledge",
+    "learnt",
+    "local_models",
+]

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib import resources
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from manyminds import catalog
 from manyminds.admission import Admission
-from manyminds.artefact import Artefact, load
+from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
@@ -32,22 +31,17 @@ from manyminds.feedback import judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
+from manyminds.node.learnt import ARTEFACT, knowledge, learnt
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
 from manyminds.router import SkillRouter
 from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
-__all__ = ["ARTEFACT", "ENCODER", "SHIPPED", "Node", "knowledge"]
+__all__ = ["ENCODER", "Node"]
 
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
-
-ARTEFACT = "artefact.npz"
-"""Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
-
-SHIPPED = "shipped.npz"
-"""In this package: what was learnt of the models of the catalogue, by `manyminds calibrate` and `train`."""
 
 _DIMENSION = 384
 _CONNECT_S = 5.0
@@ -338,25 +332,17 @@ class Node:
         return router, Gateway(card, parts, patience, defaults, time.perf_counter)
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
-        """What `manyminds train` has written, else what came with the package of the models that are here.
+        """None where it is not wanted, or where none of what came with manyminds is of these experts.
 
         Raises: ArtefactError.
         """
         if not self._learnt:
             return None
-        path = config.home / ARTEFACT
-        if path.exists():
-            artefact = load(path)
-            known, said = knowledge(artefact, experts)
-            log.log(logging.INFO if known or not experts else logging.WARNING, "%s: %s.", path, said)
-            return artefact
-        with resources.as_file(resources.files(__package__) / SHIPPED) as shipped:
-            if not shipped.exists():
-                return None
-            artefact = load(shipped)
+        artefact, source = learnt(config.home)
         known, said = knowledge(artefact, experts)
-        log.info("what came with manyminds: %s.", said)
-        return artefact if known else None
+        own = (config.home / ARTEFACT).exists()
+        log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
+        return artefact if known or own else None
 
     def _open_encoder(self) -> Encoder | None:
         """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
@@ -380,14 +366,3 @@ def _cache(config: Config) -> Cache | None:
 async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
-    """How many of these experts it knows, be it in some way of asking; and that in words, with its set."""
-    learnt = set(artefact.experts)
-    known = len(set(experts) & (learnt | {name.rpartition(":")[0] for name in learnt}))
-    source = str(artefact.about.get("set", "a set without a name"))
-    said = f"learnt from {source!r:.80}, knows {known} of {len(experts)} experts"
-    if experts and not known:
-        said += " and so changes nothing: learn from answers of these, `manyminds train DIR`"
-    return known, said
