@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import artefact, catalog
+from manyminds import artefact, catalog, sandbox
 from manyminds.cli import main
+from manyminds.errors import DataError
 from tests.e2e.node import borrowed, need
 from tests.learn.worlds import hand_made
 
@@ -236,9 +237,11 @@ def test_a_file_of_ones_own_is_added(home: Path) -> None:
 
 
 def test_doctor_says_whether_programs_can_be_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "bin").mkdir()
-    monkeypatch.setenv("PATH", str(home / "bin"))
+    def lacking() -> None:
+        raise DataError("There is no bubblewrap: install it.")
+
+    monkeypatch.setattr(sandbox, "need", lacking)
     checks = {check["check"]: check for check in json.loads(manyminds("doctor", "--json").stdout)}
     assert checks["programs"]["ok"]  # others still answer
     assert "nobody is asked for one" in checks["programs"]["found"]
-    assert "bubblewrap" in checks["programs"]["found"]
+    assert "There is no bubblewrap: install it." in checks["programs"]["found"]

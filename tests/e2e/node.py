@@ -17,9 +17,6 @@ from typing import Any
 import pytest
 
 from manyminds import catalog
-from manyminds.artefact import save
-from manyminds.node import ARTEFACT
-from tests.learn.worlds import hand_made
 
 HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
 
@@ -37,7 +34,11 @@ def borrowed(folder: Path, tier: str = "starter", *, untaught: bool = False) -> 
     If it is `untaught`, all that its node has learnt is of a stranger: it goes by prices and priors, so that
     whom it asks does not change with what is shipped.
     """
-    if untaught:
+    if untaught:  # imported here: threads of numpy would take numbers of processes in tests.container
+        from manyminds.artefact import save
+        from manyminds.node import ARTEFACT
+        from tests.learn.worlds import hand_made
+
         save(hand_made({"stranger": 0.5}), folder / "home" / ARTEFACT)
     for model in catalog.tier(tier):
         for file in model.files:
