@@ -340,7 +340,7 @@ class Node:
             return None
         artefact, source = learnt(config.home)
         known, said = knowledge(artefact, experts)
-        own = (config.home / ARTEFACT).exists()
+        own = source == str(config.home / ARTEFACT)
         log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
         return artefact if known or own else None
 
