@@ -181,7 +181,11 @@ def map_snapshot(folder: Path) -> Snapshot:
             first = np.asarray(small["first"], np.int64)
             shelves = Shelves(small["sections"], small["shelves"], first, int(header["learnt_from"]))
         snapshot = Snapshot(
-            **large, **{name: small[name] for name in _SMALL}, shelves=shelves, lost=float(header["lost"])
+            **large,
+            **{name: small[name] for name in _SMALL},
+            shelves=shelves,
+            lost=float(header["lost"]),
+            read=_Reader(folder / "rows", dimension),
         )
         _check(snapshot)
     except FileNotFoundError:
@@ -189,6 +193,22 @@ def map_snapshot(folder: Path) -> Snapshot:
     except _DAMAGE as error:
         raise damaged(folder, error) from error
     return snapshot
+
+
+class _Reader:
+    """Reads rows by their numbers. Through the map, each would bring 64 kB of others into memory."""
+
+    def __init__(self, path: Path, dimension: int) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._dimension = dimension
+
+    def __call__(self, rows: "NDArray[np.int64]") -> "Vectors":
+        found = np.empty((len(rows), self._dimension), np.float32)
+        handle, size = self._file.fileno(), found.itemsize * self._dimension
+        for row, number in zip(found, rows.tolist(), strict=True):
+            if os.preadv(handle, [row], number * size) < size:
+                raise damaged(Path(self._file.name), "it has become shorter")
+        return found
 
 
 def _open(path: Path, kind: Any, rows: int, dimension: int) -> "NDArray[Any]":

@@ -73,7 +73,7 @@ class Scanner:
     def nearest(
         self, query: "Vectors", spans: Sequence[tuple[int, int]], count: int
     ) -> "tuple[Whole, Vectors, float]":
-        """About the `count` nearest rows within spans, nearest first; their similarities; how far off these are.
+        """About the `count` nearest rows within spans, nearest first; their similarities; how far off.
 
         A row that is left out has at most the similarity of the last of `count`, plus how far off it may be.
         """

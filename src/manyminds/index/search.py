@@ -29,7 +29,7 @@ __all__ = ["Addition", "Found", "Index"]
 
 log = logging.getLogger(__name__)
 
-_FLAT: Final = 100_000  # vectors below which all are compared
+_FLAT: Final = 100_000  # vectors up to which all are compared
 _PENDING: Final = 4_096  # vectors that are compared as they came, without a snapshot
 _MOST_PENDING: Final = 262_144  # 400 MB at 384 numbers
 _SHARE: Final = 8  # a snapshot is due when an eighth is pending
@@ -72,9 +72,9 @@ class _Look:
 class Index:
     """An index in memory, for one thread at a time. A name's similarity is that of its nearest vector.
 
-    Below `flat` vectors results are bitwise the same whatever the order in which names came and went; above,
-    they are so on the same shelves. Shelves are learnt when a snapshot finds `flat` vectors for the first
-    time, again when these are four times as many, and by `shelve`.
+    Up to `flat` vectors results are bitwise the same whatever the order in which names came and went; above,
+    they are so on the same shelves. Shelves are learnt when a snapshot finds more than `flat` for the
+    first time, again when these are four times as many, and by `shelve`.
     """
 
     def __init__(self, dimension: int, *, flat: int = _FLAT, pending: int = _PENDING) -> None:
@@ -96,7 +96,13 @@ class Index:
     @property
     def shelves(self) -> Shelves | None:
         """What searches go by; None while all vectors are compared."""
-        return self._shelves if self.vectors >= self._flat else None
+        return self._shelves if self.vectors > self._flat else None
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the next snapshot learns new shelves: there are none yet, or too few by now."""
+        grown = self._shelves is None or self.vectors >= _GROWN * self._shelves.learnt_from
+        return grown and self.vectors > self._flat
 
     def names(self) -> list[str]:
         """All of them, sorted."""
@@ -220,7 +226,7 @@ class Index:
         rows, book = self._pending.rows_of(name), self._settled_book(name)
         if book is not None:
             assert self._base is not None
-            return self._base.rows[self._base.places_of(book)]
+            return self._base.exact(self._base.places_of(book))
         return rows
 
     # --- snapshots ---
@@ -231,9 +237,8 @@ class Index:
         return self._pending.used + more > max(self._most, min(settled // _SHARE, _MOST_PENDING))
 
     def _following(self) -> Shelves | None:
-        """The shelves of the next snapshot: these, or new ones where the vectors have outgrown them."""
-        grown = self._shelves is None or self.vectors >= _GROWN * self._shelves.learnt_from
-        return self._learn() if grown and self.vectors >= self._flat else self._shelves
+        """The shelves of the next snapshot."""
+        return self._learn() if self.outgrown else self._shelves
 
     def _learn(self) -> Shelves:
         parts = [(block.rows, np.flatnonzero(block.alive[block.owners])) for block in self._blocks(None)]
@@ -259,7 +264,7 @@ class Index:
 
     def _look(self, query: "Vectors") -> _Look:
         base, vectors = self._base, self.vectors
-        if self._shelves is None or vectors < self._flat:
+        if self._shelves is None or vectors <= self._flat:
             return _Look([] if base is None else [(0, len(base.rows))], None, vectors)
         order, centroids = self._shelves.near(query)
         until = np.searchsorted(np.cumsum(self._sizes[order]), _BUDGET * math.sqrt(vectors)) + 1
@@ -345,7 +350,7 @@ def _best(
     base: Snapshot, alive: "NDArray[np.bool_]", rows: "Whole", query: "Vectors", best: dict[int, float]
 ) -> dict[int, float]:
     """`best` and the exact similarities of these rows' books."""
-    found = np.vecdot(base.rows[rows], query)
+    found = np.vecdot(base.exact(rows), query)
     for book, similarity in zip(base.owners[rows].tolist(), found.tolist(), strict=True):
         if alive[book] and similarity > best.get(book, -math.inf):
             best[book] = similarity

@@ -78,6 +78,7 @@ class Snapshot:
         owners: (n,) uint32, the book of each row.
         lost: the most that `encode` said of any row but the odd ones.
         odd: rows that a byte does not cover, sorted; few, unless somebody wants them to be many.
+        read: reads rows of these numbers, where that is better than `rows[numbers]`.
     """
 
     names: "Bytes"
@@ -92,6 +93,11 @@ class Snapshot:
     owners: "NDArray[np.uint32]"
     lost: float
     odd: "Whole"
+    read: "Callable[[Whole], Vectors] | None" = None
+
+    def exact(self, rows: "Whole") -> "Vectors":
+        """(k, d) these rows, in this order."""
+        return self.rows[rows] if self.read is None else self.read(rows)
 
     def __len__(self) -> int:
         return len(self.parameters)

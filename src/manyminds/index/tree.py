@@ -104,7 +104,12 @@ def tree(index: Index, questions: Sequence[str], vectors: "Vectors") -> tuple[Se
     sections: dict[int, list[int]] = {}
     for shelf in sorted(held):
         sections.setdefault(int(shelves.section_of(np.array(shelf))), []).append(shelf)
-    of_section = [_within(questions, rows, shelves, section) for section in sections]
+    where = shelves.section_of(shelves.assign(rows)).tolist()
+    of_section = [
+        [question for question, own in zip(questions, where, strict=True) if own == section]
+        or _near(questions, rows, shelves.sections[section])
+        for section in sections
+    ]
     found = []
     for name, own in zip(label(of_section), sections.values(), strict=True):
         of_shelf = label([_near(questions, rows, shelves.shelves[shelf]) for shelf in own])
@@ -129,11 +134,6 @@ def _books(
 
 def _near(questions: Sequence[str], rows: "Vectors", vector: "NDArray[np.float32]") -> list[str]:
     return [questions[i] for i in np.argsort(-np.vecdot(rows, vector), kind="stable")[:_NEAREST]]
-
-
-def _within(questions: Sequence[str], rows: "Vectors", shelves: Shelves, section: int) -> list[str]:
-    inside = np.flatnonzero(shelves.section_of(shelves.assign(rows)) == section)
-    return [questions[i] for i in inside] or _near(questions, rows, shelves.sections[section])
 
 
 def _words(questions: Sequence[str]) -> Counter[str]:
