@@ -1,8 +1,8 @@
 """How well and how fast a large index finds experts, and what it holds. Knows no data set.
 
 Experts are made up: their skills are vectors of real questions with noise, or, for control, of no question
-at all. What is nearest in truth is found by comparing everything. Memory and times are those of a fresh process
-on one core, which opens the folder and searches; Linux only.
+at all. What is nearest in truth is found by comparing everything. Memory and times are those of a fresh
+process on one core, which opens the folder and searches; Linux only.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ def measure(
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
-    """Every size in vectors, of skills made of `bases` and searched for `queries`, and of random ones for control.
+    """Every size in vectors: skills made of `bases`, searched for `queries`; and random ones for control.
 
     bases: (n, d) and queries: (q, d) float32, unit rows. The same every time, but for times and memory.
     """
@@ -57,10 +58,7 @@ def measure(
     for size in sizes:
         for kind, asked in (("questions", queries), ("random", anywhere)):
             made = _Made(bases if kind == "questions" else None, queries.shape[1], size // _EACH, seed)
-            with tempfile.TemporaryDirectory() as folder:
-                figures = _measure_one(
-                    made, asked, Path(folder), lambda share: tell(f"{size:,} {kind}", share)
-                )
+            figures = _measure_one(made, asked, partial(tell, f"{size:,} {kind}"))
             rows.append({"kind": kind, "vectors": made.experts * _EACH, "experts": made.experts, **figures})
     shelved = [row for row in rows if row["kind"] == "questions" and row["shelves"]]
     return {
@@ -92,39 +90,32 @@ class _Made:
             yield first, rows
 
 
-def _measure_one(
-    made: _Made, queries: "Vectors", folder: Path, tell: Callable[[float], None]
-) -> dict[str, Any]:
-    began = time.perf_counter()
-    truth = _fill(folder / "index", made, queries, tell)
-    built_s = time.perf_counter() - began
-    np.save(folder / "queries.npy", queries)
-    command = [
-        sys.executable,
-        "-m",
-        "manyminds.evals.scale",
-        str(folder / "index"),
-        str(folder / "queries.npy"),
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+def _measure_one(made: _Made, queries: "Vectors", tell: Callable[[float], None]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        index, asked = Path(name) / "index", Path(name) / "queries.npy"
+        began = time.perf_counter()
+        truth = _fill(index, made, queries, tell)
+        built_s = time.perf_counter() - began
+        np.save(asked, queries)
+        command = [sys.executable, "-m", "manyminds.evals.scale", str(index), str(asked)]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+        disk_bytes = sum(path.stat().st_size for path in index.rglob("*"))
     found = json.loads(ran.stdout)
-    shares = [
-        len(set(hits) & set(right)) / len(right) for hits, right in zip(found.pop("hits"), truth, strict=True)
-    ]
+    hits = zip(found.pop("hits"), truth, strict=True)
+    shares = [len(set(names) & set(right)) / len(right) for names, right in hits]
     recall, error = statistics.mean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
-    vectors = made.experts * _EACH
     return {
         "recall": round(recall, 4),
         "recall_ci95": [round(max(0.0, recall - 1.96 * error), 4), round(min(1.0, recall + 1.96 * error), 4)],
         **found,
-        "compared_per_root": round(found["compared"] / math.sqrt(vectors), 1),
-        "disk_mb": round(sum(path.stat().st_size for path in (folder / "index").rglob("*")) / 1e6),
+        "compared_per_root": round(found["compared"] / math.sqrt(made.experts * _EACH), 1),
+        "disk_mb": round(disk_bytes / 1e6),
         "built_s": round(built_s, 1),
     }
 
 
 def _fill(folder: Path, made: _Made, queries: "Vectors", tell: Callable[[float], None]) -> list[list[str]]:
-    """Puts all into the folder, on shelves where there are enough. The names nearest to each query in truth."""
+    """Puts all into the folder, on shelves where these are due. The names nearest to each query in truth."""
     index = KeptIndex(folder, queries.shape[1], flat=_NEVER)  # so that shelves are learnt once, of all
     best = np.full((len(queries), _LIMIT), -2.0, np.float32)
     names = np.zeros((len(queries), _LIMIT), np.int64)
@@ -165,8 +156,8 @@ def search_folder(folder: Path, queries: "Vectors") -> dict[str, Any]:
         cpu.append(time.thread_time() - own)
     memory_mb = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     skills = [np.roll(queries[:_EACH], shift, axis=1) for shift in range(_CHANGES)]
-    add = [_ms(lambda i=i: index.add(f"newcomer-{i}", skills[i], _PARAMETERS)) for i in range(_CHANGES)]
-    remove = [_ms(lambda i=i: index.remove(f"expert-{i}")) for i in range(_CHANGES)]
+    add = [_ms(partial(index.add, f"newcomer-{i}", skills[i], _PARAMETERS)) for i in range(_CHANGES)]
+    remove = [_ms(partial(index.remove, f"expert-{i}")) for i in range(_CHANGES)]
     shelves = index.shelves
     return {
         "sections": 0 if shelves is None else len(shelves.sections),

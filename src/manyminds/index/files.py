@@ -206,7 +206,7 @@ class _Reader:
         found = np.empty((len(rows), self._dimension), np.float32)
         handle, size = self._file.fileno(), found.itemsize * self._dimension
         for row, number in zip(found, rows.tolist(), strict=True):
-            if os.preadv(handle, [row], number * size) < size:
+            if os.preadv(handle, [row.data], number * size) < size:
                 raise damaged(Path(self._file.name), "it has become shorter")
         return found
 
