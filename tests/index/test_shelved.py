@@ -219,3 +219,25 @@ def test_negative_parameters_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'a'.*-1"):
         index.add("a", rows(0, 1), -1)
     assert len(index) == 0
+
+
+def test_many_on_shelves_are_found_by_bytes_as_without() -> None:
+    panel = {f"{i}": rows(i, 4) for i in range(1000)}
+    shelves = learn(np.concatenate(list(panel.values())), 4000, 30)
+    rebuilt = Index(D, flat=500, pending=10_000)
+    rebuilt.add_all((name, vectors, 1) for name, vectors in panel.items())
+    pending = [rebuilt.search(rows(10_000 + i, 1)[0], 10) for i in range(30)]
+    assert all(found.compared == 4000 for found in pending)
+    wandering = Index(D, flat=500, pending=700)
+    for i in range(1500):
+        wandering.add(f"{1499 - i}", rows(i, 4), 3)
+    wandering.shelve(shelves)
+    for i in range(1500):
+        wandering.remove(f"{i}")
+        if i < 1000:
+            wandering.add(f"{i}", panel[f"{i}"], 1)
+    rebuilt.shelve(shelves)
+    for i in range(30):
+        found = wandering.search(rows(10_000 + i, 1)[0], 10)
+        assert found == rebuilt.search(rows(10_000 + i, 1)[0], 10)
+        assert found.compared < 2000

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import struct
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -199,15 +200,16 @@ class _Reader:
     """Reads rows by their numbers. Through the map, each would bring 64 kB of others into memory."""
 
     def __init__(self, path: Path, dimension: int) -> None:
-        self._file = path.open("rb", buffering=0)
-        self._dimension = dimension
+        self._path, self._dimension = path, dimension
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._handle)  # open for as long as the snapshot is
 
     def __call__(self, rows: "NDArray[np.int64]") -> "Vectors":
         found = np.empty((len(rows), self._dimension), np.float32)
-        handle, size = self._file.fileno(), found.itemsize * self._dimension
+        size = found.itemsize * self._dimension
         for row, number in zip(found, rows.tolist(), strict=True):
-            if os.preadv(handle, [row.data], number * size) < size:
-                raise damaged(Path(self._file.name), "it has become shorter")
+            if os.preadv(self._handle, [row.data], number * size) < size:
+                raise damaged(self._path, "it has become shorter")
         return found
 
 
