@@ -175,7 +175,7 @@ def map_snapshot(folder: Path) -> Snapshot:
         header = json.loads((folder / "header.json").read_bytes())
         rows, dimension = int(header["rows"]), int(header["dimension"])
         large = {name: _open(folder / name, kind, rows, dimension) for name, kind in _KINDS.items()}
-        with np.load(folder / "small.npz", allow_pickle=False) as packed:
+        with (folder / "small.npz").open("rb") as file, np.load(file, allow_pickle=False) as packed:
             small = {name: packed[name] for name in packed.files}
         shelves = None
         if header["learnt_from"] is not None:
