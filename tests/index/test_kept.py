@@ -48,7 +48,7 @@ def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
 # --- it is an index --------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(panel=panels, extra=panels, limit=st.integers(1, 12), data=st.data())
 def test_what_is_kept_is_what_is_in_memory(
     panel: Panel, extra: Panel, limit: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

@@ -112,6 +112,17 @@ def test_when_many_are_gone_all_are_compared_again() -> None:
     assert (found.hits, found.compared, found.considered, found.touched) == ((), 0, 0, 0.0)
 
 
+def test_what_is_gone_does_not_stay_in_memory() -> None:
+    index = made({f"{i}": rows(i, 3) for i in range(100)}, SHELVES)
+    for i in range(99):
+        index.remove(f"{i}")
+    assert index._base is None or len(index._base.rows) < 30
+    assert [name for name, _ in index.search(rows(99, 3)[0], 2).hits] == ["99"]
+    index.remove("99")
+    index.add("back", rows(1, 1))
+    assert index.names() == ["back"]
+
+
 def test_the_same_vectors_make_the_same_shelves_whatever_their_order() -> None:
     one, other = Index(D, flat=FLAT), Index(D, flat=FLAT, pending=5)
     for i in range(100):

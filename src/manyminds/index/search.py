@@ -133,8 +133,10 @@ class Index:
             self._settle(self._following())
 
     def remove(self, name: str) -> None:
-        """Removes a name. O(its own vectors). An unknown name is tolerated."""
+        """Removes a name. O(its own vectors), and now and then all. An unknown name is tolerated."""
         self._drop(name)
+        if self._due(0):
+            self._settle(self._following())
 
     def search(self, vector: "Vectors", limit: int) -> Found:
         """The `limit` nearest names to a vector (d,), by similarity and then by name.
@@ -232,8 +234,10 @@ class Index:
     # --- snapshots ---
 
     def _due(self, more: int) -> bool:
-        """Whether it is time for a snapshot, with so many rows more."""
+        """Whether it is time for a snapshot, with so many rows more: many are pending, or most are gone."""
         settled = len(self._base.rows) if self._base is not None else 0
+        if settled + self._pending.used > self._most + 2 * self.vectors:
+            return True
         return self._pending.used + more > max(self._most, min(settled // _SHARE, _MOST_PENDING))
 
     def _following(self) -> Shelves | None:
@@ -255,7 +259,7 @@ class Index:
         return blocks
 
     def _settle(self, shelves: Shelves | None) -> None:
-        self._settled(self._built(shelves, in_memory))
+        self._settled(self._built(shelves, in_memory) if self._count else None)
 
     def _built(self, shelves: Shelves | None, make: Make) -> Snapshot:
         return build(self._blocks(shelves), self._dimension, shelves, make)
