@@ -34,9 +34,9 @@ def filled(folder: Path, count: int = 4) -> KeptIndex:
     return index
 
 
-def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+def start(code: str, *arguments: object, before: str = "") -> "subprocess.Popen[str]":
     """A process of its own, in which `KeptIndex`, `rows` and `opened` are known."""
-    head = "from tests.index.test_kept import *\nfolder = Path(sys.argv[1])\n"
+    head = f"{before}\nfrom tests.index.test_kept import *\nfolder = Path(sys.argv[1])\n"
     command = [sys.executable, "-c", head + code, *map(str, arguments)]
     root = Path(__file__).resolve().parents[2]
     paths = os.pathsep.join([str(root / "src"), str(root)])
@@ -295,3 +295,20 @@ def test_a_disk_that_fails_leaves_what_was_kept(tmp_path: Path) -> None:
     index.add("newer", rows(9, 1))
     assert index.names() == ["0", "1", "2", "3", "newer"] == opened(tmp_path).names()
     assert np.isfinite(index.search(QUERY, 3).hits[0][1])
+
+
+def test_without_faiss_all_is_the_same_and_said_once(tmp_path: Path) -> None:
+    index = opened(tmp_path, pending=4000)
+    index.add_all((f"{i}", rows(i, 2), i) for i in range(1500))
+    index.snapshot()
+    code = (
+        "import logging\n"
+        "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
+        "index = opened(folder)\n"
+        "for i in range(40): print(index.search(rows(2000 + i, 1)[0], 10))\n"
+        "index.snapshot()\n"
+    )
+    missing = "import sys\nsys.modules['faiss'] = None"  # as if it were not installed
+    told, *found = start(code, tmp_path, before=missing).communicate(timeout=100)[0].splitlines()
+    assert told.startswith("faiss-cpu is not installed")
+    assert found == [f"{index.search(rows(2000 + i, 1)[0], 10)}" for i in range(40)]
