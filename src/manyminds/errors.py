@@ -10,6 +10,7 @@ ManymindsError                     500
 ├── LedgerError                    500
 ├── DataError                      500  a recorded set does not keep its schema
 ├── ArtefactError                  500  what was learnt cannot be loaded
+├── IndexFileError                 500  an index on disk cannot be read
 ├── InvalidRequestError            400  the request is wrong; `param` names the field
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
@@ -57,6 +58,7 @@ __all__ = [
     "GarbageError",
     "HashMismatchError",
     "HeadTooLargeError",
+    "IndexFileError",
     "InvalidRequestError",
     "LedgerError",
     "ManymindsError",
@@ -148,6 +150,12 @@ class ArtefactError(ManymindsError):
     """What was learnt cannot be loaded."""
 
     code = "artefact_error"
+
+
+class IndexFileError(ManymindsError):
+    """An index on disk is damaged, or of a newer version."""
+
+    code = "index_file_error"
 
 
 class InvalidRequestError(ManymindsError):

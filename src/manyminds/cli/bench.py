@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder
+from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ _LABELLED = 2_000  # questions at most on which encoders are compared: half a mi
 @click.group()
 def bench() -> None:
     """Measure this installation on this machine."""
+
+
+bench.add_command(index)
 
 
 @bench.command()

@@ -1,0 +1,144 @@
+"""The whole index as people read it: sections and shelves named by the questions that lie nearest. Pure.
+
+A name is made of the words that these questions use and their neighbours do not: class-based tf-idf, as in
+BERTopic (Grootendorst 2022), in which the questions of one place count as one text.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from manyminds.index.search import Index
+from manyminds.index.shelves import Shelves, learn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from manyminds.types import Vectors
+
+__all__ = ["Book", "Section", "Shelf", "label", "tree"]
+
+_WORDS: Final = 3  # in a name, of at least two
+_NEAREST: Final = 12  # questions that name a place
+_FEWEST: Final = 2  # questions that use a word, for it to name a place of several
+_WORD: Final = re.compile(r"[^\W\d_]{3,}")
+_STOP: Final = """
+about above according after again against all also although among and another answer any approximately
+are assume assuming based because been before being below between both but calculate can cannot case
+choose compute consider correct could default describe description determine did different does doing
+done down due during each either else enough equal equals estimate evaluate even every example explain
+false find first following follows for form four frac from function further get give given gives had has
+have having help her here hers him his how however includes into its itself just know known last least
+left less let like likely made make many may mathbb mathrm mean means method might more most much must
+name need needed needs neither never none nor not note now number numbers object obtain off often one
+ones only option options order other others our out over own parameters part per please possible problem
+properties property question questions rather represent required respectively result right round same
+say says second see set several shall she should show shown shows simplify since single some something
+specific state statement statements string such suppose sure take taken takes tell text than that the
+their theirs them then there these they thing things third this those three through thus too total true
+two type under until upon use used user uses using usually value values very want was way well were what
+when where which while who whole whom whose why will with within without work would write wrong yes you
+your yours
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """An expert on a shelf, with as many chapters as it has skill vectors there: what each is about."""
+
+    name: str
+    chapters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A topic, and whoever has a skill in it, by name."""
+
+    label: str
+    books: tuple[Book, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A broad field."""
+
+    label: str
+    shelves: tuple[Shelf, ...]
+
+
+def label(places: Sequence[Sequence[str]]) -> list[str]:
+    """A name of two to four words for each place, from its questions; no two names are alike.
+
+    Fewer words where the questions have no more that say anything. The same whatever the order of questions.
+    """
+    counts = [_words(questions) for questions in places]
+    everywhere = sum(counts, Counter[str]())
+    usual = sum(everywhere.values()) / max(1, len(places))
+    names: list[str] = []
+    for i, words in enumerate(counts):
+        weights = {word: n * math.log(1 + usual / everywhere[word]) for word, n in words.items()}
+        ranked = sorted(weights, key=lambda word: (-weights[word], word))
+        name = " ".join(ranked[:_WORDS]) or "other"
+        if name in names and len(ranked) > _WORDS:
+            name = " ".join(ranked[: _WORDS + 1])
+        names.append(name if name not in names else f"{name} {i + 1}")
+    return names
+
+
+def tree(index: Index, questions: Sequence[str], vectors: "Vectors") -> tuple[Section, ...]:
+    """Sections, their shelves and the books on these, named from n questions and their unit rows (n, d).
+
+    Shelves are the index's own; while it compares all vectors, they are learnt from these questions. Those
+    without a book are left out. O(chapters x questions). Raises: ValueError where vectors are not as many.
+    """
+    rows = np.ascontiguousarray(vectors, np.float32)
+    if not len(questions) or rows.ndim != 2 or len(rows) != len(questions):
+        raise ValueError(f"{len(questions)} questions have vectors of shape {rows.shape}")
+    shelves = index.shelves or learn(rows, len(rows), max(1, round(len(rows) ** 0.5 / 2)))
+    held = _books(index, shelves, questions, rows)
+    sections: dict[int, list[int]] = {}
+    for shelf in sorted(held):
+        sections.setdefault(int(shelves.section_of(np.array(shelf))), []).append(shelf)
+    where = shelves.section_of(shelves.assign(rows)).tolist()
+    of_section = [
+        [question for question, own in zip(questions, where, strict=True) if own == section]
+        or _near(questions, rows, shelves.sections[section])
+        for section in sections
+    ]
+    found = []
+    for name, own in zip(label(of_section), sections.values(), strict=True):
+        of_shelf = label([_near(questions, rows, shelves.shelves[shelf]) for shelf in own])
+        found.append(Section(name, tuple(map(Shelf, of_shelf, (held[shelf] for shelf in own)))))
+    return tuple(found)
+
+
+def _books(
+    index: Index, shelves: Shelves, questions: Sequence[str], rows: "Vectors"
+) -> dict[int, tuple[Book, ...]]:
+    """The books of each shelf that has any, by name."""
+    held: dict[int, list[Book]] = {}
+    for name in index.names():
+        chapters: dict[int, list[str]] = {}
+        vectors = index.vectors_of(name)
+        for vector, shelf in zip(vectors, shelves.assign(vectors).tolist(), strict=True):
+            chapters.setdefault(shelf, []).extend(label([_near(questions, rows, vector)]))
+        for shelf, labels in chapters.items():
+            held.setdefault(shelf, []).append(Book(name, tuple(sorted(labels))))
+    return {shelf: tuple(books) for shelf, books in held.items()}
+
+
+def _near(questions: Sequence[str], rows: "Vectors", vector: "NDArray[np.float32]") -> list[str]:
+    return [questions[i] for i in np.argsort(-np.vecdot(rows, vector), kind="stable")[:_NEAREST]]
+
+
+def _words(questions: Sequence[str]) -> Counter[str]:
+    """In how many questions each word is; words of one question alone only where no others are."""
+    stop = frozenset(_STOP.split())
+    said = Counter(word for question in questions for word in set(_WORD.findall(question.lower())) - stop)
+    shared = Counter({word: n for word, n in said.items() if n >= _FEWEST})
+    return shared if len(shared) >= _WORDS else said
