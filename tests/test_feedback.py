@@ -4,10 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.feedback import judged
+from manyminds.types import Prior
 
 
 def request(strategy: str, *calls: tuple[str, str, float | None]) -> dict[str, Any]:
-    told = [{"expert": name, "status": status, "probability": p} for name, status, p in calls]
+    told = [
+        {"expert": name, "status": status, "probability": p, "prior": 0.6, "basis": "b"}
+        for name, status, p in calls
+    ]
     return {"request_id": "r", "strategy": strategy, "calls": told}
 
 
@@ -50,4 +54,5 @@ def test_who_said_nothing_has_none() -> None:
 def test_grades_are_grades(strategy: str, correct: float, calls: list[tuple[str, str, float]]) -> None:
     found = judged(request(strategy, *calls), correct)
     assert all(outcome.correct is not None and 0.0 <= outcome.correct <= 1.0 for outcome in found)
+    assert all(outcome.prior == Prior(0.6, "b") for outcome in found)
     assert all(outcome.ttft_s is None for outcome in found)  # of how fast it was, nothing is said

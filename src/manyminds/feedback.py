@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from manyminds.types import Outcome
+from manyminds.types import Outcome, Prior
 
 __all__ = ["judged"]
 
@@ -16,8 +16,8 @@ def judged(request: Mapping[str, Any], correct: float) -> list[Outcome]:
     right.
 
     Args:
-        request: with `strategy` and `calls`, each with `status` and `probability`, which is that of what it
-            answered; None where it gave nothing to compare.
+        request: with `strategy` and `calls`, each with `status`, `prior`, `basis` and `probability`, which is
+            that of what it answered; None where it gave nothing to compare.
         correct: in [0, 1].
     """
     spoke = [call for call in request["calls"] if call["status"] == "ok" and call["probability"] is not None]
@@ -32,5 +32,8 @@ def judged(request: Mapping[str, Any], correct: float) -> list[Outcome]:
             grade = 1.0 - correct
         else:
             continue
-        found.append(Outcome(request["request_id"], call["expert"], "ok", None, 0.0, 0, grade))
+        known = call["prior"] is not None
+        prior = Prior(call["prior"], call["basis"] or "") if known else None
+        name, expert = request["request_id"], call["expert"]
+        found.append(Outcome(name, expert, "ok", None, 0.0, 0, correct=grade, prior=prior))
     return found

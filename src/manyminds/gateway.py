@@ -128,6 +128,7 @@ class Gateway:
                 yield chunk
             return
         route = self._route(query)
+        query = replace(query, section=route.section)
         hold = await self._reserve(query, route)
         combiner = self._parts.combiners[route.strategy]
         text, last, status = "", None, "cancelled"
@@ -361,8 +362,7 @@ class Gateway:
             written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
             read = prompt * samples + (instructions + drafts if instructions else 0)
             drafts += written
-            tokens_usd = read * card.price_in_usd_per_m + written * card.price_out_usd_per_m
-            most += tokens_usd / 1e6 + samples * deadline_s * card.price_cpu_usd_per_hour / 3600
+            most += card.price_usd(read, written, samples * deadline_s)
         return most
 
     # --- call ---
@@ -420,5 +420,10 @@ def _meets(card: Card, query: Query) -> bool:
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:
-    tokens = answer.usage.completion_tokens
-    return Outcome(query.request_id, answer.expert, answer.status, answer.ttft_s, answer.seconds, tokens)
+    usage = answer.usage
+    return Outcome(
+        *(query.request_id, answer.expert, answer.status, answer.ttft_s, answer.seconds),
+        completion_tokens=usage.completion_tokens,
+        cost_usd=usage.cost_usd,
+        claimed_usd=answer.claimed_usd,
+    )

@@ -32,6 +32,7 @@ from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.learnt import ARTEFACT, knowledge, learnt
+from manyminds.node.lessons import Lessons
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
 from manyminds.router import SkillRouter
@@ -48,7 +49,7 @@ _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
 _THREADS = 4  # in which the ledger is asked
-_KEYS_S = 2.0  # until a new key is known, and a revoked one is not
+_WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -101,8 +102,7 @@ class Node:
             self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "ledger"))
             self.admission = await self._open_admission()
             stack.push_async_callback(self.admission.close)
-            for watch in (self._watch_keys(), self._tidy()):
-                stack.push_async_callback(_ended, asyncio.create_task(watch))
+            self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(self._environ, client, loopback, self._shared)
@@ -111,6 +111,9 @@ class Node:
             self._encoder = self._open_encoder()
             self._cache = _cache(self._config)
             self._router, self.gateway = self._make_gateway(self._config, self._members)
+            await self._study()
+            for watch in (self._watch(), self._tidy()):
+                stack.push_async_callback(_ended, asyncio.create_task(watch))
             self._stack = stack.pop_all()
         return self
 
@@ -137,8 +140,8 @@ class Node:
 
         Whoever asks next is to ask the new `gateway`, before anything else is awaited: local models that are
         gone end when they have answered who waits for them. Those that are new are loaded by `load`.
-        Experts that stay as they were are kept, with what is known of them. The ledger, and how many are
-        answered at once, stay as they are.
+        Experts that stay as they were are kept, with what is known of them; grades go by name. The ledger,
+        and how many are answered at once, stay as they are.
 
         Raises: ConfigError, ArtefactError: nothing has changed.
         """
@@ -146,9 +149,11 @@ class Node:
         if self._encoder is None:
             self._encoder = await asyncio.to_thread(self._open_encoder)
         router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
-        before, self._members = self._members, members
-        router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
-        self._config, self._router, self.gateway = config, router, gateway
+        async with self._studying:
+            before, self._members = self._members, members
+            router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
+            self._lessons.reread()
+            self._config, self._router, self.gateway = config, router, gateway
         if self._cache is not None:
             self._cache.clear()
         for name, member in before.items():
@@ -199,7 +204,7 @@ class Node:
         Raises: UnknownRequestError, AlreadyGradedError, LedgerError.
         """
         key_id = key.id if key is not None else ""
-        kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct)
+        kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct, judged, _GRADES)
         if kept == "unknown":
             raise UnknownRequestError(
                 f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
@@ -208,14 +213,28 @@ class Node:
             )
         if kept == "twice":
             raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
-        day = datetime.now(UTC) - timedelta(days=1)
-        if await self._in_ledger(self._ledger.grades, key_id, day) > _GRADES:
-            return False
-        requests = await self._in_ledger(self._ledger.requests, 1, request_id=request_id)
-        outcomes = [outcome for request in requests for outcome in judged(request, correct)]
-        for outcome in outcomes:
-            self._router.observe(outcome)
-        return bool(outcomes)
+        if kept == "learnt":
+            await self._study()
+        return kept == "learnt"
+
+    async def _study(self) -> None:
+        """Learns what has come to the ledger since it last did. Raises: LedgerError."""
+        async with self._studying:
+            graded, heard = await self._in_ledger(self._lessons.read)
+            router = self._router
+            for outcome in heard:
+                router.observe(outcome)
+            if graded:
+                self._warn(await self._in_ledger(router.learn, graded))
+
+    def _warn(self, fell: Sequence[str]) -> None:
+        for name in fell:
+            log.warning(
+                "%s has changed for the worse since %s: of how right it is, what was known before no longer "
+                "counts.",
+                name,
+                self._router.standing(name).drifted_utc,
+            )
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
@@ -276,12 +295,13 @@ class Node:
         await admission.recover()
         return admission
 
-    async def _watch_keys(self) -> None:
-        """Takes over what `manyminds keys` changes while this node runs."""
+    async def _watch(self) -> None:
+        """Takes over what `manyminds keys` changes while this node runs, and what others write down."""
         while True:
-            await asyncio.sleep(_KEYS_S)
+            await asyncio.sleep(_WATCH_S)
             try:
                 self.admission.replace(await self._in_ledger(self._ledger.keys))
+                await self._study()
             except LedgerError as error:
                 log.error("%s", error)
 
