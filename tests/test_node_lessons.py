@@ -12,6 +12,7 @@ from manyminds.errors import AlreadyGradedError, LedgerError
 from manyminds.ledger import Ledger
 from manyminds.node import Node
 from manyminds.node.lessons import Lessons
+from manyminds.ratings import Ratings
 from manyminds.router.standing import Standing
 from manyminds.types import Answer, Limits, Outcome, PanelEntry, Query, Report, Usage
 
@@ -121,6 +122,39 @@ def test_while_the_ledger_is_away_what_is_known_stays(tmp_path: Path) -> None:
                 raw.execute("ALTER TABLE gone RENAME TO outcomes")
             await node._study()
             assert known(node) == before
+
+    asyncio.run(story())
+
+
+def test_ratings_are_of_all_gateways(tmp_path: Path) -> None:
+    async def story() -> None:
+        config = configured(tmp_path)
+        async with Node(config, {}) as node, Node(config, {}) as other:
+            for i in range(4):
+                asked(node if i % 2 else other, f"r{i}")
+            assert await node.grade("r1", None, 1.0)
+            for each in (node, other):
+                each._ledger.flush()
+            far, off = await node.rated()
+            assert far.ratings is not None
+            week = far.ratings.week
+            assert (week.calls, week.graded, week.accuracy, week.ttft_p50_s) == (4, 1, 1.0, 0.5)
+            assert week.charged_ratio == pytest.approx(2.0)
+            assert (far.name, far.accuracy, far.drifted_utc) == ("far", 0.5, None)
+            assert off.ratings == Ratings()
+
+    asyncio.run(story())
+
+
+def test_without_a_ledger_the_cards_are_shown_alone(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Node(configured(tmp_path), {}) as node:
+            with closing(sqlite3.connect(tmp_path / "home" / "ledger.db", isolation_level=None)) as raw:
+                raw.execute("ALTER TABLE calls RENAME TO gone")
+            assert [(card.name, card.ratings) for card in await node.rated()] == [
+                ("far", None),
+                ("off", None),
+            ]
 
     asyncio.run(story())
 

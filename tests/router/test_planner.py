@@ -12,7 +12,7 @@ from manyminds.artefact import Artefact
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
-from manyminds.types import Card, Query, Route, Sampling
+from manyminds.types import Card, Outcome, Prior, Query, Route, Sampling
 from tests.changed import replace
 from tests.learn.worlds import ask, hand_made
 
@@ -331,3 +331,51 @@ def test_the_order_of_candidates_changes_nothing() -> None:
     for prices in ({}, {"auto": 0.7, "cheap": 0.02}):
         for policy in POLICIES:
             assert route(policy, "zdcba", made(prices=prices)) == route(policy, "abcdz", made(prices=prices))
+
+
+class TestGrades:
+    """What was learnt beforehand is corrected by what callers say, of each expert alone."""
+
+    @staticmethod
+    def after(correct: float, n: int, expert: str = "b", policy: str = "max", basis: str = "") -> Route:
+        """The route once n answers of an expert have been graded, as they were predicted."""
+        router, cards = SkillRouter(Index(8), None, made()), [card(name) for name in "abcd"]
+        for one in cards:
+            router.admit(one)
+        demanded = replace(ask().limits, policy=policy)
+        query = replace(ask(), limits=demanded)
+        call = router.route(query, cards, demanded).call_of(expert)
+        assert call is not None
+        assert call.prior is not None
+        prior = Prior(call.prior.probability, basis or call.prior.basis)
+        router.learn([Outcome(f"r{i}", expert, "ok", None, 0.0, 0, correct, prior=prior) for i in range(n)])
+        return router.route(query, cards, demanded)
+
+    def chances(self, *graded: Any, **more: Any) -> dict[str, float]:
+        found = self.after(*graded, **more)
+        assert all(
+            c.prior and c.prior.probability == pytest.approx(ACCURACY[c.expert]) for c in found.everyone
+        )
+        return {call.expert: call.probability for call in found.everyone}
+
+    def test_they_move_the_chance_of_their_expert_alone(self) -> None:
+        before = self.chances(0.0, 0)
+        assert before == pytest.approx(ACCURACY)
+        few, many = self.chances(0.0, 3), self.chances(0.0, 50)
+        assert few["b"] == pytest.approx(0.83 * 16 / 19, abs=1e-6)
+        assert many["b"] == pytest.approx(0.83 * 16 / 66, abs=1e-6)
+        for found in (few, many):
+            assert {name: found[name] for name in "acd"} == {name: before[name] for name in "acd"}
+
+    def test_as_expected_they_change_nothing(self) -> None:
+        assert self.chances(0.83, 99) == pytest.approx(ACCURACY)
+
+    def test_those_of_another_basis_do_not_count(self) -> None:
+        assert self.chances(0.0, 50, basis="before") == pytest.approx(ACCURACY)
+
+    def test_no_plan_relies_on_one_that_fell(self) -> None:
+        assert asked(self.after(0.0, 0, policy="auto")) == {"a", "b", "c"}
+        assert "b" not in asked(self.after(0.0, 50, policy="auto"))
+        assert self.after(0.0, 50, policy="auto").best_single == "c"
+        assert asked(self.after(0.0, 50, policy="max")) == {"a", "c", "d"}
+        assert asked(self.after(0.0, 3, policy="auto")) == {"a", "b", "c"}

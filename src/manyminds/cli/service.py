@@ -143,6 +143,7 @@ class Service:
                 seen=observer.seen,
                 metrics=figures,
                 grade=node.grade,
+                rated=node.rated,
                 encoder=ENCODER,
                 embed=node.embed,
             )

@@ -5,12 +5,12 @@ Knows nothing of how requests are answered. Importing it imports no database.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import budgets, keys, lessons, queries
+from manyminds.ledger import budgets, history, keys, lessons, queries
 from manyminds.ledger.database import Database
 from manyminds.ledger.queries import Filter, Grade, Group, Judge
 from manyminds.ledger.records import Records, Rows, rows
@@ -135,6 +135,16 @@ class Ledger:
     def prune(self, before: datetime) -> int:
         """Deletes older requests with all that belongs to them. Returns how many. Budgets stay."""
         return queries.prune(self._database, before)
+
+    # --- of late ---
+
+    def calls(self, windows: Sequence[timedelta], most: int) -> list[Any]:
+        """See `history.calls`: how calls went in windows of time up to now."""
+        return history.calls(self._database, windows, most)
+
+    def grades(self, windows: Sequence[timedelta], most: int) -> list[Any]:
+        """See `history.grades`: how right answers were."""
+        return history.grades(self._database, windows, most)
 
     # --- keys ---
 

@@ -33,8 +33,10 @@ from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.learnt import ARTEFACT, knowledge, learnt
 from manyminds.node.lessons import Lessons
+from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
+from manyminds.ratings import Rated
 from manyminds.router import SkillRouter
 from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
@@ -49,6 +51,7 @@ _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
 _THREADS = 4  # in which the ledger is asked
+_RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
 
 _P = ParamSpec("_P")
@@ -103,6 +106,7 @@ class Node:
             self.admission = await self._open_admission()
             stack.push_async_callback(self.admission.close)
             self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
+            self._rating, self._rated_until_s = asyncio.Lock(), 0.0
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(self._environ, client, loopback, self._shared)
@@ -273,6 +277,22 @@ class Node:
     def cards(self) -> list[Card]:
         """Every expert's card, by name."""
         return [self._members[name].expert.card for name in sorted(self._members)]
+
+    async def rated(self) -> list[Rated]:
+        """Every expert's card with what was measured of late; at most `_RATED_S` old."""
+        async with self._rating:
+            now_s = time.monotonic()
+            if now_s >= self._rated_until_s:
+                try:
+                    self._ratings = await self._in_ledger(rated, self._ledger, self.cards)
+                except LedgerError as error:
+                    log.error("%s", error)
+                    self._ratings = {}
+                self._rated_until_s = now_s + _RATED_S
+            return [
+                beside(card, self._ratings.get(card.name), self._router.standing(card.name).drifted_utc)
+                for card in self.cards
+            ]
 
     async def _open_admission(self) -> Admission:
         async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:

@@ -114,6 +114,8 @@ def absorb(evidence: Evidence, outcome: Outcome, expected_s: float = math.inf) -
         if outcome.completion_tokens > 1 and generating_s > 0.0:
             tokens = _DECAY * tokens + (outcome.completion_tokens - 1)
             token_s = _DECAY * token_s + generating_s
+        elif outcome.ttft_s is None and not tokens:  # nobody has seen it write: it took that long for nothing
+            token_s += outcome.seconds
     if outcome.claimed_usd is not None:
         bills, paid_usd = _DECAY * bills + 1.0, _DECAY * paid_usd + outcome.cost_usd
         claimed_usd = _DECAY * claimed_usd + outcome.claimed_usd
