@@ -13,7 +13,7 @@ from manyminds.ledger import Ledger
 from manyminds.node import Node
 from manyminds.node.lessons import Lessons
 from manyminds.ratings import Ratings
-from manyminds.router.standing import Standing
+from manyminds.router.grades import Standing
 from manyminds.types import Answer, Limits, Outcome, PanelEntry, Query, Report, Usage
 
 TWO = "".join(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
+from manyminds.router.grades import standing
 from manyminds.router.predictor import Evidence, Load, absorb, estimate_load, log_odds, predict
-from manyminds.router.standing import standing
 from manyminds.types import Card, Limits, Message, Outcome, Query, Sampling, Status, Task
 from tests.changed import replace
 

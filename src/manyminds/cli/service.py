@@ -92,6 +92,7 @@ class Service:
                 self._config,
                 os.environ,
                 keys_required=self._required,
+                explores=True,
                 also=lambda *told: observer.record(*told),
                 shared=self._seat.shared if self._seat else None,
             )

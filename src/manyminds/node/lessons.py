@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from manyminds.ledger import Ledger
-from manyminds.router.standing import GRADES
+from manyminds.router.grades import GRADES
 from manyminds.types import Outcome
 
 __all__ = ["Lessons"]

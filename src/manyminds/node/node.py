@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import SystemRandom
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ from manyminds.encoder import Encoder
 from manyminds.errors import AlreadyGradedError, LedgerError, UnavailableError, UnknownRequestError
 from manyminds.experts.local import Local
 from manyminds.fanout import Patience
-from manyminds.feedback import judged
+from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
@@ -38,6 +39,7 @@ from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
 from manyminds.ratings import Rated
 from manyminds.router import SkillRouter
+from manyminds.router.explorer import Explorer
 from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
@@ -68,6 +70,7 @@ class Node:
         environ: where the keys are that `key_env` names.
         learnt: whether to use what `manyminds train` left, if it did.
         keys_required: whether only callers with a key are answered.
+        explores: whether to ask experts, too, of which little is known.
         also: told of every request, as the ledger is.
         shared: where several processes serve one address.
     """
@@ -79,6 +82,7 @@ class Node:
         *,
         learnt: bool = True,
         keys_required: bool = False,
+        explores: bool = False,
         also: Record | None = None,
         shared: Shared | None = None,
     ) -> None:
@@ -86,6 +90,7 @@ class Node:
         self._environ = environ
         self._learnt = learnt
         self._keys_required = keys_required
+        self._explores = explores
         self._also = also
         self._shared = shared
         self._stack = AsyncExitStack()
@@ -240,6 +245,11 @@ class Node:
                 self._router.standing(name).drifted_utc,
             )
 
+    @property
+    def drifted(self) -> list[str]:
+        """Experts that have become worse than they were, by what was graded: to be probed again."""
+        return [name for name in sorted(self._members) if self._router.standing(name).drifted_utc]
+
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
         return {name: is_spared(member.expert) for name, member in self._members.items()}
@@ -247,7 +257,7 @@ class Node:
     def _record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
-        self._ledger.record(report, query, answers, text, status, seconds)
+        self._ledger.record(report, query, answers, text, status, seconds, agreed(report, answers))
         if self._also is not None:
             self._also(report, query, answers, text, status, seconds)
 
@@ -363,8 +373,10 @@ class Node:
             "race": race,
             "pass": race,
         }
+        explorer = Explorer(router, policy.explore_rate, SystemRandom())
         parts = Parts(
-            experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache
+            *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
+            explore=explorer.explored if self._explores and policy.explore_rate else None,
         )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)

@@ -9,11 +9,14 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from manyminds.artefact import Artefact
+from manyminds.errors import NoExpertError
 from manyminds.index import Index
+from manyminds.router.grades import GRADES, Standing, standing
 from manyminds.router.planner import Planner
 from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve, suits
 from manyminds.router.predictor import (
     Evidence,
+    Load,
     Prediction,
     absorb,
     estimate_load,
@@ -22,7 +25,6 @@ from manyminds.router.predictor import (
     predict_one,
     source_of,
 )
-from manyminds.router.standing import GRADES, Standing, standing
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 __all__ = ["SkillRouter"]
@@ -59,15 +61,8 @@ class SkillRouter:
         policy = resolve(query, candidates, limits)
         if policy == DIRECT:
             candidates = [card for card in candidates if card.name == query.model]
-        load = estimate_load(query)
-        cards = eligible(candidates, query, limits, load)
-        similarity = {}
-        names = [card.name for card in cards]
-        planner = self._planners.get(query.task.kind)
-        learnt = planner is not None and planner.knows(names)
-        if query.vector is not None and not learnt:  # what was learnt takes its place
-            similarity = self._index.similarity(query.vector, names)
-        predictions: Sequence[Prediction] = predict(cards, self._evidence, similarity, load, self._standings)
+        load, planner = estimate_load(query), self._planners.get(query.task.kind)
+        predictions = self._predict(query, eligible(candidates, query, limits, load), load)
         if policy == DIRECT:
             return direct(affordable(predictions, limits)[0])
         if planner is not None:
@@ -75,6 +70,24 @@ class SkillRouter:
         found = choose(policy, query, affordable(predictions, limits), limits, load, planner)
         section = planner.section(query) if planner is not None else query.limits.topic
         return replace(found, section=section) if section else found
+
+    def predicted(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Sequence[Prediction]:
+        """What to expect of those that meet the hard limits; nobody where none does."""
+        load, planner = estimate_load(query), self._planners.get(query.task.kind)
+        try:
+            predictions = self._predict(query, eligible(candidates, query, limits, load), load)
+        except NoExpertError:
+            return ()
+        return predictions if planner is None else planner.informed(query, predictions, self._standings)
+
+    def _predict(self, query: Query, cards: Sequence[Card], load: Load) -> Sequence[Prediction]:
+        """By cards, and by what was measured."""
+        names, similarity = [card.name for card in cards], {}
+        planner = self._planners.get(query.task.kind)
+        learnt = planner is not None and planner.knows(names)
+        if query.vector is not None and not learnt:  # what was learnt takes its place
+            similarity = self._index.similarity(query.vector, names)
+        return predict(cards, self._evidence, similarity, load, self._standings)
 
     def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""

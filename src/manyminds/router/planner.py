@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manyminds.artefact import Part, Plan, familiar
+from manyminds.router.grades import Standing
 from manyminds.router.predictor import Prediction
-from manyminds.router.standing import Standing
 from manyminds.types import Prior, Query
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Pure functions over small frozen state; chooses nobody. Until `train` exists the numbers here are
 priors, not fits: a card's claims count as much as a few observed calls, then what was measured wins.
-What was graded is another module's: see `standing`.
+What was graded is another module's: see `grades`.
 """
 
 import math
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from manyminds.router.standing import Standing
+from manyminds.router.grades import Standing
 from manyminds.types import Card, Outcome, Prior, Query
 
 __all__ = [

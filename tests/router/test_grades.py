@@ -4,14 +4,16 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.index import Index
 from manyminds.router import SkillRouter
-from manyminds.router.standing import GRADES, Standing, standing
+from manyminds.router.grades import GRADES, Standing, last_change, standing
 from manyminds.types import Card, Outcome, Prior
+from tests.changed import replace
 
 
 def graded(place: int, correct: float, expert: str = "a", **more: Any) -> Outcome:
@@ -126,3 +128,77 @@ def test_each_basis_has_its_own_correction() -> None:
     assert found["b"] == pytest.approx(0.0, abs=1e-9)
     assert found["c"] < -1.0
     assert set(found) == {"b", "c"}
+
+
+def test_what_votes_say_never_counts_for_more_than_a_claim() -> None:
+    votes = [graded(i, 1.0, weight=0.1, voters=("a", "b", "c")) for i in range(1, 401)]
+    assert standing(votes[:10]).grades == pytest.approx(1.0)
+    assert standing(votes).grades == pytest.approx(8.0)
+    assert standing([*votes, graded(500, 0.0)]).grades == pytest.approx(9.0)
+
+
+# --- who has changed -------------------------------------------------------------------------------
+
+
+def alarms(shares: list[float], seed: int, *, after: int | None = None) -> list[int]:
+    """How many answers had been graded when a change was noticed; no further than the first one `after`."""
+    correct = np.array([outcome.correct for outcome in stream(shares, seed)])
+    weight, offset, group = np.ones(len(correct)), np.zeros(len(correct)), np.full(len(correct), "")
+    begin, found = 0, []
+    for end in range(1, len(correct) + 1):
+        here = slice(max(begin, end - GRADES), end)
+        change = last_change(weight[here], correct[here], group[here], offset[here])
+        if change is not None:
+            begin = here.start + change
+            found.append(end)
+            if after is not None and end > after:
+                break
+    return found
+
+
+def test_steady_experts_raise_no_alarm() -> None:
+    """One in 10,000 calls at most, whatever the card claimed: they are compared with themselves."""
+    found = {share: len(alarms([share] * 10_000, seed)) for seed, share in enumerate((0.6, 0.9))}
+    print(f"false alarms in 10,000 graded answers, by accuracy: {found}")
+    assert all(count <= 1 for count in found.values())
+
+
+def test_a_drop_of_thirty_points_is_noticed() -> None:
+    delays = []
+    for seed in range(90):
+        before = (0.9, 0.8, 0.7)[seed % 3]
+        found = alarms([before] * 200 + [before - 0.3] * 200, seed, after=200)
+        delays.append(next((at - 200 for at in found if at > 200), 999))
+    delays.sort()
+    soon = sum(delay <= 60 for delay in delays)
+    print(f"noticed after {delays[45]} graded answers (median), {delays[81]} (90%); within 60: {soon} of 90")
+    assert delays[45] <= 60
+    assert delays[81] <= 120
+
+
+def test_after_a_change_only_what_came_since_counts() -> None:
+    log = stream([0.9] * 150 + [0.2] * 60, seed=2)
+    found = standing(log)
+    assert found.drifted_utc is not None
+    assert 140 <= int(found.drifted_utc[1:]) <= 160
+    assert found.grades <= 70
+    assert found.correct / found.grades < 0.35
+
+
+def test_who_was_never_as_good_as_its_card_says_has_not_changed() -> None:
+    assert standing(stream([0.3] * 300, prior=Prior(0.95, "b"))).drifted_utc is None
+
+
+def test_harder_questions_are_no_change_where_they_were_expected_to_be() -> None:
+    easy, hard = stream([0.95] * 150), stream([0.4] * 100, seed=1)
+    expected = [replace(one, prior=Prior(0.95, "b")) for one in easy]
+    expected += [replace(one, prior=Prior(0.4, "b"), place=150 + one.place) for one in hard]
+    assert standing([*easy, *(replace(one, place=150 + one.place) for one in hard)]).drifted_utc is not None
+    assert standing(expected).drifted_utc is None
+
+
+def test_votes_alone_show_a_change_too_only_later() -> None:
+    log = stream([0.97] * 300 + [0.3] * 200, weight=0.1, voters=("a", "b", "c"))
+    made = router("a", "b", "c")
+    assert made.learn(log[:300]) == []
+    assert made.learn(log[300:]) == ["a"]

@@ -5,7 +5,7 @@ other expert and no card.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from msgspec import Struct
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["GRADES", "Standing", "standing"]
+__all__ = ["GRADES", "Standing", "last_change", "standing"]
 
 GRADES: Final = 500
 """Graded answers of one expert that count: its last ones."""
 
+_VOTED_GRADES = (
+    8.0  # that all words of votes count for at most: they are of easy questions, and partly its own
+)
 _LEARNT_GRADES = 16.0  # graded answers that what was learnt beforehand counts for
-_CHANGED = 10.0  # nats by which a change must explain the grades better: see `_last_change`
+_CHANGED = 10.0  # nats by which a change must explain the grades better: see `last_change`
 _LEAST = 10.0  # grades on either side of a change
 _CLIP = 12.0  # of log-odds
 
@@ -49,15 +52,17 @@ def standing(outcomes: Sequence[Outcome]) -> Standing:
         return Standing()
     weight = np.array([o.weight for o in log])
     correct = np.array([o.correct or 0.0 for o in log])
+    voted = np.array([bool(o.voters) for o in log])
     basis = np.array([o.prior.basis if o.prior else "" for o in log])
+    group = np.char.add(basis, np.where(voted, " voted", ""))  # votes agree more often than whoever knows
     offset = _log_odds(np.array([o.prior.probability if o.prior else 0.5 for o in log]))
     begin, drifted_utc = 0, None
-    while (
-        change := _last_change(weight[begin:], correct[begin:], basis[begin:], offset[begin:])
-    ) is not None:
+    while (change := last_change(weight[begin:], correct[begin:], group[begin:], offset[begin:])) is not None:
         begin += change
         drifted_utc = log[begin].at_utc
     weight, correct, basis, offset = weight[begin:], correct[begin:], basis[begin:], offset[begin:]
+    votes = weight[voted[begin:]].sum()
+    weight = np.where(voted[begin:], weight * _VOTED_GRADES / max(votes, _VOTED_GRADES), weight)
     shifts = {
         str(name): _shift(weight[of], correct[of], offset[of])
         for name in np.unique(basis)
@@ -77,6 +82,8 @@ def _shift(weight: "Floats", correct: "Floats", offset: "Floats") -> float:
 
 def _moved(weight: "Floats", offset: "Floats", target: float) -> float:
     """By how much to move all for the sum of weight x sigmoid(offset + it) to be the target: by halving."""
+    if offset.min() == offset.max():  # as a rule: of an expert that was not learnt from
+        return float(np.clip(_log_odds(target / weight.sum()) - offset[0], -_CLIP, _CLIP))
     low, high = -_CLIP, _CLIP
     for _ in range(40):
         middle = 0.5 * (low + high)
@@ -87,8 +94,8 @@ def _moved(weight: "Floats", offset: "Floats", target: float) -> float:
     return 0.5 * (low + high)
 
 
-def _last_change(
-    weight: "Floats", correct: "Floats", basis: "NDArray[np.str_]", offset: "Floats"
+def last_change(
+    weight: "Floats", correct: "Floats", group: "NDArray[np.str_]", offset: "Floats"
 ) -> int | None:
     """Where the grades become worse than before, beyond chance; None where they do not.
 
@@ -101,8 +108,8 @@ def _last_change(
     if total < 2.0 * _LEAST:
         return None
     expected = np.empty_like(offset)
-    for name in np.unique(basis):
-        of = basis == name
+    for name in np.unique(group):
+        of = group == name
         right = (weight[of] * correct[of]).sum()
         shift = _moved(weight[of], offset[of], right)
         expected[of] = _chance(offset[of] + shift)
@@ -130,7 +137,6 @@ def _chance(log_odds: "Floats") -> "Floats":
     return found
 
 
-def _log_odds(chance: "Floats") -> "Floats":
+def _log_odds(chance: Any) -> Any:
     clipped = np.clip(chance, 0.005, 0.995)
-    found: Floats = np.log(clipped / (1.0 - clipped))
-    return found
+    return np.log(clipped / (1.0 - clipped))
