@@ -15,6 +15,7 @@ from manyminds.node.lessons import Lessons
 from manyminds.ratings import Ratings
 from manyminds.router.grades import Standing
 from manyminds.types import Answer, Limits, Outcome, PanelEntry, Query, Report, Usage
+from tests.changed import replace
 
 TWO = "".join(
     f'[[expert]]\nname = "{name}"\nurl = "http://127.0.0.1:9/v1"\nprice_out_usd_per_m = 1\n'
@@ -196,3 +197,41 @@ def test_a_place_that_is_filled_late_is_read_once(tmp_path: Path) -> None:
             assert read() == []
         told("r3")
         assert read() == ["r3"]
+
+
+def test_its_own_calls_are_not_looked_through_again_and_again(tmp_path: Path) -> None:
+    now_s = [0.0]
+    with closing(Ledger(f"sqlite:///{tmp_path}/ledger.db")) as ledger:
+        lessons = Lessons(ledger, lambda: now_s[0])
+        for i in range(3):
+            report = Report(f"r{i}", "auto", "vote", (), None, None, (), 0.0, 0.0)
+            ledger.record(report, Query(()), (), "", "ok", 0.0)
+            ledger.flush()
+            for _ in range(2):
+                assert lessons.read() == ([], [])
+                now_s[0] += 20.0
+        assert lessons._heard.after == 3
+
+
+def test_a_change_is_warned_of_and_said_to_be_probed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        async with Node(configured(tmp_path), {}) as node:
+            report = Report("r", "pass", "pass", (), None, None, (), 0.0, 0.0)
+            outcome = Outcome("r", "far", "ok", None, 0.0, 0)
+            for correct in (1.0, 0.0):
+                told = [replace(outcome, correct=correct)] * 60
+                named = replace(report, request_id=str(correct))
+                node._ledger.record(named, Query(()), (), "", "ok", 0.0, told)
+                node._ledger.flush()
+                assert (node.drifted, caplog.text) == ([], "")
+                await node._study()
+            assert node.drifted == ["far"]
+            assert "far has changed for the worse since 2" in caplog.text
+            far, off = await node.rated()
+            assert (far.drifted_utc is not None, off.drifted_utc) == (True, None)
+            await node._study()
+            assert len(caplog.records) == 1
+
+    asyncio.run(story())

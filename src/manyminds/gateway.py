@@ -132,7 +132,8 @@ class Gateway:
                 yield chunk
             return
         route = self._route(query)
-        query = replace(query, section=route.section)
+        if route.section:
+            query = replace(query, section=route.section)
         hold = await self._reserve(query, route)
         combiner = self._parts.combiners[route.strategy]
         text, last, status = "", None, "cancelled"

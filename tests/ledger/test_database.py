@@ -151,7 +151,7 @@ def test_schema_2_is_taken_over_whole(url: str) -> None:
         assert (first.expert, first.correct, first.weight) == ("a", 1.0, 1.0)
         assert (second.expert, second.correct, second.prior, second.voters) == ("b", 0.25, None, ())
         assert first.at_utc == oldest["at_utc"]
-        assert [outcome.expert for outcome in ledger.heard(0, 10)] == ["a", "b"]
+        assert [outcome.expert for outcome in ledger.heard(0, 10)[1]] == ["a", "b"]
         record(ledger, "new", key="k")
         assert grade(ledger, "new", "k", 1.0) == "learnt"
         assert counted(ledger) == (3, 4)

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds.artefact import Artefact
+from manyminds.artefact import Artefact, Base
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
@@ -111,6 +112,17 @@ class TestPlan:
         assert law.best_single == "a"
         assert tax.best_single == "b"
         assert law.call_of("a").probability > 0.7 > tax.call_of("a").probability  # type: ignore[union-attr]
+
+    def test_a_section_is_what_the_caller_says_else_a_guess(self) -> None:
+        topics = {"law": {"a": 2.0}, "tax": {"b": 2.0}}
+        for topic in ("law", "cooking", ""):
+            assert route("auto", artefact=made(topics=topics), query=ask(topic)).section == topic
+        assert without("auto", query=ask("law")).section == "law"
+        gate = np.array([[5.0, 0.0], [0.0, 5.0], [0.0, 0.1]])
+        base = Base(("law", "tax"), np.full(2, 0.5), np.zeros(2), gate, np.zeros((2, 0)))
+        for vector, guessed in (([1.0, 0.0], "law"), ([0.0, 1.0], "tax"), ([0.0, 0.0], "tax")):
+            assert base.guess(np.array(vector)) == guessed
+        assert [base.guess(None), base.guess(np.zeros(3))] == ["", ""]
 
     @pytest.mark.parametrize("topic", ["", "cooking"])
     def test_an_unknown_topic_is_as_none(self, topic: str) -> None:

@@ -128,8 +128,8 @@ class Ledger:
         """See `lessons.graded`: outcomes behind that place of their log."""
         return lessons.graded(self._database, after, each)
 
-    def heard(self, after: int, most: int) -> list[Outcome]:
-        """See `lessons.heard`: calls that others than this one recorded."""
+    def heard(self, after: int, most: int) -> tuple[int, list[Outcome]]:
+        """See `lessons.heard`: calls that others than this one recorded, and how far the log goes."""
         return lessons.heard(self._database, after, self._gateway, most)
 
     def prune(self, before: datetime) -> int:

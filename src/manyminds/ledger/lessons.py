@@ -48,11 +48,11 @@ def _graded(row: "sa.Row[tuple[object, ...]]") -> Outcome:
     )
 
 
-def heard(database: Database, after: int, gateway: str, most: int) -> list[Outcome]:
-    """Calls that another gateway recorded, oldest first: of its latest requests, up to `most` calls.
+def heard(database: Database, after: int, gateway: str, most: int) -> tuple[int, list[Outcome]]:
+    """The last place of any request, and calls that other gateways recorded up to there, oldest first.
 
-    `place` is their request's, behind that one. As of its own calls, nothing is heard of a named expert's
-    that ended before its first token.
+    Of their latest requests, up to `most` calls; `place` is their request's, behind that one. As of its own
+    calls, nothing is heard of a named expert's that ended before its first token.
     """
     import sqlalchemy as sa
 
@@ -67,8 +67,9 @@ def heard(database: Database, after: int, gateway: str, most: int) -> list[Outco
         .limit(most)
     )
     with database.read() as connection:
-        rows = connection.execute(newest).all()
-    return [_heard(row) for row in reversed(rows)]
+        last = connection.execute(sa.select(sa.func.max(requests.c.id))).scalar_one() or 0
+        rows = connection.execute(newest.where(requests.c.id <= last)).all()
+    return last, [_heard(row) for row in reversed(rows)]
 
 
 def _heard(row: "sa.Row[tuple[object, ...]]") -> Outcome:

@@ -32,9 +32,12 @@ class Lessons:
 
     def read(self) -> tuple[list[Outcome], list[Outcome]]:
         """What was graded, and calls that were heard of, since it last read. Raises: LedgerError."""
-        graded = self._graded.new(self._ledger.graded(self._graded.after, GRADES), self._clock())
+        graded = self._ledger.graded(self._graded.after, GRADES)
+        last = graded[-1].place if graded else 0
+        fresh = self._graded.new(graded, last, self._clock())
         most = _MORE_CALLS if self._heard.after else _CALLS
-        return graded, self._heard.new(self._ledger.heard(self._heard.after, most), self._clock())
+        last, heard = self._ledger.heard(self._heard.after, most)
+        return fresh, self._heard.new(heard, last, self._clock())
 
     def reread(self) -> None:
         """Grades are read from the start again: for experts that are new."""
@@ -49,12 +52,11 @@ class _Bookmark:
         self._marks: deque[tuple[float, int]] = deque()  # when a place was the last
         self._seen: set[tuple[int, str, str]] = set()
 
-    def new(self, outcomes: Sequence[Outcome], now_s: float) -> list[Outcome]:
-        """Those that were not among the outcomes before."""
+    def new(self, outcomes: Sequence[Outcome], last: int, now_s: float) -> list[Outcome]:
+        """Those that were not among the outcomes before. `last` is how far the log goes; 0 is as before."""
         named = {(o.place, o.request_id, o.expert): o for o in outcomes}
         fresh = [outcome for name, outcome in named.items() if name not in self._seen]
         self._seen |= named.keys()
-        last = max((place for place, _, _ in named), default=0)
         if not self.after:
             self.after = last - _UNDER_WAY
         elif last:

@@ -29,6 +29,8 @@ from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 __all__ = ["SkillRouter"]
 
+_NOTHING = Evidence()
+
 
 class SkillRouter:
     """Keeps the contract of `types.Router`. What it learns of one expert touches no other.
@@ -110,10 +112,9 @@ class SkillRouter:
         name = outcome.expert
         if (card := self._cards.get(name)) is None:
             return
-        known = self._evidence.get(name)
-        expected_s = expected_wait_s(card, known)
-        found = absorb(known or Evidence(), outcome, expected_s)
-        if found != known:
+        known = self._evidence.get(name, _NOTHING)
+        found = absorb(known, outcome, expected_wait_s(card, known))
+        if found is not known:
             self._evidence[name] = found
         if outcome.correct is not None:
             self.learn([outcome])

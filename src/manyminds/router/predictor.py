@@ -106,7 +106,10 @@ def absorb(evidence: Evidence, outcome: Outcome, expected_s: float = math.inf) -
     waits, wait_s, tokens, token_s = e.waits, e.wait_s, e.tokens, e.token_s
     bills, paid_usd, claimed_usd, slow_s = e.bills, e.paid_usd, e.claimed_usd, e.slow_s
     recent_s, ordered_s = e.recent_s, e.ordered_s
-    if (waited_s := _waited_s(e, outcome, expected_s)) is not None:
+    waited_s = _waited_s(e, outcome, expected_s)
+    if waited_s is None and outcome.claimed_usd is None:
+        return e
+    if waited_s is not None:
         waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + waited_s
         recent_s, ordered_s = (*recent_s[1 - _RECENT :], waited_s), _reordered(e, waited_s)
         slow_s = _quantile(ordered_s, _SLOW) if len(recent_s) >= _MEASURED else None
