@@ -187,7 +187,7 @@ class App:
             cards: Sequence[Card] = await self._edge.rated()
         else:
             cards = self._edge.cards()
-        shown = [msgspec.to_builtins(card, order="sorted") for card in cards]
+        shown = [msgspec.to_builtins(card, order="deterministic") for card in cards]
         return _json({"object": "list", "data": shown})
 
     async def _document(self) -> _Shown:
