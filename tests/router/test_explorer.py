@@ -39,7 +39,10 @@ def explored(
 
 def added(*told: Any, **more: Any) -> set[str]:
     before, after = explored(*told, **more)
-    assert after.calls[len(after.calls) - len(before.calls) :] == before.calls
+    asked = after.calls[len(after.calls) - len(before.calls) :]
+    assert [replace(call, share=0.0) for call in asked] == [replace(call, share=0.0) for call in before.calls]
+    assert sum(call.share for call in after.calls) == pytest.approx(1.0)
+    assert all(call.share >= 0.0 for call in after.calls)
     names = {call.expert for call in after.calls} - {call.expert for call in before.calls}
     assert (after == before) == (not names)
     return names

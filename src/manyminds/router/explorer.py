@@ -4,15 +4,17 @@ Its vote counts as any other: as much as what is believed of it, which is little
 rule for it, and the posterior stays as right as what it is made of.
 """
 
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import Final
 
 from msgspec.structs import replace
 
+from manyminds.canonical import classes
 from manyminds.router import SkillRouter
 from manyminds.router.policy import rates
-from manyminds.router.predictor import Prediction
+from manyminds.router.predictor import Prediction, log_odds
 from manyminds.types import Call, Card, Query, Route
 
 __all__ = ["Explorer"]
@@ -64,7 +66,7 @@ class Explorer:
         )
         return replace(
             route,
-            calls=(call, *route.calls),
+            calls=_shared((call, *route.calls), query),
             reserve=tuple(c for c in route.reserve if c.expert != call.expert),
             expected_cost_usd=route.expected_cost_usd + chosen.cost_usd,
         )
@@ -76,6 +78,18 @@ class Explorer:
         """How right it might be, drawn from what is believed of that (Thompson 1933)."""
         grades = _CLAIMED + self._router.standing(p.card.name).grades
         return self._draw.betavariate(0.5 + grades * p.probability, 0.5 + grades * (1.0 - p.probability))
+
+
+def _shared(calls: Sequence[Call], query: Query) -> tuple[Call, ...]:
+    """The calls with shares as of one panel: the first has come to the others."""
+    count = classes(query.task)
+    votes = [call.weight * max(log_odds(call.probability, count), 0.0) for call in calls]
+    share = votes[0] / math.fsum(votes) if any(votes) else 0.0
+    first, *others = calls
+    return (
+        replace(first, share=share),
+        *(replace(call, share=(1.0 - share) * call.share) for call in others),
+    )
 
 
 def _is_rated(query: Query) -> bool:

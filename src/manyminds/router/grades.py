@@ -22,9 +22,7 @@ __all__ = ["GRADES", "Standing", "last_change", "standing"]
 GRADES: Final = 500
 """Graded answers of one expert that count: its last ones."""
 
-_VOTED_GRADES = (
-    8.0  # that all words of votes count for at most: they are of easy questions, and partly its own
-)
+_VOTED_GRADES = 8.0  # that all words of votes count for at most: as much as a card's claim
 _LEARNT_GRADES = 16.0  # graded answers that what was learnt beforehand counts for
 _CHANGED = 10.0  # nats by which a change must explain the grades better: see `last_change`
 _LEAST = 10.0  # grades on either side of a change
@@ -46,8 +44,8 @@ def standing(outcomes: Sequence[Outcome]) -> Standing:
 
     A word of somebody who knows replaces what votes said of the same answer.
     """
-    said = {(o.request_id, o.voters): None for o in outcomes if not o.voters}
-    log = [o for o in outcomes if not o.voters or (o.request_id, ()) not in said]
+    judged = {o.request_id for o in outcomes if not o.voters}
+    log = [o for o in outcomes if not o.voters or o.request_id not in judged]
     if not log:
         return Standing()
     weight = np.array([o.weight for o in log])
