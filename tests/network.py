@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from manyminds.cache import Cache
@@ -15,6 +16,7 @@ from manyminds.gateway import Gateway, Parts, Reserve
 from manyminds.index import Index
 from manyminds.ledger import Ledger
 from manyminds.router import SkillRouter
+from manyminds.router.explorer import Explorer
 from manyminds.types import Answer, Card, Embed, Expert, Limits, Query, Report
 
 
@@ -64,8 +66,9 @@ def network(
     embed: Embed | None = None,
     reserve: Reserve | None = None,
     cache: Cache | None = None,
+    explore: Random | None = None,
 ) -> Gateway:
-    """A gateway over these experts."""
+    """A gateway over these experts; it explores in every request where it has a source of chance."""
     by_name: Mapping[str, Expert] = {expert.card.name: expert for expert in experts}
     index = Index(27)
     router = SkillRouter(index, embed)
@@ -81,6 +84,7 @@ def network(
         embed=embed,
         reserve=reserve,
         cache=cache,
+        explore=Explorer(router, 1.0, explore).explored if explore else None,
     )
     defaults = Limits(policy="auto", deadline_s=60.0)
     return Gateway(Card("net", "gateway", source="net"), parts, patience or Patience(), defaults)

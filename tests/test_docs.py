@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from manyminds import config
 from manyminds.cli import main
+from manyminds.ratings import Rating, Section
 from manyminds.router.policy import POLICIES
 from manyminds.types import Attribution, Key, Limits, PanelEntry, Report
 from manyminds.web.app import App, Edge
@@ -135,6 +136,13 @@ def test_every_field_is_documented(prefix: str, noun: type[msgspec.Struct], nth:
     tables = text(DOCS / "api.md").split(f"| `{prefix}` |")[1:]
     rows = re.findall(r"^\| `(\w+)` \|", tables[nth].partition("\n\n")[0], flags=re.MULTILINE)
     assert rows == list(noun.__struct_fields__)
+
+
+def test_every_figure_of_a_rating_is_documented() -> None:
+    table = text(DOCS / "api.md").split("| `ratings.week.` |")[1].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*`) \|", table, flags=re.MULTILINE)
+    assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == list(Rating.__struct_fields__)
+    assert all(f"`{name}`" in table for name in Section.__struct_fields__)
 
 
 def test_every_endpoint_is_documented() -> None:

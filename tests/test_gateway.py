@@ -301,3 +301,13 @@ def test_a_nested_networks_whole_cost_is_counted() -> None:
     _, alone = run(answer(inner, ask("What is 17 + 26?")))
     _, report = run(answer(network(inner), ask("What is 17 + 26?")))
     assert report.cost_usd == pytest.approx(alone.cost_usd)
+
+
+def test_what_a_question_is_about_is_recorded_with_it() -> None:
+    records = Records()
+    net = network(scripted("a", Script("43")), scripted("b", Script("43")), records=records)
+    for model in ("auto", "a"):
+        run(answer(net, ask("17 + 26?", model=model, limits=Limits(topic="sums"))))
+    run(answer(net, ask("17 + 26?")))
+    assert [query.section or query.limits.topic for query in records.queries] == ["sums", "sums", ""]
+    assert records.queries[0].section == "sums"

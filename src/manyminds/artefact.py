@@ -95,10 +95,20 @@ class Base:
             x[:t] = -self.shares
             x[self.topics.index(topic)] += 1.0
         elif centred is not None and t:
-            logits = centred @ self.gate[:-1] + self.gate[-1]
+            logits = self._logits(centred)
             odds = np.exp(logits - logits.max())
             x[:t] = odds / odds.sum() - self.shares
         return x
+
+    def guess(self, vector: "NDArray[Any] | None") -> str:
+        """The likeliest topic of a question; "" where nothing is known of it."""
+        if vector is None or not len(vector) == len(self.mean) > 0 or not self.topics:
+            return ""
+        return self.topics[int(self._logits(np.asarray(vector, np.float64) - self.mean).argmax())]
+
+    def _logits(self, centred: "Floats") -> "Floats":
+        logits: Floats = centred @ self.gate[:-1] + self.gate[-1]
+        return logits
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -98,6 +98,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         30.0
     )
     idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0
+    explore_rate: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of votes in which a cheap expert, little known, is asked too."),
+    ] = 0.02
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,7 +39,7 @@ from manyminds.types import (
     Usage,
 )
 
-__all__ = ["Gateway", "Hold", "Parts", "Record", "Reserve", "is_spared"]
+__all__ = ["Explore", "Gateway", "Hold", "Parts", "Record", "Reserve", "is_spared"]
 
 Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
 """Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
@@ -50,6 +50,9 @@ class Hold(Protocol):
 
     def settle(self, spent_usd: float) -> None: ...
 
+
+Explore = Callable[[Query, Route, Sequence[Card]], Route]
+"""A route, or the same with one more of these experts asked, of which little is known."""
 
 Reserve = Callable[[Key, float], Awaitable[Hold]]
 """Puts aside what a request of a key may cost at most, in US dollars. Raises: BudgetError."""
@@ -75,6 +78,7 @@ class Parts:
     embed: Embed | None = None
     reserve: Reserve | None = None
     cache: Cache | None = None
+    explore: Explore | None = None
 
 
 class Gateway:
@@ -128,6 +132,8 @@ class Gateway:
                 yield chunk
             return
         route = self._route(query)
+        if route.section:
+            query = replace(query, section=route.section)
         hold = await self._reserve(query, route)
         combiner = self._parts.combiners[route.strategy]
         text, last, status = "", None, "cancelled"
@@ -332,7 +338,9 @@ class Gateway:
             names = self._narrowed(
                 query, [name for name in names if _meets(experts[name].card, query)] or names
             )
-        return self._parts.router.route(query, [experts[name].card for name in names], query.limits)
+        cards = [experts[name].card for name in names]
+        route = self._parts.router.route(query, cards, query.limits)
+        return route if self._parts.explore is None else self._parts.explore(query, route, cards)
 
     def _narrowed(self, query: Query, names: Sequence[str]) -> list[str]:
         """The nearest of these by skill; those that state none come last, and count where there is room."""
@@ -361,8 +369,7 @@ class Gateway:
             written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
             read = prompt * samples + (instructions + drafts if instructions else 0)
             drafts += written
-            tokens_usd = read * card.price_in_usd_per_m + written * card.price_out_usd_per_m
-            most += tokens_usd / 1e6 + samples * deadline_s * card.price_cpu_usd_per_hour / 3600
+            most += card.price_usd(read, written, samples * deadline_s)
         return most
 
     # --- call ---
@@ -420,5 +427,10 @@ def _meets(card: Card, query: Query) -> bool:
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:
-    tokens = answer.usage.completion_tokens
-    return Outcome(query.request_id, answer.expert, answer.status, answer.ttft_s, answer.seconds, tokens)
+    usage = answer.usage
+    return Outcome(
+        *(query.request_id, answer.expert, answer.status, answer.ttft_s, answer.seconds),
+        completion_tokens=usage.completion_tokens,
+        cost_usd=usage.cost_usd,
+        claimed_usd=answer.claimed_usd,
+    )

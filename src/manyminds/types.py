@@ -39,6 +39,7 @@ __all__ = [
     "Outcome",
     "PanelEntry",
     "Posterior",
+    "Prior",
     "Query",
     "Report",
     "Route",
@@ -134,6 +135,7 @@ class Query(Struct, frozen=True, eq=False):
     raw: bytes = b""
     key: "Key | None" = None  # what the caller came with; None is nobody in particular
     task: Task = Task()
+    section: str = ""  # what it is about, in a word: as the caller says, else as it is guessed
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
 
     @property
@@ -191,6 +193,16 @@ class Chunk(Struct, frozen=True):
     report: "Report | None" = None
 
 
+class Prior(Struct, frozen=True):
+    """How likely an expert was to be right by what was learnt beforehand, without any grade since.
+
+    `basis` names what that was learnt: predictions from another basis are corrected by other grades.
+    """
+
+    probability: float
+    basis: str
+
+
 class Answer(Struct, frozen=True):
     """What came of one call, also when it failed: `status` says how it ended."""
 
@@ -207,6 +219,8 @@ class Answer(Struct, frozen=True):
     seconds: float = 0.0
     usage: Usage = Usage()
     error: ExpertError | None = None
+    prior: Prior | None = None
+    claimed_usd: float | None = None  # what its card makes of it, by our own count; None where that is unsure
 
 
 class Posterior(Struct, frozen=True):
@@ -271,6 +285,11 @@ class Card(Struct, frozen=True):
     parameters: int = 0
     licence: str = ""
 
+    def price_usd(self, prompt_tokens: int, completion_tokens: int, cpu_s: float) -> float:
+        """What so much costs by its prices, in US dollars."""
+        tokens = prompt_tokens * self.price_in_usd_per_m + completion_tokens * self.price_out_usd_per_m
+        return tokens / 1e6 + cpu_s * self.price_cpu_usd_per_hour / 3600.0
+
 
 class Call(Struct, frozen=True):
     """One expert on the panel. `share` is for display; combiners use `probability` and `weight`."""
@@ -284,6 +303,7 @@ class Call(Struct, frozen=True):
     weight: float = 1.0  # the caller's multiplier of the vote
     method: Method = "generate"
     hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
+    prior: Prior | None = None  # None where nothing was learnt of it beforehand
 
 
 class Route(Struct, frozen=True):
@@ -301,6 +321,7 @@ class Route(Struct, frozen=True):
     expected_latency_s: float = 0.0
     best_single: str = ""  # the single expert with the highest probability
     best_single_cost_usd: float = 0.0
+    section: str = ""  # what the question is about; "" where nothing is known of that
 
     def call_of(self, expert: str) -> Call | None:
         """The call of that expert on the panel or in reserve, if it has one."""
@@ -313,7 +334,7 @@ class Route(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What one call taught: how it ended and how fast; `correct` where somebody knows."""
+    """What one call taught: how it ended, how fast and for how much; `correct` where somebody knows."""
 
     request_id: str
     expert: str
@@ -322,6 +343,13 @@ class Outcome(Struct, frozen=True):
     seconds: float
     completion_tokens: int
     correct: float | None = None
+    cost_usd: float = 0.0
+    claimed_usd: float | None = None  # see `Answer`
+    prior: Prior | None = None
+    weight: float = 1.0  # of `correct`: 1 is the word of somebody who knows
+    voters: tuple[str, ...] = ()  # whose votes said so, where nobody else did
+    at_utc: str = ""  # when it was judged
+    place: int = 0  # in the log of outcomes, which is their order; 0 is not in it
 
 
 class Attribution(Struct, frozen=True):

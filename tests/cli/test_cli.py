@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from click.testing import CliRunner, Result
 from manyminds import artefact, catalog, sandbox
 from manyminds.cli import main
 from manyminds.errors import DataError
+from manyminds.ledger import Ledger
 from tests.e2e.node import borrowed, need
 from tests.learn.worlds import hand_made
+from tests.ledger.samples import record
 
 
 @pytest.fixture
@@ -67,7 +70,22 @@ def test_experts_lists_what_is_configured_and_what_could_be(home: Path) -> None:
     found = json.loads(manyminds("experts", "list", "--json").stdout)
     assert [(e["name"], e["source"]) for e in found["experts"]] == [("mine", "alice")]
     assert "smollm2-135m" in [m["name"] for m in found["not_running"]]
+    assert found["experts"][0]["ratings"]["week"]["calls"] == 0
     assert "mine" in manyminds("experts", "list").stdout
+
+
+def test_experts_lists_what_was_measured_beside_what_is_claimed(home: Path) -> None:
+    entry = (
+        '[[expert]]\nname = "a"\nurl = "http://127.0.0.1:9/v1"\naccuracy = 0.99\nprice_out_usd_per_m = 1\n'
+    )
+    (home / "manyminds.toml").write_text(entry)
+    with closing(Ledger(f"sqlite:///{home / 'home' / 'ledger.db'}")) as ledger:
+        record(ledger, key="k")
+    row = manyminds("experts", "list").stdout.splitlines()[1]
+    assert "0.99 → 1.00 of 1" in row
+    assert "1 → 0.1 " in row
+    assert "0.222 → 111" in row
+    assert "100.0%" in row
 
 
 def test_a_model_without_room_is_not_to_be_pulled_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,8 @@ def served(
     untaught: bool = False,
 ) -> Iterator[Served]:
     """`manyminds serve` on a free port, its home in `folder` as `borrowed`, until the block ends."""
-    environ = os.environ | {"MANYMINDS_HOME": str(borrowed(folder, tier, untaught=untaught))} | (env or {})
+    home = {"MANYMINDS_HOME": str(borrowed(folder, tier, untaught=untaught))}
+    environ = os.environ | home | {"MANYMINDS_POLICY_EXPLORE_RATE": "0"} | (env or {})
     command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json", *flags]
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder)

@@ -253,7 +253,7 @@ def test_who_comes_late_to_a_local_model_that_is_gone_is_answered(tmp_path: Path
             assert wait_until(lambda: not node.children())
 
 
-def test_what_callers_say_is_learnt_once_and_outlives_a_reload(tmp_path: Path, one: Expert) -> None:
+def test_what_callers_say_is_learnt_once_and_outlives_reload_and_restart(tmp_path: Path, one: Expert) -> None:
     configure(tmp_path, entry("a", one))
     (tmp_path / "home").mkdir()
     (_, ann), (_, bob) = (made(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") for _ in range(2))
@@ -283,7 +283,9 @@ def test_what_callers_say_is_learnt_once_and_outlives_a_reload(tmp_path: Path, o
         assert probability() == pytest.approx(learnt)
         configure(tmp_path, entry("a", one, "context_tokens = 4096"), entry("b", one))
         reload(node, tmp_path)
-        assert probability() == pytest.approx(prior)
+        assert probability() == pytest.approx(learnt)
+    with served(tmp_path) as node:
+        assert probability() == pytest.approx(learnt)
 
 
 # --- TLS -------------------------------------------------------------------------------------------

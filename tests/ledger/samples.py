@@ -1,7 +1,8 @@
 """A request as a gateway records it."""
 
 from manyminds.errors import CutError
-from manyminds.ledger import Ledger
+from manyminds.feedback import judged
+from manyminds.ledger import Grade, Ledger
 from manyminds.types import Answer, Key, Message, Outcome, PanelEntry, Query, Report, Usage
 
 ANSWERS = (
@@ -44,3 +45,8 @@ def counted(ledger: Ledger) -> tuple[int, int]:
     """Requests and calls that are there."""
     rows = ledger.requests(1_000_000)
     return len(rows), sum(len(row["calls"]) for row in rows)
+
+
+def grade(ledger: Ledger, request_id: str, key: str, correct: float, most: int = 100) -> Grade:
+    """What its caller says of a request, as a node keeps it."""
+    return ledger.grade(request_id, key, correct, judged, most)

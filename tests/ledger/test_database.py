@@ -16,7 +16,7 @@ import pytest
 from manyminds.errors import LedgerError
 from manyminds.ledger import SCHEMA, Ledger
 from tests.ledger.postgres import PASSWORD, Server
-from tests.ledger.samples import ANSWERS, ask, counted, record, report
+from tests.ledger.samples import ANSWERS, ask, counted, grade, record, report
 
 # As schema 1 was made, with every kind of row that it held.
 SCHEMA_1 = """
@@ -46,6 +46,32 @@ INSERT INTO calls VALUES
 INSERT INTO outcomes VALUES
     (1, 'r', 'a', 1.0, 'ok', '2026-11-01T10:00:00.123+00:00'), (2, 'r', 'b', NULL, 'cut', 'x'),
     (3, 's', 'b', 0.0, 'failed', 'x'), (4, 'r', 'b', 0.5, 'cut', 'x');
+"""
+
+# As schema 2 was made, on either database; the tables that have not changed since are made anew.
+SCHEMA_2 = """
+CREATE TABLE schema (version INTEGER NOT NULL);
+CREATE TABLE requests (id INTEGER NOT NULL, request_id TEXT NOT NULL, at_utc TEXT NOT NULL,
+    key TEXT NOT NULL, policy TEXT NOT NULL, strategy TEXT NOT NULL, status TEXT NOT NULL,
+    seconds DOUBLE PRECISION NOT NULL, cost_usd DOUBLE PRECISION NOT NULL,
+    saved_usd DOUBLE PRECISION NOT NULL, probability DOUBLE PRECISION, agreement DOUBLE PRECISION,
+    question TEXT, answer TEXT, PRIMARY KEY (id), UNIQUE (request_id));
+CREATE INDEX ix_requests_at_utc ON requests (at_utc);
+CREATE TABLE calls (request_id TEXT NOT NULL, number BIGINT NOT NULL, expert TEXT NOT NULL,
+    source TEXT NOT NULL, stage BIGINT NOT NULL, method TEXT NOT NULL, status TEXT NOT NULL,
+    ttft_s DOUBLE PRECISION, seconds DOUBLE PRECISION NOT NULL, prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL, cpu_s DOUBLE PRECISION NOT NULL, cost_usd DOUBLE PRECISION NOT NULL,
+    share DOUBLE PRECISION, probability DOUBLE PRECISION, error TEXT, PRIMARY KEY (request_id, number));
+CREATE TABLE outcomes (request_id TEXT NOT NULL, number BIGINT NOT NULL, expert TEXT NOT NULL,
+    correct DOUBLE PRECISION NOT NULL, PRIMARY KEY (request_id, number));
+INSERT INTO schema VALUES (2);
+INSERT INTO requests VALUES
+    (1, 'z', '2026-11-01T10:00:00.123+00:00', 'k', 'auto', 'vote', 'ok', .4, .003, .01, .8, NULL, 'q', 'a'),
+    (2, 'b', '2026-11-02T10:00:00.000+00:00', '', 'max', 'pass', 'ok', .1, 0, 0, NULL, NULL, NULL, NULL);
+INSERT INTO calls VALUES
+    ('z', 0, 'a', 'alice', 0, 'generate', 'ok', .1, .3, 7, 2, .25, .001, .6, .7, NULL),
+    ('b', 0, 'b', 'bob', 0, 'generate', 'cut', .1, .2, 1, 1, 0, .002, .4, NULL, 'CutError');
+INSERT INTO outcomes VALUES ('b', 0, 'b', 0.25), ('z', 0, 'a', 1.0);
 """
 
 
@@ -91,13 +117,46 @@ def test_schema_1_is_taken_over_whole(old: Path, tmp_path: Path) -> None:
         record(ledger, "new")
         assert counted(ledger) == (3, 5)
     with closing(sqlite3.connect(old)) as raw:
-        assert raw.execute("SELECT * FROM outcomes WHERE request_id <> 'new' ORDER BY 1, 2").fetchall() == [
-            ("r", 0, "a", 1.0),
-            ("r", 1, "b", 0.5),
-            ("s", 0, "b", 0.0),
+        outcomes = "SELECT request_id, number, expert, correct, weight, voters, at_utc FROM outcomes"
+        assert raw.execute(f"{outcomes} WHERE request_id <> 'new' ORDER BY id").fetchall() == [
+            ("r", 0, "a", 1.0, 1.0, "", "2026-11-01T10:00:00.123+00:00"),
+            ("s", 0, "b", 0.0, 1.0, "", "x"),
+            ("r", 1, "b", 0.5, 1.0, "", "x"),
         ]
     with closing(Ledger(f"sqlite:///{tmp_path}/fresh.db")):
         assert tables(old) == tables(tmp_path / "fresh.db")
+
+
+def test_schema_2_is_taken_over_whole(url: str) -> None:
+    import sqlalchemy as sa
+
+    script = SCHEMA_2
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir()
+    else:
+        script = script.replace("id INTEGER NOT NULL", "id BIGSERIAL", 1)
+        script += "SELECT setval('requests_id_seq', 2);\n"
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as raw:
+        for statement in script.split(";\n")[:-1]:
+            raw.exec_driver_sql(statement)
+    engine.dispose()
+    with closing(Ledger(url)) as ledger:
+        newest, oldest = ledger.requests()
+        assert (newest["section"], oldest["question"], oldest["key"]) == (None, "q", "k")
+        ((call,), (cut,)) = oldest["calls"], newest["calls"]
+        assert (call["probability"], call["prior"], call["basis"], call["claimed_usd"]) == (0.7, *[None] * 3)
+        assert (call["error"], cut["error"]) == (None, "CutError")
+        first, second = ledger.graded(0, 10)
+        assert (first.expert, first.correct, first.weight) == ("a", 1.0, 1.0)
+        assert (second.expert, second.correct, second.prior, second.voters) == ("b", 0.25, None, ())
+        assert first.at_utc == oldest["at_utc"]
+        assert [outcome.expert for outcome in ledger.heard(0, 10)[1]] == ["a", "b"]
+        record(ledger, "new", key="k")
+        assert grade(ledger, "new", "k", 1.0) == "learnt"
+        assert counted(ledger) == (3, 4)
+    with closing(Ledger(url)) as again:
+        assert len(again.graded(0, 10)) == 3
 
 
 def tables(file: Path) -> list[tuple[str, str]]:

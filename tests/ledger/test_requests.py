@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from manyminds.errors import LedgerError
 from manyminds.ledger import Group, Ledger
 from manyminds.types import Answer, Outcome, Report, Usage
-from tests.ledger.samples import ANSWERS, ask, counted, entry, record, report
+from tests.ledger.samples import ANSWERS, ask, counted, entry, grade, record, report
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -39,6 +39,7 @@ def test_a_request_is_recorded_whole(ledger: Ledger) -> None:
         "saved_usd": 0.01,
         "probability": 0.8,
         "agreement": 0.5,
+        "section": "",
         "question": None,
         "answer": None,
     }
@@ -56,6 +57,9 @@ def test_a_request_is_recorded_whole(ledger: Ledger) -> None:
         "cost_usd": 0.001,
         "share": 0.6,
         "probability": 0.7,
+        "prior": None,
+        "claimed_usd": None,
+        "basis": None,
         "error": None,
     }
     assert [second[name] for name in ("stage", "share", "cost_usd", "error")] == [1, 0.4, 0.002, "CutError"]
@@ -216,18 +220,18 @@ def test_what_is_old_is_pruned_with_all_that_belongs_to_it(ledger: Ledger) -> No
     for i in range(600):
         record(ledger, str(i), key="k")
     ledger.lease("k", "2026-11", 5, 10)
-    assert ledger.grade("599", "k", 1.0) == "ok"
+    assert grade(ledger, "599", "k", 1.0) == "learnt"
     newest = datetime.fromisoformat(ledger.requests(1)[0]["at_utc"])
     assert ledger.prune(datetime(2000, 1, 1, tzinfo=UTC)) == 0
     assert counted(ledger) == (600, 1_200)
     assert ledger.prune(newest + timedelta(milliseconds=1)) == 600
     assert counted(ledger) == (0, 0)
     assert ledger.totals("expert") == []
-    assert ledger.grade("599", "k", 1.0) == "unknown"
+    assert grade(ledger, "599", "k", 1.0) == "unknown"
     assert ledger.leased("k", "2026-11") == 5
     record(ledger, "599", key="k")
     assert counted(ledger) == (1, 2)
-    assert ledger.grade("599", "k", 0.0) == "ok"
+    assert grade(ledger, "599", "k", 0.0) == "learnt"
 
 
 # --- feedback --------------------------------------------------------------------------------------
@@ -235,7 +239,7 @@ def test_what_is_old_is_pruned_with_all_that_belongs_to_it(ledger: Ledger) -> No
 
 def test_a_request_is_graded_by_its_own_key_once(ledger: Ledger) -> None:
     record(ledger, "1", key="k")
-    assert ledger.grade("1", "l", 1.0) == "unknown"
-    assert ledger.grade("2", "k", 1.0) == "unknown"
-    assert ledger.grade("1", "k", 0.25) == "ok"
-    assert ledger.grade("1", "k", 1.0) == "twice"
+    assert grade(ledger, "1", "l", 1.0) == "unknown"
+    assert grade(ledger, "2", "k", 1.0) == "unknown"
+    assert grade(ledger, "1", "k", 0.25) == "learnt"
+    assert grade(ledger, "1", "k", 1.0) == "twice"

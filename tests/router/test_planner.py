@@ -4,15 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds.artefact import Artefact
+from manyminds.artefact import Artefact, Base
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
-from manyminds.types import Card, Query, Route, Sampling
+from manyminds.types import Card, Outcome, Prior, Query, Route, Sampling
 from tests.changed import replace
 from tests.learn.worlds import ask, hand_made
 
@@ -111,6 +112,17 @@ class TestPlan:
         assert law.best_single == "a"
         assert tax.best_single == "b"
         assert law.call_of("a").probability > 0.7 > tax.call_of("a").probability  # type: ignore[union-attr]
+
+    def test_a_section_is_what_the_caller_says_else_a_guess(self) -> None:
+        topics = {"law": {"a": 2.0}, "tax": {"b": 2.0}}
+        for topic in ("law", "cooking", ""):
+            assert route("auto", artefact=made(topics=topics), query=ask(topic)).section == topic
+        assert without("auto", query=ask("law")).section == "law"
+        gate = np.array([[5.0, 0.0], [0.0, 5.0], [0.0, 0.1]])
+        base = Base(("law", "tax"), np.full(2, 0.5), np.zeros(2), gate, np.zeros((2, 0)))
+        for vector, guessed in (([1.0, 0.0], "law"), ([0.0, 1.0], "tax"), ([0.0, 0.0], "tax")):
+            assert base.guess(np.array(vector)) == guessed
+        assert [base.guess(None), base.guess(np.zeros(3))] == ["", ""]
 
     @pytest.mark.parametrize("topic", ["", "cooking"])
     def test_an_unknown_topic_is_as_none(self, topic: str) -> None:
@@ -331,3 +343,51 @@ def test_the_order_of_candidates_changes_nothing() -> None:
     for prices in ({}, {"auto": 0.7, "cheap": 0.02}):
         for policy in POLICIES:
             assert route(policy, "zdcba", made(prices=prices)) == route(policy, "abcdz", made(prices=prices))
+
+
+class TestGrades:
+    """What was learnt beforehand is corrected by what callers say, of each expert alone."""
+
+    @staticmethod
+    def after(correct: float, n: int, expert: str = "b", policy: str = "max", basis: str = "") -> Route:
+        """The route once n answers of an expert have been graded, as they were predicted."""
+        router, cards = SkillRouter(Index(8), None, made()), [card(name) for name in "abcd"]
+        for one in cards:
+            router.admit(one)
+        demanded = replace(ask().limits, policy=policy)
+        query = replace(ask(), limits=demanded)
+        call = router.route(query, cards, demanded).call_of(expert)
+        assert call is not None
+        assert call.prior is not None
+        prior = Prior(call.prior.probability, basis or call.prior.basis)
+        router.learn([Outcome(f"r{i}", expert, "ok", None, 0.0, 0, correct, prior=prior) for i in range(n)])
+        return router.route(query, cards, demanded)
+
+    def chances(self, *graded: Any, **more: Any) -> dict[str, float]:
+        found = self.after(*graded, **more)
+        assert all(
+            c.prior and c.prior.probability == pytest.approx(ACCURACY[c.expert]) for c in found.everyone
+        )
+        return {call.expert: call.probability for call in found.everyone}
+
+    def test_they_move_the_chance_of_their_expert_alone(self) -> None:
+        before = self.chances(0.0, 0)
+        assert before == pytest.approx(ACCURACY)
+        few, many = self.chances(0.0, 3), self.chances(0.0, 50)
+        assert few["b"] == pytest.approx(0.83 * 16 / 19, abs=1e-6)
+        assert many["b"] == pytest.approx(0.83 * 16 / 66, abs=1e-6)
+        for found in (few, many):
+            assert {name: found[name] for name in "acd"} == {name: before[name] for name in "acd"}
+
+    def test_as_expected_they_change_nothing(self) -> None:
+        assert self.chances(0.83, 99) == pytest.approx(ACCURACY)
+
+    def test_those_of_another_basis_do_not_count(self) -> None:
+        assert self.chances(0.0, 50, basis="before") == pytest.approx(ACCURACY)
+
+    def test_no_plan_relies_on_one_that_fell(self) -> None:
+        assert asked(self.after(0.0, 0, policy="auto")) == {"a", "b", "c"}
+        assert "b" not in asked(self.after(0.0, 50, policy="auto"))
+        assert self.after(0.0, 50, policy="auto").best_single == "c"
+        assert asked(self.after(0.0, 50, policy="max")) == {"a", "c", "d"}
+        assert asked(self.after(0.0, 3, policy="auto")) == {"a", "b", "c"}

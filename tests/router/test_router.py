@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
+from manyminds.router.grades import standing
 from manyminds.router.predictor import Evidence, Load, absorb, estimate_load, log_odds, predict
 from manyminds.types import Card, Limits, Message, Outcome, Query, Sampling, Status, Task
 from tests.changed import replace
@@ -72,16 +73,18 @@ class TestPredict:
 
     def test_grades_outweigh_the_claim_in_the_end(self) -> None:
         liar = replace(CARD, accuracy=0.99)
-        wrong = after(*[outcome(correct=0.0)] * 8)
-        assert predict([liar], {"a": wrong}, {}, LOAD)[0].probability == pytest.approx(0.495)
-        wrong = after(*[outcome(correct=0.0)] * 400)
-        assert predict([liar], {"a": wrong}, {}, LOAD)[0].probability == pytest.approx(0.02)
+        wrong = standing([outcome(correct=0.0)] * 8)
+        assert predict([liar], {}, {}, LOAD, {"a": wrong})[0].probability == pytest.approx(0.495)
+        wrong = standing([outcome(correct=0.0)] * 400)
+        assert predict([liar], {}, {}, LOAD, {"a": wrong})[0].probability == pytest.approx(0.02)
 
     @given(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]), max_size=30))
     def test_a_better_grade_never_lowers_the_probability(self, grades: list[float]) -> None:
         graded = [outcome(correct=grade) for grade in grades]
-        worse = predict([CARD], {"a": after(*graded, outcome(correct=0.3))}, {}, LOAD)[0].probability
-        better = predict([CARD], {"a": after(*graded, outcome(correct=0.7))}, {}, LOAD)[0].probability
+        worse, better = (
+            predict([CARD], {}, {}, LOAD, {"a": standing([*graded, outcome(correct=last)])})[0].probability
+            for last in (0.3, 0.7)
+        )
         assert 0.0 < worse <= better < 1.0
 
     def test_measured_speed_replaces_the_claim(self) -> None:
@@ -259,7 +262,7 @@ class TestSkillRouter:
     def test_a_call_that_tells_nothing_is_ignored(self) -> None:
         made = router(LAW, CODE)
         for status in ("ok", "failed", "cut", "late", "cancelled"):
-            made.observe(Outcome("r", "law", status, None, 9.0, 9))
+            made.observe(Outcome("r", "law", status, None, 0.9, 9))
         cards = [LAW, CODE]
         assert made.route(query("law"), cards, AUTO) == router(LAW, CODE).route(query("law"), cards, AUTO)
 

@@ -7,6 +7,7 @@ import pytest
 
 from manyminds.errors import UnavailableError
 from manyminds.experts.scripted import Script, Scripted
+from manyminds.ratings import Rated, Rating, Ratings, Section
 from manyminds.router.policy import POLICIES
 from manyminds.types import Card, Chunk, Expert, Query
 from manyminds.web.app import App, Edge
@@ -243,3 +244,17 @@ def test_models_and_health() -> None:
     assert json.loads(get("/nothing").body)["error"]["code"] == "not_found"
     wrong = get(CHAT)
     assert (wrong.status, json.loads(wrong.body)["error"]["code"]) == (405, "method_not_allowed")
+
+
+def test_experts_are_shown_with_what_was_measured() -> None:
+    async def rated() -> list[Rated]:
+        ratings = Ratings(week=Rating(calls=3, uptime=1.0, sections=(Section("law", 0.5, 2),)))
+        return [Rated("a", "openai", offers=frozenset({"tools", "n"}), ratings=ratings, drifted_utc="then")]
+
+    edge = Edge(network(), POLICIES, list, lambda: True, 1_000, rated=rated)
+    reply = run(call(App(edge), "GET", "/v1/experts"))
+    (shown,) = json.loads(reply.body)["data"]
+    assert (shown["name"], shown["offers"], shown["drifted_utc"]) == ("a", ["n", "tools"], "then")
+    assert shown["ratings"]["week"]["sections"] == [{"section": "law", "accuracy": 0.5, "graded": 2}]
+    assert shown["ratings"]["hour"]["calls"] == 0
+    assert shown["ratings"]["hour"]["uptime"] is None

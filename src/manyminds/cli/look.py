@@ -11,6 +11,8 @@ from manyminds.cli.settings import as_json, print_json, read
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from manyminds.ratings import Rated
+
 __all__ = ["config", "doctor", "experts", "print_table", "table_of"]
 
 
@@ -23,42 +25,72 @@ def experts() -> None:
 @as_json
 @click.pass_obj
 def list_experts(file: str | None, as_json: bool) -> None:
-    """List every configured expert and every model that could be pulled."""
+    """List every expert, its card's claims and what was measured, and every model that could be pulled."""
     import asyncio
 
     import msgspec
 
     from manyminds import catalog
     from manyminds.node import Node
-    from manyminds.types import Card
+    from manyminds.ratings import Rated
 
     settings = read(file, {})
 
-    async def cards() -> list[Card]:
+    async def rated() -> list[Rated]:
         async with Node(settings, os.environ, learnt=False) as node:
-            return node.cards
+            return await node.rated()
 
-    found = asyncio.run(cards())
+    found = asyncio.run(rated())
     models = {m.name: m for m in catalog.load().values() if m.kind == "gguf"}
     absent = [m for name, m in models.items() if name not in {card.name for card in found}]
     if as_json:
         pullable = [{"name": m.name, "licence": m.licence, "tiers": m.tiers} for m in absent]
         print_json({"experts": [msgspec.to_builtins(card) for card in found], "not_running": pullable})
         return
-    table = table_of("expert", "kind", "source", "skills", "accuracy claimed", "in $/M", "out $/M")
+    measured = ("accuracy", "first token s", "tokens/s", "$/M", "charged", "uptime")
+    table = table_of("expert", "kind", "source", "skills", *measured, "calls")
     for card in found:
-        prices = (f"{card.price_in_usd_per_m:g}", f"{card.price_out_usd_per_m:g}")
-        if card.kind == "local":
-            prices = (f"{card.price_cpu_usd_per_hour:g}/CPU h", "")
-        table.add_row(
-            card.name, card.kind, card.source, ", ".join(card.skills), f"{card.accuracy:.2f}", *prices
-        )
+        table.add_row(card.name, card.kind, card.source, ", ".join(card.skills), *_measured(card))
     print_table(table)
+    click.echo("Claimed by the card, and measured in the last week where anything was.", err=True)
+    for card in found:
+        if card.drifted_utc:
+            click.echo(f"changed: {card.name} has been worse than before since {card.drifted_utc}.", err=True)
     for model in absent:
         how = f"`manyminds pull {model.name}` brings it"
         if not catalog.missing(settings.home, model):
             how = "it is here: see local.tier and local.max_memory_gb"
         click.echo(f"not running: {model.name} ({model.licence}); {how}.", err=True)
+
+
+def _measured(card: "Rated") -> list[str]:
+    """What its card claims, and behind an arrow what was measured in the last week."""
+    from manyminds.ratings import Rating
+
+    week = card.ratings.week if card.ratings is not None else Rating()
+    claimed_usd = f"{card.price_in_usd_per_m:g} in {card.price_out_usd_per_m:g} out"
+    if card.kind == "local":
+        claimed_usd = f"{card.price_cpu_usd_per_hour:g}/CPU h"
+    elif week.claimed_usd_per_m is not None:
+        claimed_usd = f"{week.claimed_usd_per_m:.3g}"
+    graded = "" if week.accuracy is None else f"{week.accuracy:.2f} of {week.graded}"
+    return [
+        _beside(f"{card.accuracy:.2f}", graded),
+        _beside(f"{card.ttft_s:.3g}", _shown(week.ttft_p50_s)),
+        _beside(f"{card.tokens_per_s:.3g}", _shown(week.tokens_per_s_p50)),
+        _beside(claimed_usd, _shown(week.usd_per_m)),
+        "" if week.charged_ratio is None else f"x {week.charged_ratio:.2f}",
+        "" if week.uptime is None else f"{week.uptime:.1%}",
+        f"{week.calls:,}",
+    ]
+
+
+def _shown(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.3g}"
+
+
+def _beside(claimed: str, measured: str) -> str:
+    return f"{claimed} → {measured}" if measured else claimed
 
 
 @click.command()

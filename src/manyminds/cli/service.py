@@ -92,6 +92,7 @@ class Service:
                 self._config,
                 os.environ,
                 keys_required=self._required,
+                explores=True,
                 also=lambda *told: observer.record(*told),
                 shared=self._seat.shared if self._seat else None,
             )
@@ -143,6 +144,7 @@ class Service:
                 seen=observer.seen,
                 metrics=figures,
                 grade=node.grade,
+                rated=node.rated,
                 encoder=ENCODER,
                 embed=node.embed,
             )

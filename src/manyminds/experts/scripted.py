@@ -38,6 +38,8 @@ class Script:
     garbage: bool = False
     cut_after: int | None = None
     stall_after: int | None = None
+    charges: float = 1.0  # times what its card says
+    bill_usd: float = 0.0  # for each answer, beside that
 
 
 class Scripted:
@@ -105,11 +107,9 @@ class Scripted:
 
     def _usage(self, query: Query, completion_tokens: int) -> Usage:
         prompt_tokens = sum(len(message.text.split()) for message in query.messages)
-        prices = (
-            prompt_tokens * self._card.price_in_usd_per_m,
-            completion_tokens * self._card.price_out_usd_per_m,
-        )
-        return Usage(prompt_tokens, completion_tokens, cost_usd=sum(prices) / 1e6)
+        cost_usd = self._card.price_usd(prompt_tokens, completion_tokens, 0.0)
+        script = self._script
+        return Usage(prompt_tokens, completion_tokens, cost_usd=script.charges * cost_usd + script.bill_usd)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

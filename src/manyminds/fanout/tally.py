@@ -43,11 +43,12 @@ class Tally:
         """What came of it."""
         began = now if self.began is None else self.began
         last = self.chunks[-1] if self.chunks else Chunk()
+        text = last.text if len(self.chunks) == 1 else "".join(c.text for c in self.chunks)
         return Answer(
             expert=self.call.expert,
             source=self.call.source,
             status=self.status,
-            text=last.text if len(self.chunks) == 1 else "".join(c.text for c in self.chunks),
+            text=text,
             chunks=tuple(self.chunks),
             stage=self.call.stage,
             method=self.call.method,
@@ -57,7 +58,19 @@ class Tally:
             seconds=now - began,
             usage=last.usage or self._spent(now - began),
             error=self.error,
+            prior=self.call.prior,
+            claimed_usd=self._claimed_usd(text, now - began),
         )
+
+    def _claimed_usd(self, text: str, seconds: float) -> float | None:
+        """What its card makes of a whole answer, by a count of our own: neither price nor tokens as charged.
+
+        None where the text is not all that was read and written.
+        """
+        if self.card is None or self.status != "ok" or self.query.demands or self.query.sampling.n > 1:
+            return None
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        return self.card.price_usd(self.query.estimated_tokens, -(-size // 4), seconds)
 
     def _spent(self, seconds: float) -> Usage:
         """What a call took that ended before its expert could say so: an estimate, rather high than low.
@@ -73,8 +86,7 @@ class Tally:
         if self.whole:
             completion = (sampling.max_tokens or card.context_tokens) * sampling.n
         cpu_s = seconds if card.price_cpu_usd_per_hour and (self.chunks or self.whole) else 0.0
-        tokens_usd = prompt * card.price_in_usd_per_m + completion * card.price_out_usd_per_m
-        return Usage(prompt, completion, cpu_s, tokens_usd / 1e6 + cpu_s * card.price_cpu_usd_per_hour / 3600)
+        return Usage(prompt, completion, cpu_s, card.price_usd(prompt, completion, cpu_s))
 
     def _unexpected(self, failure: BaseException) -> ExpertError:
         """A nested network refused, or an expert broke its contract: its call fails, the request does not."""

@@ -5,19 +5,20 @@ Knows nothing of how requests are answered. Importing it imports no database.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
+from secrets import token_hex
 from typing import Any
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import budgets, keys, queries
+from manyminds.ledger import budgets, history, keys, lessons, queries
 from manyminds.ledger.database import Database
-from manyminds.ledger.queries import Filter, Grade, Group
+from manyminds.ledger.queries import Filter, Grade, Group, Judge
 from manyminds.ledger.records import Records, Rows, rows
 from manyminds.ledger.tables import SCHEMA
 from manyminds.ledger.writer import Backlog, Writer
 from manyminds.types import Answer, Key, Outcome, Query, Report
 
-__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Ledger"]
+__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Judge", "Ledger"]
 
 
 class Ledger:
@@ -42,6 +43,7 @@ class Ledger:
                 seconds of them are all that a crash can lose.
         """
         self._database = Database(url, busy_s)
+        self._gateway = token_hex(6)  # what it records is told from what others do
         self._store_text = store_text
         self._busy_s = busy_s
         self._writer: Writer[Rows] = Writer(Records(self._database).write, window_s, drain_s=busy_s)
@@ -65,7 +67,8 @@ class Ledger:
         `text` is the released answer; `status` is ok, cut, failed or cancelled; `seconds` is how long the
         whole request took.
         """
-        taken = rows(report, query, answers, text, status, seconds, outcomes, store_text=self._store_text)
+        figures = (report, query, answers, text, status, seconds, outcomes)
+        taken = rows(*figures, gateway=self._gateway, store_text=self._store_text)
         self._writer.put(taken, taken.size_bytes)
 
     @property
@@ -111,18 +114,37 @@ class Ledger:
         self._settle()
         return queries.totals(self._database, by, Filter(since, until, key, expert, status))
 
-    def grade(self, request_id: str, key_id: str, correct: float) -> Grade:
-        """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once."""
-        self._settle()
-        return queries.grade(self._database, request_id, key_id, correct)
+    def grade(self, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:
+        """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once.
 
-    def grades(self, key_id: str, since: datetime) -> int:
-        """How many answers the key has graded since then."""
-        return queries.grades(self._database, key_id, since)
+        With it, as outcomes, what `judge` makes of that; of so many grades of the key a day at `most`.
+        """
+        self._settle()
+        return queries.grade(self._database, request_id, key_id, correct, judge, most)
+
+    # --- what can be learnt ---
+
+    def graded(self, after: int, each: int) -> list[Outcome]:
+        """See `lessons.graded`: outcomes behind that place of their log."""
+        return lessons.graded(self._database, after, each)
+
+    def heard(self, after: int, most: int) -> tuple[int, list[Outcome]]:
+        """See `lessons.heard`: calls that others than this one recorded, and how far the log goes."""
+        return lessons.heard(self._database, after, self._gateway, most)
 
     def prune(self, before: datetime) -> int:
         """Deletes older requests with all that belongs to them. Returns how many. Budgets stay."""
         return queries.prune(self._database, before)
+
+    # --- of late ---
+
+    def calls(self, windows: Sequence[timedelta], most: int) -> list[Any]:
+        """See `history.calls`: how calls went in windows of time up to now."""
+        return history.calls(self._database, windows, most)
+
+    def grades(self, windows: Sequence[timedelta], most: int) -> list[Any]:
+        """See `history.grades`: how right answers were."""
+        return history.grades(self._database, windows, most)
 
     # --- keys ---
 

@@ -1,19 +1,24 @@
 """What the ledger answers: single requests, sums over many, and what is too old to keep."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from manyminds.ledger.database import Database
+from manyminds.ledger.records import outcome_row
 from manyminds.ledger.tables import Tables, stamp
+from manyminds.types import Outcome
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Filter", "Grade", "Group", "grade", "grades", "prune", "requests", "totals"]
+__all__ = ["Filter", "Grade", "Group", "Judge", "grade", "prune", "requests", "totals"]
 
 Group: TypeAlias = Literal["key", "expert", "policy", "day"]
-Grade: TypeAlias = Literal["ok", "unknown", "twice"]
+Grade: TypeAlias = Literal["learnt", "kept", "unknown", "twice"]
+Judge: TypeAlias = Callable[[Mapping[str, Any], float], Sequence[Outcome]]
+"""What a grade of a request, a row of `requests`, says of its calls."""
 
 _BATCH = 500  # requests in one statement
 
@@ -36,7 +41,8 @@ def requests(database: Database, limit: int, which: Filter) -> list[dict[str, An
 
     tables = database.tables
     table, calls = tables.requests, tables.calls
-    newest = sa.select(table).where(*_conditions(tables, which))
+    shown = [column for column in table.columns if column.name != "gateway"]
+    newest = sa.select(*shown).where(*_conditions(tables, which))
     newest = newest.order_by(table.c.at_utc.desc(), table.c.id.desc()).limit(limit)
     with database.read() as connection:
         found = {row["request_id"]: {**row, "calls": []} for row in connection.execute(newest).mappings()}
@@ -84,28 +90,32 @@ def totals(database: Database, by: Group, which: Filter) -> list[dict[str, Any]]
         return [dict(row) for row in connection.execute(summed.order_by(group)).mappings()]
 
 
-def grade(database: Database, request_id: str, key_id: str, correct: float) -> Grade:
-    """Keeps what the caller says of an answer: of its own request only, and once."""
+def grade(database: Database, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:
+    """Keeps what the caller says of an answer: of its own request only, and once.
+
+    What `judge` makes of that is kept in the same transaction, for the first `most` grades of the key within
+    a day; "kept" where nothing was.
+    """
     import sqlalchemy as sa
 
-    table, feedback = database.tables.requests, database.tables.feedback
-    own = sa.select(table.c.id).where(table.c.request_id == request_id, table.c.key == key_id)
-    new = database.insert(feedback).values(request_id=request_id, key=key_id, correct=correct, at_utc=stamp())
-    with database.read() as connection:
-        if connection.execute(own).first() is None:
-            return "unknown"
+    tables, now = database.tables, stamp()
+    feedback = tables.feedback
+    found = requests(database, 1, Filter(key=key_id, request_id=request_id))
+    if not found:
+        return "unknown"
+    outcomes = judge(found[0], correct)
+    names = [column.name for column in tables.outcomes.columns if column.name != "id"]
+    rows = [dict(zip(names, outcome_row(request_id, i, o, now), strict=True)) for i, o in enumerate(outcomes)]
+    new = database.insert(feedback).values(request_id=request_id, key=key_id, correct=correct, at_utc=now)
+    day = feedback.c.at_utc >= stamp(datetime.now(UTC) - timedelta(days=1))
+    counted = sa.select(sa.func.count()).where(feedback.c.key == key_id, day)
     with database.begin() as connection:
-        return "ok" if connection.execute(new).rowcount else "twice"
-
-
-def grades(database: Database, key_id: str, since: datetime) -> int:
-    """How many answers the key has graded since then."""
-    import sqlalchemy as sa
-
-    feedback = database.tables.feedback
-    counted = sa.select(sa.func.count()).where(feedback.c.key == key_id, feedback.c.at_utc >= stamp(since))
-    with database.read() as connection:
-        return int(connection.execute(counted).scalar_one())
+        if not connection.execute(new).rowcount:
+            return "twice"
+        if not rows or connection.execute(counted).scalar_one() > most:
+            return "kept"
+        connection.execute(database.insert(tables.outcomes), rows)
+        return "learnt"
 
 
 def prune(database: Database, before: datetime) -> int:

@@ -4,6 +4,7 @@ Keeps figures and names; questions and answers only when told to, and of errors 
 messages may quote a prompt.
 """
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,9 @@ from manyminds.types import Answer, Outcome, PanelEntry, Query, Report
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Records", "Rows", "rows"]
+__all__ = ["Records", "Rows", "outcome_row", "rows"]
 
+_SECTION_CHARS: Final = 64
 _ROW_BYTES: Final = 500  # of memory, about, without the texts
 
 log = logging.getLogger(__name__)
@@ -106,13 +108,14 @@ def rows(
     seconds: float,
     outcomes: Sequence[Outcome],
     *,
+    gateway: str,
     store_text: bool,
 ) -> Rows:
     """A request as rows. Raises: LedgerError for an amount that is no finite number."""
-    name = report.request_id
+    name, at_utc = report.request_id, stamp()
     request = (
         name,
-        stamp(),
+        at_utc,
         query.key.id if query.key else "",
         report.policy,
         report.strategy,
@@ -122,17 +125,35 @@ def rows(
         report.saved_usd,
         report.probability,
         report.agreement,
+        _clean((query.section or query.limits.topic)[:_SECTION_CHARS]),
+        gateway,
         _clean(query.question) if store_text else None,
         _clean(text) if store_text else None,
     )
     calls = _calls(report, answers)
     amounts = seconds + report.cost_usd + report.saved_usd
     for call in calls:
-        amounts += call[8] + call[11] + call[12]
+        amounts += call[8] + call[11] + call[12] + (call[16] or 0.0)
     if not math.isfinite(amounts):  # one would make every sum over it useless
         raise LedgerError("The ledger cannot hold a value: a cost or a time is no finite number.")
-    graded = [(name, i, o.expert, o.correct) for i, o in enumerate(outcomes) if o.correct is not None]
+    graded = [outcome_row(name, i, o, at_utc) for i, o in enumerate(outcomes) if o.correct is not None]
     return Rows(request, calls, graded)
+
+
+def outcome_row(request_id: str, number: int, outcome: Outcome, at_utc: str) -> _Row:
+    """One that was graded; `number` tells those of a request apart."""
+    prior = outcome.prior
+    return (
+        request_id,
+        number,
+        outcome.expert,
+        outcome.correct,
+        outcome.weight,
+        prior.probability if prior else None,
+        prior.basis if prior else None,
+        json.dumps(sorted(outcome.voters)) if outcome.voters else "",
+        at_utc,
+    )
 
 
 def _calls(report: Report, answers: Sequence[Answer]) -> list[_Row]:
@@ -167,6 +188,9 @@ def _call(name: str, number: int, answer: Answer, line: PanelEntry | None) -> _R
         line.cost_usd if line else usage.cost_usd,
         line.weight if line else None,
         line.correct_probability if line else None,
+        answer.prior.probability if answer.prior else None,
+        answer.claimed_usd,
+        answer.prior.basis if answer.prior else None,
         type(answer.error).__name__ if answer.error else None,
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Version of the tables. A ledger with a higher one is refused."""
 
 
@@ -27,7 +27,7 @@ class Tables:
     metadata: "sa.MetaData"
     requests: "sa.Table"
     calls: "sa.Table"  # of a request, numbered as its panel was
-    outcomes: "sa.Table"  # what somebody who knew said of one call
+    outcomes: "sa.Table"  # whether a call was right, as it became known: the log that is learnt from
     feedback: "sa.Table"  # what the caller said of the whole answer, once
     keys: "sa.Table"
     budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
@@ -60,7 +60,7 @@ def define() -> Tables:
             *map(_text, ("key", "policy", "strategy", "status")),
             *map(_figure, ("seconds", "cost_usd", "saved_usd")),
             *(_figure(name, nullable=True) for name in ("probability", "agreement")),
-            *(_text(name, nullable=True) for name in ("question", "answer")),
+            *(_text(name, nullable=True) for name in ("section", "gateway", "question", "answer")),
         ),
         calls=part(
             "calls",
@@ -71,10 +71,10 @@ def define() -> Tables:
             _figure("seconds"),
             *map(_count, ("prompt_tokens", "completion_tokens")),
             *map(_figure, ("cpu_s", "cost_usd")),
-            *(_figure(name, nullable=True) for name in ("share", "probability")),
-            _text("error", nullable=True),
+            *(_figure(name, nullable=True) for name in ("share", "probability", "prior", "claimed_usd")),
+            *(_text(name, nullable=True) for name in ("basis", "error")),
         ),
-        outcomes=part("outcomes", _text("expert"), _figure("correct")),
+        outcomes=_outcomes(every, row, time),
         feedback=sa.Table(
             "feedback",
             every,
@@ -104,12 +104,37 @@ def define() -> Tables:
     )
 
 
+def _outcomes(
+    every: "sa.MetaData", row: "sa.types.TypeEngine[int]", time: "sa.types.TypeEngine[str]"
+) -> "sa.Table":
+    import sqlalchemy as sa
+
+    return sa.Table(
+        "outcomes",
+        every,
+        sa.Column("id", row, primary_key=True),  # the order of the log, in which none comes twice
+        _text("request_id"),
+        _count("number"),
+        _text("expert"),
+        *map(_figure, ("correct", "weight")),
+        _figure("prior", nullable=True),
+        _text("basis", nullable=True),
+        _text("voters"),  # a JSON array where their votes said so, else empty
+        sa.Column("at_utc", time, nullable=False, index=True),
+        sa.UniqueConstraint("request_id", "number", "voters"),
+        sa.Index("ix_outcomes_expert", "expert", "id"),
+        sqlite_autoincrement=True,
+    )
+
+
 def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
     import sqlalchemy as sa
 
     if version == 1:
         _from_1(connection, tables)
+    else:
+        _from_2(connection, tables)
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 
@@ -146,16 +171,36 @@ def _from_1(connection: "sa.Connection", tables: Tables) -> None:
         " cpu_s, cost_usd, share, probability, error"
     )
     number = "row_number() OVER (PARTITION BY request_id ORDER BY id) - 1"
-    for name, columns, rows in (
-        ("calls", call, "true"),
-        ("outcomes", "expert, correct", "correct IS NOT NULL"),
-    ):
-        connection.exec_driver_sql(
-            f"INSERT INTO {name} (request_id, number, {columns})"  # noqa: S608
-            f" SELECT request_id, {number}, {columns} FROM {name}_1 WHERE {rows}"
-        )
+    connection.exec_driver_sql(
+        f"INSERT INTO calls (request_id, number, {call})"  # noqa: S608
+        f" SELECT request_id, {number}, {call} FROM calls_1"
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO outcomes (request_id, number, expert, correct, weight, voters, at_utc)"  # noqa: S608
+        f" SELECT request_id, {number}, expert, correct, 1.0, '', at_utc FROM outcomes_1"
+        " WHERE correct IS NOT NULL ORDER BY id"
+    )
     for name in ("requests", "calls", "outcomes"):
         connection.exec_driver_sql(f"DROP TABLE {name}_1")
+
+
+def _from_2(connection: "sa.Connection", tables: Tables) -> None:
+    """Schema 2 kept no section, nothing of what was expected of a call, and outcomes in no order."""
+    added = {
+        "requests": ("section TEXT", "gateway TEXT"),
+        "calls": ("prior DOUBLE PRECISION", "claimed_usd DOUBLE PRECISION", "basis TEXT"),
+    }
+    for name, columns in added.items():
+        for column in columns:
+            connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {column}")
+    connection.exec_driver_sql("ALTER TABLE outcomes RENAME TO outcomes_2")
+    tables.metadata.create_all(connection)
+    connection.exec_driver_sql(
+        "INSERT INTO outcomes (request_id, number, expert, correct, weight, voters, at_utc)"
+        " SELECT o.request_id, o.number, o.expert, o.correct, 1.0, '', r.at_utc FROM outcomes_2 AS o"
+        " JOIN requests AS r ON r.request_id = o.request_id ORDER BY r.id, o.number"
+    )
+    connection.exec_driver_sql("DROP TABLE outcomes_2")
 
 
 def _text(

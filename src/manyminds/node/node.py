@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import SystemRandom
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -27,14 +28,18 @@ from manyminds.encoder import Encoder
 from manyminds.errors import AlreadyGradedError, LedgerError, UnavailableError, UnknownRequestError
 from manyminds.experts.local import Local
 from manyminds.fanout import Patience
-from manyminds.feedback import judged
+from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.learnt import ARTEFACT, knowledge, learnt
+from manyminds.node.lessons import Lessons
+from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
+from manyminds.ratings import Rated
 from manyminds.router import SkillRouter
+from manyminds.router.explorer import Explorer
 from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
 from manyminds.upstream import Client
 
@@ -48,7 +53,8 @@ _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
 _THREADS = 4  # in which the ledger is asked
-_KEYS_S = 2.0  # until a new key is known, and a revoked one is not
+_RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
+_WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -64,6 +70,7 @@ class Node:
         environ: where the keys are that `key_env` names.
         learnt: whether to use what `manyminds train` left, if it did.
         keys_required: whether only callers with a key are answered.
+        explores: whether to ask experts, too, of which little is known.
         also: told of every request, as the ledger is.
         shared: where several processes serve one address.
     """
@@ -75,6 +82,7 @@ class Node:
         *,
         learnt: bool = True,
         keys_required: bool = False,
+        explores: bool = False,
         also: Record | None = None,
         shared: Shared | None = None,
     ) -> None:
@@ -82,6 +90,7 @@ class Node:
         self._environ = environ
         self._learnt = learnt
         self._keys_required = keys_required
+        self._explores = explores
         self._also = also
         self._shared = shared
         self._stack = AsyncExitStack()
@@ -101,8 +110,8 @@ class Node:
             self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "ledger"))
             self.admission = await self._open_admission()
             stack.push_async_callback(self.admission.close)
-            for watch in (self._watch_keys(), self._tidy()):
-                stack.push_async_callback(_ended, asyncio.create_task(watch))
+            self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
+            self._rating, self._rated_until_s = asyncio.Lock(), 0.0
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(self._environ, client, loopback, self._shared)
@@ -111,6 +120,9 @@ class Node:
             self._encoder = self._open_encoder()
             self._cache = _cache(self._config)
             self._router, self.gateway = self._make_gateway(self._config, self._members)
+            await self._study()
+            for watch in (self._watch(), self._tidy()):
+                stack.push_async_callback(_ended, asyncio.create_task(watch))
             self._stack = stack.pop_all()
         return self
 
@@ -137,8 +149,8 @@ class Node:
 
         Whoever asks next is to ask the new `gateway`, before anything else is awaited: local models that are
         gone end when they have answered who waits for them. Those that are new are loaded by `load`.
-        Experts that stay as they were are kept, with what is known of them. The ledger, and how many are
-        answered at once, stay as they are.
+        Experts that stay as they were are kept, with what is known of them; grades go by name. The ledger,
+        and how many are answered at once, stay as they are.
 
         Raises: ConfigError, ArtefactError: nothing has changed.
         """
@@ -146,9 +158,11 @@ class Node:
         if self._encoder is None:
             self._encoder = await asyncio.to_thread(self._open_encoder)
         router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
-        before, self._members = self._members, members
-        router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
-        self._config, self._router, self.gateway = config, router, gateway
+        async with self._studying:
+            before, self._members = self._members, members
+            router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
+            self._lessons.reread()
+            self._config, self._router, self.gateway = config, router, gateway
         if self._cache is not None:
             self._cache.clear()
         for name, member in before.items():
@@ -199,7 +213,7 @@ class Node:
         Raises: UnknownRequestError, AlreadyGradedError, LedgerError.
         """
         key_id = key.id if key is not None else ""
-        kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct)
+        kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct, judged, _GRADES)
         if kept == "unknown":
             raise UnknownRequestError(
                 f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
@@ -208,14 +222,33 @@ class Node:
             )
         if kept == "twice":
             raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
-        day = datetime.now(UTC) - timedelta(days=1)
-        if await self._in_ledger(self._ledger.grades, key_id, day) > _GRADES:
-            return False
-        requests = await self._in_ledger(self._ledger.requests, 1, request_id=request_id)
-        outcomes = [outcome for request in requests for outcome in judged(request, correct)]
-        for outcome in outcomes:
-            self._router.observe(outcome)
-        return bool(outcomes)
+        if kept == "learnt":
+            await self._study()
+        return kept == "learnt"
+
+    async def _study(self) -> None:
+        """Learns what has come to the ledger since it last did. Raises: LedgerError."""
+        async with self._studying:
+            graded, heard = await self._in_ledger(self._lessons.read)
+            router = self._router
+            for outcome in heard:
+                router.observe(outcome)
+            if graded:
+                self._warn(await self._in_ledger(router.learn, graded))
+
+    def _warn(self, fell: Sequence[str]) -> None:
+        for name in fell:
+            log.warning(
+                "%s has changed for the worse since %s: of how right it is, what was known before no longer "
+                "counts.",
+                name,
+                self._router.standing(name).drifted_utc,
+            )
+
+    @property
+    def drifted(self) -> list[str]:
+        """Experts that have become worse than they were, by what was graded: to be probed again."""
+        return [name for name in sorted(self._members) if self._router.standing(name).drifted_utc]
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
@@ -224,7 +257,7 @@ class Node:
     def _record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
-        self._ledger.record(report, query, answers, text, status, seconds)
+        self._ledger.record(report, query, answers, text, status, seconds, agreed(report, answers))
         if self._also is not None:
             self._also(report, query, answers, text, status, seconds)
 
@@ -255,6 +288,22 @@ class Node:
         """Every expert's card, by name."""
         return [self._members[name].expert.card for name in sorted(self._members)]
 
+    async def rated(self) -> list[Rated]:
+        """Every expert's card with what was measured of late; at most `_RATED_S` old."""
+        async with self._rating:
+            now_s = time.monotonic()
+            if now_s >= self._rated_until_s:
+                try:
+                    self._ratings = await self._in_ledger(rated, self._ledger, self.cards)
+                except LedgerError as error:
+                    log.error("%s", error)
+                    self._ratings = {}
+                self._rated_until_s = now_s + _RATED_S
+            return [
+                beside(card, self._ratings.get(card.name), self._router.standing(card.name).drifted_utc)
+                for card in self.cards
+            ]
+
     async def _open_admission(self) -> Admission:
         async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
             return await self._in_ledger(self._ledger.lease, key_id, period, want_nusd, limit_nusd)
@@ -276,12 +325,13 @@ class Node:
         await admission.recover()
         return admission
 
-    async def _watch_keys(self) -> None:
-        """Takes over what `manyminds keys` changes while this node runs."""
+    async def _watch(self) -> None:
+        """Takes over what `manyminds keys` changes while this node runs, and what others write down."""
         while True:
-            await asyncio.sleep(_KEYS_S)
+            await asyncio.sleep(_WATCH_S)
             try:
                 self.admission.replace(await self._in_ledger(self._ledger.keys))
+                await self._study()
             except LedgerError as error:
                 log.error("%s", error)
 
@@ -323,8 +373,10 @@ class Node:
             "race": race,
             "pass": race,
         }
+        explorer = Explorer(router, policy.explore_rate, SystemRandom())
         parts = Parts(
-            experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache
+            *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
+            explore=explorer.explored if self._explores and policy.explore_rate else None,
         )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)

@@ -6,15 +6,21 @@ and speed as claimed and then measured. Knows no transport and calls nobody.
 
 from collections.abc import Collection, Sequence
 
+from msgspec.structs import replace
+
 from manyminds.artefact import Artefact
+from manyminds.errors import NoExpertError
 from manyminds.index import Index
+from manyminds.router.grades import GRADES, Standing, standing
 from manyminds.router.planner import Planner
 from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve, suits
 from manyminds.router.predictor import (
     Evidence,
+    Load,
     Prediction,
     absorb,
     estimate_load,
+    expected_wait_s,
     predict,
     predict_one,
     source_of,
@@ -22,6 +28,8 @@ from manyminds.router.predictor import (
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 __all__ = ["SkillRouter"]
+
+_NOTHING = Evidence()
 
 
 class SkillRouter:
@@ -40,8 +48,10 @@ class SkillRouter:
         }
         self._index = index
         self._embed = embed
-        self._sources: dict[str, str] = {}  # of each admitted expert
+        self._cards: dict[str, Card] = {}  # of each admitted expert
         self._evidence: dict[str, Evidence] = {}
+        self._graded: dict[str, dict[int, Outcome]] = {}  # of each expert, by place in the log
+        self._standings: dict[str, Standing] = {}
 
     def route(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Route:
         """See `types.Router`. An expert that was never admitted is judged by its card.
@@ -53,20 +63,33 @@ class SkillRouter:
         policy = resolve(query, candidates, limits)
         if policy == DIRECT:
             candidates = [card for card in candidates if card.name == query.model]
-        load = estimate_load(query)
-        cards = eligible(candidates, query, limits, load)
-        similarity = {}
-        names = [card.name for card in cards]
+        load, planner = estimate_load(query), self._planners.get(query.task.kind)
+        predictions = self._predict(query, eligible(candidates, query, limits, load), load)
+        if policy == DIRECT:
+            return direct(affordable(predictions, limits)[0])
+        if planner is not None:
+            predictions = planner.informed(query, predictions, self._standings)
+        found = choose(policy, query, affordable(predictions, limits), limits, load, planner)
+        section = planner.section(query) if planner is not None else query.limits.topic
+        return replace(found, section=section) if section else found
+
+    def predicted(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Sequence[Prediction]:
+        """What to expect of those that meet the hard limits; nobody where none does."""
+        load, planner = estimate_load(query), self._planners.get(query.task.kind)
+        try:
+            predictions = self._predict(query, eligible(candidates, query, limits, load), load)
+        except NoExpertError:
+            return ()
+        return predictions if planner is None else planner.informed(query, predictions, self._standings)
+
+    def _predict(self, query: Query, cards: Sequence[Card], load: Load) -> Sequence[Prediction]:
+        """By cards, and by what was measured."""
+        names, similarity = [card.name for card in cards], {}
         planner = self._planners.get(query.task.kind)
         learnt = planner is not None and planner.knows(names)
         if query.vector is not None and not learnt:  # what was learnt takes its place
             similarity = self._index.similarity(query.vector, names)
-        predictions: Sequence[Prediction] = predict(cards, self._evidence, similarity, load)
-        if policy == DIRECT:
-            return direct(affordable(predictions, limits)[0])
-        if planner is not None:
-            predictions = planner.informed(query, predictions)
-        return choose(policy, query, affordable(predictions, limits), limits, load, planner)
+        return predict(cards, self._evidence, similarity, load, self._standings)
 
     def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""
@@ -77,42 +100,96 @@ class SkillRouter:
         load = estimate_load(query)
         if not suits(card, query) or query.sampling.n > 1 or load.context_tokens > card.context_tokens:
             return None
-        found = predict_one(card, self._evidence.get(card.name), load)
+        found = predict_one(card, self._evidence.get(card.name), load, 0.0, self._standings.get(card.name))
         if limits.budget_usd is not None and found.cost_usd > limits.budget_usd:
             return None
         return direct(found)
 
     def observe(self, outcome: Outcome) -> None:
-        """Adds one call to what is known of its expert. O(1). An unknown expert is ignored, and
-        so is a call that tells nothing: neither how fast it began nor whether it was right.
+        """Adds one call to what is known of its expert. O(1) but for grades. An unknown expert is ignored,
+        and so is a call that tells nothing: not how fast it began, what it cost, or whether it was right.
         """
-        if outcome.expert in self._sources:
-            known = self._evidence.get(outcome.expert, Evidence())
-            self._evidence[outcome.expert] = absorb(known, outcome)
+        name = outcome.expert
+        if (card := self._cards.get(name)) is None:
+            return
+        known = self._evidence.get(name, _NOTHING)
+        found = absorb(known, outcome, expected_wait_s(card, known))
+        if found is not known:
+            self._evidence[name] = found
+        if outcome.correct is not None:
+            self.learn([outcome])
+
+    def learn(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """Takes over graded outcomes; one of a place in the log that is known changes nothing.
+
+        One without a place is the last. What votes said counts while all who voted are admitted.
+        O(grades that are kept) for each expert that is among them.
+
+        Returns: the names of those who turn out to be worse than they were.
+        """
+        taught: dict[str, dict[int, Outcome]] = {}
+        for outcome in outcomes:
+            if outcome.expert in self._cards:
+                known = taught.setdefault(outcome.expert, dict(self._graded.get(outcome.expert, {})))
+                known[outcome.place or max(known, default=0) + 1] = outcome
+        fell = []
+        for name, known in taught.items():
+            before = self._standings.get(name, Standing())
+            self._graded[name] = _latest(known)
+            self._judge(name)
+            after = self._standings[name].drifted_utc
+            if after is not None and before.drifted_utc is None:
+                fell.append(name)
+        return sorted(fell)
+
+    def standing(self, name: str) -> Standing:
+        """What the grades of this expert say."""
+        return self._standings.get(name, Standing())
 
     def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None:
         """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it."""
         self._drop(card.name)
-        self._sources[card.name] = source_of(card)
+        self._cards[card.name] = card
         texts = [text for text in (*card.skills, card.description) if text]
         if self._embed is not None and texts:
             self._index.add(card.name, self._embed(texts))
+        self._recount(card.name)
         for outcome in outcomes:
             if outcome.expert == card.name:
                 self.observe(outcome)
 
     def inherit(self, other: "SkillRouter", experts: Collection[str]) -> None:
-        """Takes over what another one has observed of these, as far as they were admitted here."""
+        """Takes over what another one knows: all grades, and of these experts how their calls went."""
         for name in experts:
-            if name in self._sources and (known := other._evidence.get(name)) is not None:
+            if name in self._cards and (known := other._evidence.get(name)) is not None:
                 self._evidence[name] = known
+        self.learn([outcome for graded in other._graded.values() for outcome in graded.values()])
 
     def forget(self, source: str) -> None:
         """Drops every expert of a source, as if it had never been admitted."""
-        for name in [name for name, of in self._sources.items() if of == source]:
+        for name in [name for name, card in self._cards.items() if source_of(card) == source]:
             self._drop(name)
+            self._recount(name)
 
     def _drop(self, name: str) -> None:
-        self._sources.pop(name, None)
-        self._evidence.pop(name, None)
+        for known in (self._cards, self._evidence, self._graded, self._standings):
+            known.pop(name, None)
         self._index.remove(name)
+
+    def _recount(self, voter: str) -> None:
+        """Who was graded by votes of which this was one is judged anew: the voter has come, or has gone."""
+        for name, known in self._graded.items():
+            if any(voter in outcome.voters for outcome in known.values()):
+                self._judge(name)
+
+    def _judge(self, name: str) -> None:
+        known = self._graded[name]
+        counted = [known[place] for place in sorted(known) if self._cards.keys() >= set(known[place].voters)]
+        self._standings[name] = standing(counted)
+
+
+def _latest(graded: dict[int, Outcome]) -> dict[int, Outcome]:
+    """The last of those that somebody judged, and of those that votes did."""
+    judged = sorted(place for place, outcome in graded.items() if not outcome.voters)[-GRADES:]
+    voted = sorted(place for place, outcome in graded.items() if outcome.voters)[-GRADES:]
+    return {place: graded[place] for place in (*judged, *voted)}

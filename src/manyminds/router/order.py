@@ -17,7 +17,7 @@ def in_order(routes: Sequence[Route]) -> Route:
     asked: dict[str, Call] = {}
     for route in routes:
         for call in sorted(route.everyone, key=lambda call: -call.probability):
-            asked.setdefault(call.expert, Call(call.expert, call.source, call.probability))
+            asked.setdefault(call.expert, Call(call.expert, call.source, call.probability, prior=call.prior))
     first, *others = asked.values()
     return replace(
         routes[0],

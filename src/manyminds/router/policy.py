@@ -219,7 +219,7 @@ def choose(
 def direct(alone: Prediction) -> Route:
     """The route of an expert that was asked for by name: it alone, and nobody in its stead."""
     name = alone.card.name
-    call = Call(name, alone.source, alone.probability, share=1.0)
+    call = Call(name, alone.source, alone.probability, share=1.0, prior=alone.prior)
     return Route(
         policy=DIRECT,
         strategy="pass",
@@ -246,7 +246,8 @@ def _planned(
         return None
     known = {p.card.name: p for p in ranked}
     costs = {name: p.cost_usd for name, p in known.items()}
-    plan = planner.plan(policy, query, costs, limits.panel, limits.budget_usd)
+    shifts = {name: p.shift for name, p in known.items()}
+    plan = planner.plan(policy, query, costs, limits.panel, limits.budget_usd, shifts)
     if plan is None:
         return None
     asked = planner.stages(plan, query)
@@ -285,6 +286,7 @@ def _reserve(
             weight=_weight(p.card, limits.weights),
             method="score" if rated and rates(p.card, query.task) else "generate",
             hedge_s=p.hedge_s,
+            prior=p.prior,
         )
         for i, p in enumerate(others[:_RESERVE], 1)
     )
@@ -428,6 +430,7 @@ def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> t
             weight=weight,
             method="score" if rated and rates(p.card, query.task) else "generate",
             hedge_s=p.hedge_s,
+            prior=p.prior,
         )
         for p, stage, vote, weight in zip(members, stages, votes, weights, strict=True)
     )

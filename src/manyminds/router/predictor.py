@@ -2,6 +2,7 @@
 
 Pure functions over small frozen state; chooses nobody. Until `train` exists the numbers here are
 priors, not fits: a card's claims count as much as a few observed calls, then what was measured wins.
+What was graded is another module's: see `grades`.
 """
 
 import math
@@ -11,7 +12,8 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from manyminds.types import Card, Outcome, Query
+from manyminds.router.grades import Standing
+from manyminds.types import Card, Outcome, Prior, Query
 
 __all__ = [
     "Evidence",
@@ -19,6 +21,7 @@ __all__ = [
     "Prediction",
     "absorb",
     "estimate_load",
+    "expected_wait_s",
     "log_odds",
     "predict",
     "predict_one",
@@ -26,7 +29,7 @@ __all__ = [
 ]
 
 _SIMILARITY_SLOPE = 2.0  # log-odds per unit of cosine; skills differ by some .3, so by some .15 in p near .5
-_CLAIM_CALLS = 4.0  # observed calls that a card's claim of time to first token counts for
+_CLAIM_CALLS = 4.0  # observed calls that a card's claim of time to first token, or of prices, counts for
 _CLAIM_GRADES = 8.0  # graded answers that its claim of accuracy counts for
 _CLAIM_TOKENS = 256.0  # generated tokens that its claim of tokens per second counts for
 _DECAY = 0.98  # weight of what is known after each further call: a memory of some 50 calls
@@ -38,7 +41,7 @@ _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
 
 
 class Evidence(Struct, frozen=True):
-    """What the calls of one expert have shown. All but the grades fade with further calls, or are forgotten.
+    """What the calls of one expert have shown. All of it fades with further calls, or is forgotten.
 
     Failures are not among it: who is down now is the fan-out's to find, and nobody is shunned for having
     been down once.
@@ -48,8 +51,9 @@ class Evidence(Struct, frozen=True):
     wait_s: float = 0.0  # of time to first token, over `waits` calls
     tokens: float = 0.0
     token_s: float = 0.0  # of generation after the first token, over `tokens`
-    grades: float = 0.0
-    correct: float = 0.0
+    bills: float = 0.0
+    paid_usd: float = 0.0  # for `bills` answers
+    claimed_usd: float = 0.0  # what its card makes of them
     recent_s: tuple[float, ...] = ()  # times to first token of the last calls, oldest first
     ordered_s: tuple[float, ...] = ()  # the same, shortest first
     slow_s: float | None = None  # their 95th percentile; None of too few
@@ -73,6 +77,8 @@ class Prediction(Struct, frozen=True):
     ttft_s: float
     latency_s: float  # to its last token
     hedge_s: float | None = None  # to a first token that is slow for it; None where too little is known
+    prior: Prior | None = None  # what was learnt beforehand, without the grades since
+    shift: float = 0.0  # of log-odds, by these
 
 
 def source_of(card: Card) -> str:
@@ -89,18 +95,21 @@ def log_odds(probability: float, classes: int = 2) -> float:
     return math.log((classes - 1) * p / (1.0 - p))
 
 
-def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
+def absorb(evidence: Evidence, outcome: Outcome, expected_s: float = math.inf) -> Evidence:
     """Adds one call, also one that was cancelled: its first token was timed.
 
     Tokens and seconds are added apart, so that the rate is that of all text and short answers do not
-    swing it. A call that tells neither how fast it began nor whether it was right changes nothing.
-    O(1), with a constant of some hundred kept times.
+    swing it. A call that tells neither how fast it began nor what it cost changes nothing.
+    O(1), with a constant of some hundred kept times. `expected_s` is its time to first token, as expected.
     """
     e = evidence
     waits, wait_s, tokens, token_s = e.waits, e.wait_s, e.tokens, e.token_s
-    grades, correct, slow_s = e.grades, e.correct, e.slow_s
+    bills, paid_usd, claimed_usd, slow_s = e.bills, e.paid_usd, e.claimed_usd, e.slow_s
     recent_s, ordered_s = e.recent_s, e.ordered_s
-    if (waited_s := _waited_s(e, outcome)) is not None:
+    waited_s = _waited_s(e, outcome, expected_s)
+    if waited_s is None and outcome.claimed_usd is None:
+        return e
+    if waited_s is not None:
         waits, wait_s = _DECAY * waits + 1.0, _DECAY * wait_s + waited_s
         recent_s, ordered_s = (*recent_s[1 - _RECENT :], waited_s), _reordered(e, waited_s)
         slow_s = _quantile(ordered_s, _SLOW) if len(recent_s) >= _MEASURED else None
@@ -108,9 +117,12 @@ def absorb(evidence: Evidence, outcome: Outcome) -> Evidence:
         if outcome.completion_tokens > 1 and generating_s > 0.0:
             tokens = _DECAY * tokens + (outcome.completion_tokens - 1)
             token_s = _DECAY * token_s + generating_s
-    if outcome.correct is not None:
-        grades, correct = grades + 1.0, correct + outcome.correct
-    return Evidence(waits, wait_s, tokens, token_s, grades, correct, recent_s, ordered_s, slow_s)
+        elif outcome.ttft_s is None and not tokens:  # nobody has seen it write: it took that long for nothing
+            token_s += outcome.seconds
+    if outcome.claimed_usd is not None:
+        bills, paid_usd = _DECAY * bills + 1.0, _DECAY * paid_usd + outcome.cost_usd
+        claimed_usd = _DECAY * claimed_usd + outcome.claimed_usd
+    return Evidence(waits, wait_s, tokens, token_s, bills, paid_usd, claimed_usd, recent_s, ordered_s, slow_s)
 
 
 def _reordered(seen: Evidence, waited_s: float) -> tuple[float, ...]:
@@ -122,17 +134,19 @@ def _reordered(seen: Evidence, waited_s: float) -> tuple[float, ...]:
     return tuple(ordered)
 
 
-def _waited_s(seen: Evidence, outcome: Outcome) -> float | None:
+def _waited_s(seen: Evidence, outcome: Outcome, expected_s: float) -> float | None:
     """Its time to first token; an estimate, of one that was left without a token when it was slow already.
 
     Such a call is as a rule one that lost to its hedge. Were it not counted, what is slow would be told by
     the quick ones alone, become less with every hedge, and in the end most calls would be hedged. What was
-    left before it was slow says nothing.
+    left before it was slow says nothing. Of whom too little was measured, slow is what takes longer than was
+    expected: else whoever claims to be quick, and loses every race, would be believed for ever.
     """
     if outcome.ttft_s is not None:
         return outcome.ttft_s
-    left = outcome.status in ("cancelled", "late") and seen.slow_s is not None
-    return _LEFT * outcome.seconds if left and outcome.seconds >= (seen.slow_s or 0.0) else None
+    slow_s = expected_s if seen.slow_s is None else seen.slow_s
+    left = outcome.status in ("cancelled", "late") and outcome.seconds >= slow_s
+    return _LEFT * outcome.seconds if left else None
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -157,11 +171,15 @@ def estimate_load(query: Query) -> Load:
     return Load(prompt, usual * query.sampling.n, prompt + (usual if asked else 0))
 
 
-_NOTHING = Evidence()
+_NOTHING, _UNGRADED = Evidence(), Standing()
 
 
 def predict(
-    cards: Sequence[Card], evidence: Mapping[str, Evidence], similarity: Mapping[str, float], load: Load
+    cards: Sequence[Card],
+    evidence: Mapping[str, Evidence],
+    similarity: Mapping[str, float],
+    load: Load,
+    standings: Mapping[str, Standing] | None = None,
 ) -> tuple[Prediction, ...]:
     """One prediction per card, in their order. `similarity` is the query's cosine to the nearest skill.
 
@@ -171,23 +189,47 @@ def predict(
     known = [similarity[card.name] for card in cards if card.name in similarity]
     mean = math.fsum(known) / len(known) if known else 0.0
     return tuple(
-        predict_one(card, evidence.get(card.name), load, similarity.get(card.name, mean) - mean)
+        predict_one(
+            card,
+            evidence.get(card.name),
+            load,
+            similarity.get(card.name, mean) - mean,
+            standings.get(card.name) if standings else None,
+        )
         for card in cards
     )
 
 
-def predict_one(card: Card, seen: Evidence | None, load: Load, nearness: float = 0.0) -> Prediction:
+def predict_one(
+    card: Card, seen: Evidence | None, load: Load, nearness: float = 0.0, graded: Standing | None = None
+) -> Prediction:
     """`nearness` is its similarity, less the panel's mean."""
-    seen = seen or _NOTHING
-    accuracy = (_CLAIM_GRADES * card.accuracy + seen.correct) / (_CLAIM_GRADES + seen.grades)
+    seen, graded = seen or _NOTHING, graded or _UNGRADED
+    accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
     probability = _probability(accuracy, nearness)
-    ttft_s = (_CLAIM_CALLS * card.ttft_s + seen.wait_s) / (_CLAIM_CALLS + seen.waits)
-    claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01)
+    ttft_s = expected_wait_s(card, seen)
+    # Who begins later than its card says is taken to write as much slower, until that is measured.
+    claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01) * max(1.0, ttft_s / max(card.ttft_s, 0.01))
     s_per_token = (claimed_s + seen.token_s) / (_CLAIM_TOKENS + seen.tokens)
     latency_s = ttft_s + load.completion_tokens * s_per_token
-    cost_usd = (
-        load.prompt_tokens * card.price_in_usd_per_m / 1e6
-        + load.completion_tokens * card.price_out_usd_per_m / 1e6
-        + latency_s * card.price_cpu_usd_per_hour / 3600.0
-    )
+    claimed_usd = card.price_usd(load.prompt_tokens, load.completion_tokens, latency_s)
+    cost_usd = _charged(claimed_usd, seen) if seen.bills else claimed_usd
     return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s)
+
+
+def expected_wait_s(card: Card, seen: Evidence | None) -> float:
+    """Time to first token: what its card claims, and then what was measured."""
+    if seen is None or not seen.waits:
+        return card.ttft_s
+    return (_CLAIM_CALLS * card.ttft_s + seen.wait_s) / (_CLAIM_CALLS + seen.waits)
+
+
+def _charged(claimed_usd: float, seen: Evidence) -> float:
+    """What its card makes of a question, times what it charged over what its card made of its answers.
+
+    Claims count as some more answers at their price. Of one that claims to be free, what an answer cost.
+    """
+    if not seen.claimed_usd:
+        return claimed_usd + seen.paid_usd / (_CLAIM_CALLS + seen.bills)
+    claims = _CLAIM_CALLS * seen.claimed_usd / seen.bills
+    return claimed_usd * (claims + seen.paid_usd) / (claims + seen.claimed_usd)

@@ -64,7 +64,8 @@ class Edge:
     `knows` says whether a name is one of ours; `ready` says whether there is anyone to ask; `loopback`,
     whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
-    writes figures for Prometheus; `grade` keeps what callers say of their answers.
+    writes figures for Prometheus; `grade` keeps what callers say of their answers; `rated` shows cards with
+    what was measured of their experts.
     """
 
     expert: Completer
@@ -79,6 +80,7 @@ class Edge:
     seen: Seen = lambda path, reply: None
     metrics: Callable[[], Awaitable[bytes]] | None = None
     grade: Grade | None = None
+    rated: Callable[[], Awaitable[Sequence[Card]]] | None = None
     encoder: str = ""
     embed: Embed | None = None
 
@@ -181,10 +183,12 @@ class App:
         raise ModelNotFoundError(f"No model is named {name!r:.80}: GET /v1/models lists them.", param="model")
 
     async def _experts(self) -> _Shown:
-        cards = [msgspec.to_builtins(card) for card in self._edge.cards()]
-        for card in cards:
-            card["offers"] = sorted(card["offers"])
-        return _json({"object": "list", "data": cards})
+        if self._edge.rated is not None:
+            cards: Sequence[Card] = await self._edge.rated()
+        else:
+            cards = self._edge.cards()
+        shown = [msgspec.to_builtins(card, order="deterministic") for card in cards]
+        return _json({"object": "list", "data": shown})
 
     async def _document(self) -> _Shown:
         if self._openapi is None:

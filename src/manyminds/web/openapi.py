@@ -11,7 +11,8 @@ import msgspec
 
 from manyminds import errors
 from manyminds.errors import ManymindsError
-from manyminds.types import Card, Report
+from manyminds.ratings import Rated
+from manyminds.types import Report
 from manyminds.web.schemas import Schema, either, listed, record, refer, request_schemas
 
 __all__ = ["document"]
@@ -101,7 +102,11 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
     )
     one = (*_WITH_A_KEY, errors.ModelNotFoundError)
     yield "/v1/models/{name}", "get", _gets("Model", "Shows one of them.", one) | {"parameters": [_NAME]}
-    yield "/v1/experts", "get", _gets("ExpertList", "Shows the card of every expert.")
+    yield (
+        "/v1/experts",
+        "get",
+        _gets("ExpertList", "Shows every expert's card, and beside its claims what was measured."),
+    )
     yield "/metrics", "get", _gets("Metrics", "Figures in Prometheus' text format.", kind="text/plain")
     yield "/openapi.json", "get", _gets("Document", "This document.", _EVERYWHERE)
     yield "/health/live", "get", _gets("Live", "Replies while the process serves.", _EVERYWHERE)
@@ -184,7 +189,7 @@ def _reply_schemas() -> dict[str, Schema]:
     fields |= {"type": {"enum": sorted({kind.type for kind in known})}}
     fields |= {"code": {"enum": [None, *sorted({kind.code for kind in known if kind.code})]}}
     said = record({"type": _STRING, "message": _STRING})
-    _, told = msgspec.json.schema_components([Report, Card], ref_template="#/components/schemas/{name}")
+    _, told = msgspec.json.schema_components([Report, Rated], ref_template="#/components/schemas/{name}")
     return {
         **msgspec.json.decode(msgspec.json.encode(told)),  # whose defaults are tuples else
         **_answer_schemas(),
@@ -198,7 +203,7 @@ def _reply_schemas() -> dict[str, Schema]:
         ),
         "Model": _model(),
         "ModelList": record({"object": {"const": "list"}, "data": listed(refer("Model"))}),
-        "ExpertList": record({"object": {"const": "list"}, "data": listed(refer("Card"))}),
+        "ExpertList": record({"object": {"const": "list"}, "data": listed(refer("Rated"))}),
         "Metrics": _STRING,
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Live": record({"status": {"const": "live"}}),
