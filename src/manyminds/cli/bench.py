@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder
+from manyminds.cli.hydra import hydra
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
 
@@ -28,6 +29,7 @@ def bench() -> None:
     """Measure this installation on this machine."""
 
 
+bench.add_command(hydra)
 bench.add_command(index)
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
-__all__ = ["Learnt", "Progress", "Selection", "Train", "evaluate", "learn", "narrow", "play"]
+__all__ = ["Learnt", "Progress", "Selection", "Train", "evaluate", "learn", "narrow", "outcomes", "play"]
 
 Progress = Callable[[str, float], None]
 """Is told what is being done, and the share of it that is done."""
@@ -178,6 +178,14 @@ def learn(
     about = {**selection.about, "seed": seed}
     artefact = train(examples, seed, about, lambda what, share: progress("learn", share))
     return Learnt(artefact, examples, time.perf_counter() - began, encoder.seconds if encoder else 0.0)
+
+
+def outcomes(
+    selection: Selection, splits: Sequence[str], embed: Embed | None, what: str, progress: Progress
+) -> Examples:
+    """What the chosen models made of the questions of some splits. `progress` is told of `what`."""
+    encoder = _Encoder(embed, what, progress) if embed else None
+    return gather(selection.experts, selection.of(*splits), selection.recorded, encoder)
 
 
 class _Encoder:

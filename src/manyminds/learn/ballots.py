@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["COMPLEXITIES", "FINER", "Complexity", "Scores", "cast", "fit", "panels", "score"]
+__all__ = ["COMPLEXITIES", "FINER", "Complexity", "Scores", "cast", "fit", "judged", "panels", "score"]
 
 _COPIES = 4  # of the questions with random panels, together as heavy as the full panels
 _MAX_LABELS = 32
@@ -137,6 +137,21 @@ def panels(examples: Examples, rng: np.random.Generator, wide: bool = False) -> 
     return np.where(kept, examples.votes, -1).astype(np.int32)
 
 
+def judged(
+    votes: "NDArray[np.int32]", correct: "NDArray[np.bool_]", skill: "Floats", width: int
+) -> "NDArray[np.bool_]":
+    """(n, c + 1): which of c = `width` candidates were right; the last where none of those named was.
+
+    Where graders judged one answer both ways, the verdict of its voter of most `skill` (m,) counts.
+    """
+    right = np.zeros((len(votes), width + 1), np.bool_)
+    for j in np.argsort(skill, kind="stable"):
+        rows = np.flatnonzero(votes[:, j] >= 0)
+        right[rows, votes[rows, j]] = correct[rows, j]
+    right[:, width] = ~right[:, :width].any(axis=1)
+    return right
+
+
 def fit(
     skills: Skills, x: "Floats", examples: Examples, complexity: Complexity, seed: int, wide: bool = False
 ) -> Ballot:
@@ -237,7 +252,7 @@ class _Problem:
             places = rows * (self._width + 1) + votes[rows, experts]
             present = np.zeros((self._n, self._width), np.bool_)
             present[rows, votes[rows, experts]] = True
-            right = _right(examples, votes, self._width)
+            right = judged(votes, examples.correct, examples.correct.mean(axis=0), self._width)
             self._copies.append((share, rows, experts, places, present, right))
 
     def split(self, flat: "Floats") -> "dict[str, Floats]":
@@ -355,20 +370,6 @@ def _table(votes: "NDArray[np.int32]", weights: "Floats") -> "tuple[Floats, NDAr
     return sums.reshape(n, width), present
 
 
-def _right(examples: Examples, votes: "NDArray[np.int32]", width: int) -> "NDArray[np.bool_]":
-    """(n, c + 1): which candidates were right; the last where none of those named was.
-
-    Where graders judged one answer both ways, its most accurate voter's verdict counts.
-    """
-    n = len(votes)
-    right = np.zeros((n, width + 1), np.bool_)
-    for j in np.argsort(examples.correct.mean(axis=0), kind="stable"):
-        rows = np.flatnonzero(votes[:, j] >= 0)
-        right[rows, votes[rows, j]] = examples.correct[rows, j]
-    right[:, width] = ~right[:, :width].any(axis=1)
-    return right
-
-
 def _curve(skills: Skills, classes: float, steep: bool) -> "Floats":
     """(m, b): log-odds weight of each expert, then what it has above the 50%, 80% and 95% quantiles."""
     p = np.clip(skills.accuracy, 0.02, 0.98)
@@ -399,7 +400,7 @@ def _terms(skills: Skills, x: "Floats", examples: Examples, labels: tuple[str, .
     place = {label: i for i, label in enumerate(labels)}
     label = np.full(examples.votes.shape, -1, np.int64)
     if labels:
-        width = max(int(examples.votes.max(initial=-1)) + 1, 1)
+        width = max(1, *map(len, examples.candidates))
         codes = np.full((len(examples), width), -1, np.int64)
         for i, answers in enumerate(examples.candidates):
             codes[i, : len(answers)] = [place.get(answer, -1) for answer in answers]

@@ -3,7 +3,7 @@
 Knows recordings, no model of them. Arrays run over n questions and m experts, sorted by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,11 @@ class Examples:
             **arrays,
         )
 
+    def of(self, experts: Collection[str]) -> "Examples":
+        """The same questions, with some of the experts."""
+        kept = [j for j, name in enumerate(self.experts) if name in experts]
+        return self._columns(kept)
+
     def parts(self) -> "tuple[Examples, ...]":
         """What is learnt from together: questions that ask for an answer, for an option, for a text.
 
@@ -110,6 +115,9 @@ class Examples:
         kept = sorted(j for i, j in enumerate(order) if not any(self._is_one_call(j, k) for k in order[:i]))
         if len(kept) == len(self.experts):
             return self
+        return self._columns(kept)
+
+    def _columns(self, kept: Sequence[int]) -> "Examples":
         return replace(
             self,
             experts=tuple(self.experts[j] for j in kept),

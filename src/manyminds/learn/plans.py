@@ -30,6 +30,7 @@ __all__ = [
     "Replayed",
     "Rule",
     "Stages",
+    "costs",
     "easier",
     "escalations",
     "search",
@@ -200,6 +201,22 @@ class Explorer:
         by_threshold = worth.mean(axis=1).tolist()
         value, threshold = max(zip(by_threshold, _THRESHOLDS, strict=True))
         return value - simplicity, threshold
+
+
+def costs(examples: Examples) -> "Floats":
+    """(n, m) US dollars; an expert's mean where one is missing, and one per call where none is known.
+
+    Who has no price beside others that have one counts as the dearest of them: it must not look free.
+    """
+    cost = examples.cost_usd
+    known = np.isfinite(cost)
+    if not known.any():
+        return examples.asked.astype(np.float64)
+    counts = known.sum(axis=0)
+    mean = np.nan_to_num(cost).sum(axis=0) / np.maximum(counts, 1)
+    mean[counts == 0] = mean.max()
+    filled: Floats = np.where(examples.asked, np.where(known, cost, mean), 0.0)
+    return filled
 
 
 def search(

@@ -15,7 +15,7 @@ that has proved to be better. Parts of a mixed set have one price of accuracy wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Choice", "choose", "share_prices"]
+__all__ = ["SLACK", "SURE", "Choice", "choose", "seconds", "share_prices"]
 
 _MARGIN = 0.01  # of accuracy: the best single expert's is held where no more than this is lost
 _MANY = 1000  # questions
 # Standard errors: 1.96 + 0.84 √2. The interval on as many other questions then clears the margin four
 # times in five: their result varies as much as the one at hand.
-_SURE = 3.15
-_SURER = (_SURE, 4.0, 5.0)  # tried in turn, until the choice by them holds what is promised
-_SLACK = 0.05  # of accuracy that `fast` gives up
+SURE: Final = 3.15
+_SURER = (SURE, 4.0, 5.0)  # tried in turn, until the choice by them holds what is promised
+SLACK: Final = 0.05
+"""Of accuracy that `fast` gives up."""
 _SAVING = 0.95  # share of its cost at most, for which choosing anew per question is worth it
 _DEAREST = 1e6  # costs of the dearest plan, for which accuracy goes before any cost
 # Of all accuracy, in what the best single expert costs.
@@ -89,7 +90,7 @@ class _Point:
     cost: float
     n: int
 
-    def holds(self, sure: float = _SURE) -> bool:
+    def holds(self, sure: float = SURE) -> bool:
         """Whether it is surely not worse than the best single expert by more than the margin.
 
         A test of non-inferiority. Fewer questions than a thousand cannot show what the margin asks, so
@@ -142,7 +143,7 @@ def choose(
         (
             float(right[:, i].mean()),
             float(cost[:, i].mean()),
-            _seconds(stages, judged[i].asked, examples),
+            seconds(stages, judged[i].asked, examples),
             skills.head(x, right[:, i], penalty),
             skills.spend(made, x, cost[:, i]),
         )
@@ -295,7 +296,7 @@ def _fastest(
 ) -> list[int]:
     """By mean seconds; where they are not recorded, by mean tokens written; where neither is, the best."""
     experts = {stages[0][0]: i for i, (stages, _) in enumerate(kept) if len(stages) == len(stages[0]) == 1}
-    good = {j: i for j, i in experts.items() if points[i].gain >= -_SLACK}
+    good = {j: i for j, i in experts.items() if points[i].gain >= -SLACK}
     for measure in (examples.seconds, examples.tokens):
         known = {j: _mean(measure[:, j]) for j in good}
         timed = [j for j in good if np.isfinite(known[j])]
@@ -304,7 +305,7 @@ def _fastest(
     return [single]
 
 
-def _seconds(stages: Stages, asked: "NDArray[np.bool_]", examples: Examples) -> float:
+def seconds(stages: Stages, asked: "NDArray[np.bool_]", examples: Examples) -> float:
     """Mean time to the answer: each stage takes as long as its slowest member. NaN where one is unknown."""
     total = 0.0
     for stage in stages:

@@ -70,20 +70,28 @@ def fit(base: Base, x: "Floats", examples: Examples, shrinkage: Shrinkage) -> Sk
     )
 
 
-def head(x: "Floats", right: "NDArray[np.bool_]", penalty: "Floats", rounds: int = 8) -> "Floats":
+def head(
+    x: "Floats",
+    right: "NDArray[np.bool_]",
+    penalty: "Floats",
+    rounds: int = 8,
+    counts: "Floats | None" = None,
+) -> "Floats":
     """(p + 1,): the likeliest log-odds of being right over the features, constant first.
 
-    Logistic regression with a normal prior (Newton steps). `penalty` (p + 1,): its precisions.
+    Logistic regression with a normal prior (Newton steps). `penalty` (p + 1,): its precisions. `counts`
+    (n,): as how many questions each counts, one unless said.
     """
     n, p = x.shape
+    each = np.ones(n) if counts is None else counts
     full = np.concatenate([np.ones((n, 1)), x], axis=1)
-    share = (right.sum() + 1.0) / (n + 2.0)
+    share = ((each * right).sum() + 1.0) / (each.sum() + 2.0)
     weights = np.zeros(p + 1)
     weights[0] = np.log(share / (1.0 - share))
     for _ in range(rounds):
         chance = 1.0 / (1.0 + np.exp(-np.clip(full @ weights, -30.0, 30.0)))
-        slope = full.T @ (chance - right) + penalty * weights
-        curve = (full * (chance * (1.0 - chance) + 1e-9)[:, None]).T @ full + np.diag(penalty)
+        slope = full.T @ (each * (chance - right)) + penalty * weights
+        curve = (full * (each * chance * (1.0 - chance) + 1e-9)[:, None]).T @ full + np.diag(penalty)
         step = np.linalg.solve(curve, slope)
         weights = weights - step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-8:

@@ -19,7 +19,7 @@ from manyminds.errors import DataError
 from manyminds.learn import ballots, base, skills, trials
 from manyminds.learn.ballots import COMPLEXITIES, FINER, Complexity, Scores
 from manyminds.learn.examples import Examples
-from manyminds.learn.plans import Explorer, Stages
+from manyminds.learn.plans import Explorer, Stages, costs
 from manyminds.learn.policies import Choice, choose, share_prices
 from manyminds.types import Kind
 
@@ -123,7 +123,7 @@ def _train(
         for part in (narrow, wide)
     )
     scores, broad_scores = (None if part is None else part.scores for part in (narrow, wide))
-    explorer = Explorer(examples, scores, _costs(examples), broad_scores)
+    explorer = Explorer(examples, scores, costs(examples), broad_scores)
     best = int(np.argmax(examples.correct.mean(axis=0)))
     kept, judged = trials.judge(explorer, best, folds, seed, lambda share: tell("plans", 0.6 + 0.35 * share))
     choice = choose(kept, judged, made, examples, best, shrinkage, folds)
@@ -254,22 +254,6 @@ def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "F
     right = np.where(voter >= 0, examples.correct[np.arange(len(votes)), voter], False)
     worth: Floats = right - (chance - right) ** 2
     return worth
-
-
-def _costs(examples: Examples) -> "Floats":
-    """(n, m) US dollars; an expert's mean where one is missing, and one per call where none is known.
-
-    Who has no price beside others that have one counts as the dearest of them: it must not look free.
-    """
-    cost = examples.cost_usd
-    known = np.isfinite(cost)
-    if not known.any():
-        return examples.asked.astype(np.float64)
-    counts = known.sum(axis=0)
-    mean = np.nan_to_num(cost).sum(axis=0) / np.maximum(counts, 1)
-    mean[counts == 0] = mean.max()
-    filled: Floats = np.where(examples.asked, np.where(known, cost, mean), 0.0)
-    return filled
 
 
 def _plans(examples: Examples, kept: "Sequence[tuple[Stages, float]]", choice: Choice) -> tuple[Plan, ...]:

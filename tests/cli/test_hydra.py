@@ -1,0 +1,47 @@
+"""`manyminds bench hydra` as a person calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from manyminds.cli import main
+from tests.evals.test_replay import made_up
+
+MODELS = {"a": 0.3, "b": 0.4, "c": 0.45, "d": 0.6, "e": 0.9}
+
+
+def hydra(*words: str) -> Result:
+    return CliRunner().invoke(main, ["bench", "hydra", *words])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a set, and an empty home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
+    made_up(tmp_path / "toy", MODELS)
+    return tmp_path
+
+
+def test_it_says_what_became_of_the_network_and_draws_it(folder: Path) -> None:
+    shown = hydra("toy", "--orders", "1", "--plot", "plots")
+    assert shown.exit_code == 0, shown.output
+    first, *_ = shown.stdout.splitlines()
+    assert first.startswith("toy: 2 of 5 models first")
+    assert "learnt from all at once" in shown.stdout
+    assert sorted(path.name for path in (folder / "plots").iterdir()) == ["toy.png", "toy.svg"]
+
+
+def test_it_is_json_by_set(folder: Path) -> None:
+    found = json.loads(hydra("toy", "--orders", "1", "--live", "0", "--json").stdout)
+    assert (found["toy"]["models"], found["toy"]["orders"], found["toy"]["live"]) == (5, 1, 0)
+
+
+def test_too_few_models_are_one_sentence(folder: Path) -> None:
+    made_up(folder / "few", {"a": 0.5, "b": 0.6})
+    for words, said in ((("absent",), "absent"), (("few",), "it takes 4 models")):
+        shown = hydra(*words)
+        assert (shown.exit_code, shown.stdout) == (1, ""), words
+        assert said in shown.stderr.splitlines()[-1]
