@@ -1,6 +1,7 @@
 """What a person may set: one file, the environment, flags. Every value remembers where it came from.
 
-Knows none of the parts that the values are for, and reads no key: `key_env` only names a variable.
+Besides that file, the experts that commands added are read: see `added`. Knows none of the parts that the
+values are for, and reads no key: `key_env` only names a variable.
 """
 
 import math
@@ -18,6 +19,7 @@ from msgspec import Meta
 from manyminds.errors import ConfigError
 
 __all__ = [
+    "ADDED",
     "POLICIES",
     "Cache",
     "Config",
@@ -35,6 +37,9 @@ __all__ = [
 
 POLICIES: Final = ("auto", "max", "cheap", "fast", "private")
 """Names that callers use for policies, which no expert may take."""
+
+ADDED: Final = "experts.toml"
+"""In the home: experts that `manyminds experts add` was told of. The program's own file, unlike the other."""
 
 _PREFIX: Final = "MANYMINDS_"
 _KUBERNETES: Final = ("MANYMINDS_SERVICE_", "MANYMINDS_PORT")  # set in pods beside a Service named manyminds
@@ -188,6 +193,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     home: Path
     file: Path | None = None
+    files: tuple[Path, ...] = ()
+    """All that were read, or would be if they were there."""
     server: Server = Server()
     local: Local = Local()
     policy: Policy = Policy()
@@ -222,13 +229,15 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     Raises: ConfigError, for the first thing that is wrong, with what to do.
     """
     home = _home(environ)
-    file = _find(path, home)
+    places = _places(path, home)
+    file = places[0] if path else next(filter(os.path.exists, places), None)
     document = _read(file) if file else {}
     origins = {key: "default" for key in reference() if not key.startswith("expert.")}
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
     experts = _experts(document.get("expert", []), file, origins)
+    experts |= _experts(_added(home / ADDED), home / ADDED, origins, experts)
     aliases = _aliases(document.get("aliases", {}), file, origins)
-    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts))
+    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts.values()))
     values: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
     layers = (*_from_file(document, file), *_from_environment(environ, known), *_from_flags(flags))
     for key, value, origin in layers:
@@ -238,12 +247,13 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     return Config(
         home=home,
         file=file,
+        files=(*places, home / ADDED),
         server=_secured(Server(**values["server"]), file),
         local=Local(**values["local"]),
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
         cache=Cache(**values["cache"]),
-        experts=experts,
+        experts=tuple(experts.values()),
         aliases=aliases,
         origins=origins,
     )
@@ -260,11 +270,11 @@ def _absolute(path: str | Path, base: Path, key: str) -> Path:
         raise ConfigError(f"{key} begins with a ~ that leads nowhere: write a full path instead.") from error
 
 
-def _find(path: Path | None, home: Path) -> Path | None:
+def _places(path: Path | None, home: Path) -> tuple[Path, ...]:
+    """Where the file may be; the first that is there counts."""
     if path is not None:
-        return _absolute(path, Path.cwd(), "--config")
-    candidates = (Path.cwd() / "manyminds.toml", home / "manyminds.toml")
-    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+        return (_absolute(path, Path.cwd(), "--config"),)
+    return Path.cwd() / "manyminds.toml", home / "manyminds.toml"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -362,8 +372,20 @@ def _locate(ledger: Ledger, home: Path) -> Ledger:
 # --- experts ---------------------------------------------------------------------------------------
 
 
-def _experts(tables: Any, file: Path | None, origins: dict[str, str]) -> tuple[ExpertEntry, ...]:
-    """All `[[expert]]`, complete; adds the origin of each of their values to `origins`."""
+def _added(file: Path) -> Any:
+    """What `[[expert]]` says in the program's own file."""
+    document = _read(file) if os.path.exists(file) else {}
+    if strange := document.keys() - {"expert"}:
+        raise ConfigError(
+            f"{file} holds experts only, not {_clip(min(strange))}: settings belong in manyminds.toml."
+        )
+    return document.get("expert", [])
+
+
+def _experts(
+    tables: Any, file: Path | None, origins: dict[str, str], others: Collection[str] = ()
+) -> dict[str, ExpertEntry]:
+    """All `[[expert]]` by name, complete; adds the origin of each of their values to `origins`."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{file}: write each expert as [[expert]], with two brackets.")
     experts: dict[str, ExpertEntry] = {}
@@ -379,10 +401,15 @@ def _experts(tables: Any, file: Path | None, origins: dict[str, str]) -> tuple[E
             raise ConfigError(f"{file}: {entry.name!r} is a policy, so no expert can have that name.")
         if entry.name in experts:
             raise ConfigError(f"{file}: two experts are named {entry.name!r}: rename one.")
+        if entry.name in others:
+            raise ConfigError(
+                f"Two experts are named {entry.name!r}, one of which was added: rename the other, or run "
+                f"`manyminds experts remove {entry.name}`."
+            )
         experts[entry.name] = _complete(entry, file)
         for field in ExpertEntry.__struct_fields__:
             origins[f"expert.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
-    return tuple(experts.values())
+    return experts
 
 
 def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
