@@ -12,6 +12,7 @@ try:
 
     import click
 
+    from manyminds.cli.add import add, remove
     from manyminds.cli.ask import ask
     from manyminds.cli.bench import bench
     from manyminds.cli.calibrate import calibrate
@@ -95,3 +96,5 @@ for command in (
     train,
 ):
     main.add_command(command)
+for command in (add, remove):
+    experts.add_command(command)
