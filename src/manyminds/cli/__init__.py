@@ -12,7 +12,7 @@ try:
 
     import click
 
-    from manyminds.cli.add import add, remove
+    from manyminds.cli.add import add
     from manyminds.cli.ask import ask
     from manyminds.cli.bench import bench
     from manyminds.cli.calibrate import calibrate
@@ -23,6 +23,7 @@ try:
     from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
     from manyminds.cli.pull import pull
+    from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
     from manyminds.cli.train import train
     from manyminds.errors import ManymindsError

@@ -1,8 +1,8 @@
-"""`manyminds experts add` and `remove`: newcomers, and who leaves."""
+"""`manyminds experts add`: newcomers."""
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,9 +13,8 @@ from manyminds.cli.settings import as_json, print_json, read
 if TYPE_CHECKING:
     from manyminds.cli.servers import Offered
     from manyminds.config import Config, ExpertEntry
-    from manyminds.errors import ManymindsError
 
-__all__ = ["add", "remove"]
+__all__ = ["add"]
 
 _LIST_S: Final = 15.0  # for a server's list of models
 _CARD_BYTES: Final = 64_000
@@ -24,7 +23,9 @@ _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings"
 
 
 @click.command()
-@click.argument("target", metavar="URL|FILE.gguf|CARD")
+@click.argument("targets", nargs=-1, metavar="URL|FILE.gguf|CARD")
+@click.option("--discover", is_flag=True, help="List what answers on this machine; add the MODELs named.")
+@click.option("--all", "every", is_flag=True, help="With --discover: add all models that answer.")
 @click.option("--name", help="What callers call it; default: its model's name, or its file's.")
 @click.option("--model", help="Its name at that URL; needed where there are several.")
 @click.option("--key-env", metavar="NAME", help="Environment variable that holds its key.")
@@ -43,72 +44,99 @@ _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings"
 )
 @as_json
 @click.pass_obj
-def add(file: str | None, /, target: str, as_json: bool, **options: Any) -> None:
+def add(
+    file: str | None,
+    /,
+    targets: tuple[str, ...],
+    discover: bool,
+    every: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Add an expert: a model behind an OpenAI-compatible URL, a GGUF file, or what a card describes.
 
     A CARD is a JSON or TOML file with the keys of one [[expert]], from anybody: it names no key and no
     file of this machine.
 
+    With --discover, what answers at the usual ports of Ollama, vLLM, llama.cpp and LM Studio is listed, and
+    the keys of providers that are in the environment; in place of a URL, models to add may be named.
+
     What is added is kept in HOME/experts.toml; manyminds.toml is never written to. A node that runs takes
     it over within seconds.
     """
-    from manyminds.config import ADDED, convert, entries
-    from manyminds.config.added import edited
+    from manyminds.config import convert
 
+    if discover:
+        if any(value not in (None, ()) for value in options.values()):
+            raise click.UsageError("With --discover, only models are named: add one by its URL instead.")
+        _discover(file, targets, every=every, as_json=as_json)
+        return
+    if every or len(targets) != 1:
+        raise click.UsageError("Give one URL, GGUF file or card; or --discover, with models or --all.")
     config = read(file, {})
     said = {
         name: convert(f"expert.{name}", value, f"--{name.replace('_', '-')}")
         for name, value in options.items()
         if value not in (None, ())
     }
-    fields = _described(target, said, config)
-    _need_free(fields["name"], config)
+    entry = _enter(file, _described(targets[0], said, config))
+    if as_json:
+        print_json(_shown(entry, config))
+    _advise(entry, config)
+
+
+def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
+    """Keeps an expert. Raises: ConfigError, where its name is taken or an entry is wrong."""
+    from manyminds.config import ADDED, entries
+    from manyminds.config.added import edited
+
+    config = read(file, {})
     with edited(config.home) as tables:
         _need_free(fields["name"], read(file, {}))  # as it is now
         tables.append(fields)
     place = config.home / ADDED
     [entry] = entries([fields], place, {}).values()
-    if as_json:
-        print_json(_shown(entry) | {"file": str(place)})
     click.echo(f"{entry.name} was added: {_where(entry)}. It is kept in {place}.", err=True)
-    _advise(entry, config)
+    return entry
 
 
-@click.command()
-@click.argument("name")
-@as_json
-@click.pass_obj
-def remove(file: str | None, name: str, as_json: bool) -> None:
-    """Remove the expert NAME that `experts add` or `pull --gguf` added; of others, say where they are.
+def _discover(file: str | None, wanted: Collection[str], *, every: bool, as_json: bool) -> None:
+    """Lists what could be added, and adds what is wanted. Raises: ConfigError, also for what is not found."""
+    from manyminds.cli.discover import keys, servers
+    from manyminds.errors import ConfigError
 
-    A node that runs no longer asks it within seconds, and answers whom it is answering. The ledger keeps
-    what it recorded.
-    """
-    from manyminds import catalog
-    from manyminds.config import home_of
-    from manyminds.config.added import edited
-
-    home = home_of(os.environ)
-    with edited(home) as tables:
-        mine = [table for table in tables if table["name"] == name]
-        for table in mine:
-            tables.remove(table)
-        if mine:
-            _need_unnamed(file, name)
-    if not mine:
-        config = read(file, {})
-        if name not in {own.name for own in catalog.own(home)}:
-            raise _elsewhere(name, config)
-        _need_unnamed(file, name)
-        catalog.record_of(home, name).unlink(missing_ok=True)
+    config = read(file, {})
+    found, usable = asyncio.run(servers(config)), keys(config, os.environ)
+    names = {offer.model for server in found for offer in server.models}
+    if strange := sorted(set(wanted) - names):
+        raise ConfigError(
+            f"No server here has a new model {strange[0]!r:.80}: see `manyminds experts add --discover`."
+        )
+    added = []
+    for server in found:
+        for offer in server.models:
+            if every or offer.model in wanted:
+                try:
+                    fields = _fields_of(offer, {"url": server.url})
+                    added.append(_shown(_enter(file, fields), config))
+                except ConfigError as error:
+                    if not every:
+                        raise
+                    click.echo(f"{offer.model} at {server.url} was not added. {error.message}", err=True)
+            elif not as_json:
+                click.echo(f"{offer.model}  {server.program} at {server.url}")
     if as_json:
-        print_json({"name": name, "removed": True})
-    click.echo(
-        f"{name} was removed. The ledger keeps its calls and grades: whoever is added under that name again"
-        " goes on from there, so give another model another name.",
-        err=True,
-    )
-    _tell_learnt(home, name)
+        shown = [
+            {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
+        ]
+        asks = [{"key_env": name, "url": url} for name, url in usable.items()]
+        print_json({"servers": shown, "keys": asks, "added": added})
+    for name, url in usable.items():
+        click.echo(f"{name} is set: `manyminds experts add {url} --key-env {name} --model MODEL`", err=True)
+    if not found and not usable:
+        click.echo("Nothing new answers on this machine, and no key of a known provider is set.", err=True)
+    elif found and not added:
+        click.echo("Add some with `manyminds experts add --discover MODEL`, or all with --all.", err=True)
 
 
 # --- what is to be added ---------------------------------------------------------------------------
@@ -186,7 +214,11 @@ def _at_url(said: dict[str, Any], config: "Config") -> dict[str, Any]:
     models = asyncio.run(_ask(said["url"], key, key_env))
     if is_ours(models) and _is_own(said["url"], config):
         raise ConfigError(f"{said['url']} is this node itself, which would ask itself for ever.")
-    offer = _chosen(models, said)
+    return _fields_of(_chosen(models, said), said)
+
+
+def _fields_of(offer: "Offered", said: dict[str, Any]) -> dict[str, Any]:
+    """What is said of an expert comes before what its server says. Raises: ConfigError."""
     found = {
         "context_tokens": offer.context_tokens,
         "price_in_usd_per_m": offer.price_in_usd_per_m,
@@ -266,39 +298,6 @@ def _need_free(name: str, config: "Config") -> None:
         raise ConfigError(f"The name {name!r} is taken, by {holder}: give another, with --name NAME.")
 
 
-def _need_unnamed(file: str | None, name: str) -> None:
-    """Raises: ConfigError where an alias stands for it, with which no node would start."""
-    from manyminds.errors import ConfigError
-
-    try:
-        config = read(file, {})
-    except ConfigError:  # which removing it may mend
-        return
-    for alias, targets in config.aliases.items():
-        if name in targets:
-            raise ConfigError(f"aliases.{alias} in {config.file} stands for {name}: change that first.")
-
-
-def _elsewhere(name: str, config: "Config") -> "ManymindsError":
-    """Why an expert cannot be removed here, and where it can."""
-    from difflib import get_close_matches
-
-    from manyminds import catalog
-    from manyminds.errors import ConfigError
-
-    configured = [entry.name for entry in config.experts]
-    if name in configured:
-        return ConfigError(f"{name} is in {config.file}: delete its [[expert]] there.")
-    if name in catalog.load():
-        return ConfigError(
-            f'{name} is of the catalogue: local.tier, which is "{config.local.tier}", says which of these'
-            ' run; with "none", none does. One alone is added by `manyminds experts add FILE.gguf`.'
-        )
-    near = get_close_matches(name, configured, n=1, cutoff=0.4)
-    hint = f"Did you mean {near[0]}?" if near else "`manyminds experts list` shows all."
-    return ConfigError(f"No expert is named {name!r:.80}. {hint}")
-
-
 def _is_own(url: str, config: "Config") -> bool:
     from ipaddress import ip_address
     from urllib.parse import urlsplit
@@ -314,8 +313,11 @@ def _is_own(url: str, config: "Config") -> bool:
 # --- what is said ----------------------------------------------------------------------------------
 
 
-def _shown(entry: "ExpertEntry") -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in ("name", "kind", "url", "model", "path", "source")}
+def _shown(entry: "ExpertEntry", config: "Config") -> dict[str, Any]:
+    from manyminds.config import ADDED
+
+    fields = {name: getattr(entry, name) for name in ("name", "kind", "url", "model", "path", "source")}
+    return fields | {"file": str(config.home / ADDED)}
 
 
 def _where(entry: "ExpertEntry") -> str:
@@ -337,20 +339,3 @@ def _advise(entry: "ExpertEntry", config: "Config") -> None:
             )
     elif entry.url.startswith("https:") and not entry.price_in_usd_per_m + entry.price_out_usd_per_m:
         click.echo("It counts as free: if it is not, give its prices, or budgets count wrong.", err=True)
-
-
-def _tell_learnt(home: Path, name: str) -> None:
-    from manyminds.errors import ArtefactError
-    from manyminds.node import ARTEFACT, learnt
-
-    try:
-        artefact, source = learnt(home)
-    except ArtefactError:
-        return
-    if source == str(home / ARTEFACT) and any(
-        n.rpartition(":")[0] == name or n == name for n in artefact.experts
-    ):
-        click.echo(
-            f"{source} was learnt with its answers: `manyminds train DIR --exclude {name}` learns without.",
-            err=True,
-        )
