@@ -337,5 +337,7 @@ def _advise(entry: "ExpertEntry", config: "Config") -> None:
                 f" {config.local.max_memory_gb:g}: it is not asked before you raise that.",
                 err=True,
             )
-    elif entry.url.startswith("https:") and not entry.price_in_usd_per_m + entry.price_out_usd_per_m:
+    if entry.key_env:
+        click.echo(f"A node that runs asks it if it was started with {entry.key_env} set.", err=True)
+    if entry.url.startswith("https:") and not entry.price_in_usd_per_m + entry.price_out_usd_per_m:
         click.echo("It counts as free: if it is not, give its prices, or budgets count wrong.", err=True)
