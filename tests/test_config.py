@@ -83,6 +83,25 @@ def test_file_here_beats_file_at_home_and_neither_counts_beside_a_named_one(tmp_
     assert (found.server.port, found.server.host, found.file) == (8000, "h", named)
 
 
+def test_experts_that_were_added_come_after_those_of_the_file(tmp_path: Path) -> None:
+    mine = "[[expert]]\nname = 'mine'\nurl = 'http://a/v1'\n"
+    added = tmp_path / config.ADDED
+    added.write_text("[[expert]]\nname = 'added'\nurl = 'http://b/v1'\nkey_env = 'MANYMINDS_ITS_KEY'\n")
+    found = read(tmp_path, mine, {"MANYMINDS_ITS_KEY": "secret"})
+    assert [entry.name for entry in found.experts] == ["mine", "added"]
+    assert found.origins["expert.mine.url"] == f"file {tmp_path / 'some.toml'}"
+    assert found.origins["expert.added.url"] == f"file {added}"
+    assert found.files == (tmp_path / "some.toml", added)
+    nowhere = load(None, {"MANYMINDS_HOME": str(tmp_path)}, {})
+    assert [entry.name for entry in nowhere.experts] == ["added"]
+    assert nowhere.files == (Path.cwd() / "manyminds.toml", tmp_path / "manyminds.toml", added)
+    added.write_text(mine)
+    assert "`manyminds experts remove mine`" in complaint(tmp_path, mine)
+    for wrong, why in (("[server]\nport = 1", "experts only, not server"), ("[[expert]]", "has no name")):
+        added.write_text(wrong)
+        assert why in complaint(tmp_path, "")
+
+
 def test_the_environment_spells_numbers_truth_and_nothing(tmp_path: Path) -> None:
     environ = {
         "MANYMINDS_POLICY_BUDGET_USD": "0.05",

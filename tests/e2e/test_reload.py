@@ -1,4 +1,4 @@
-"""SIGHUP: the real process takes over what has changed, and nobody who is answered notices."""
+"""The real process takes over what changed, by itself or on SIGHUP, and nobody who is answered notices."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.node import Served, need, served, wait_until
+from tests.e2e.node import Served, borrowed, need, served, wait_until
 from tests.e2e.test_workers import Expert, figures, recorded, said
 from tests.faults.network import made
 from tests.web.test_tls import made as certified
@@ -135,6 +135,71 @@ def test_a_wrong_file_changes_nothing(tmp_path: Path, one: Expert) -> None:
         reload(node, tmp_path, workers)
         assert [ask(node, "b")[0] for _ in range(2 * workers)] == [200] * 2 * workers
     assert "Traceback" not in said(tmp_path)
+
+
+# --- by itself -------------------------------------------------------------------------------------
+
+
+@ALIKE
+def test_changed_files_are_taken_over_and_wrong_ones_told_once(
+    tmp_path: Path, one: Expert, two: Expert, workers: int
+) -> None:
+    configure(tmp_path, entry("a", one))
+    added = tmp_path / "home" / "experts.toml"
+
+    def told(what: str) -> bool:
+        return wait_until(lambda: said(tmp_path).count(what) == workers)
+
+    with served(tmp_path, "--workers", str(workers)) as node, ThreadPoolExecutor(2) as pool:
+        going = threading.Event()
+        going.set()
+
+        def asks() -> set[int]:
+            found = set()
+            while going.is_set():
+                found.add(ask(node, "a")[0])
+            return found
+
+        asking = [pool.submit(asks) for _ in range(2)]
+        try:
+            assert "experts.toml" not in said(tmp_path)
+            added.write_text(entry("b", two))
+            assert told("a, b can be asked")
+            assert [ask(node, "b")[0] for _ in range(2 * workers)] == [200] * 2 * workers
+            added.write_text("[[expert")
+            assert told("is not valid TOML")
+            added.write_text("[server]\nport = 1\n")
+            assert told("holds experts only, not server")
+            assert [ask(node, "b")[0] for _ in range(2 * workers)] == [200] * 2 * workers
+            added.write_text(entry("a", two))
+            assert told("`manyminds experts remove a`")
+            added.unlink()
+            assert told("anew: a can be asked")
+            configure(tmp_path, entry("a", one), entry("new", two))
+            assert told("a, new can be asked")
+        finally:
+            going.clear()
+        assert [one.result() for one in asking] == [{200}] * 2
+        assert models(node) >= {"a", "new"}
+    for once in ("is not valid TOML", "holds experts only", "remove a`"):
+        assert said(tmp_path).count(once) == workers
+    assert "Traceback" not in said(tmp_path)
+
+
+def test_a_file_that_comes_later_and_what_is_learnt_later_count(tmp_path: Path, one: Expert) -> None:
+    with served(tmp_path, env={"MANYMINDS_LOCAL_TIER": "none"}) as node:
+        assert "a" not in models(node)
+        (tmp_path / "manyminds.toml").write_text(entry("a", one))
+        assert wait_until(lambda: "a" in models(node))
+        borrowed(tmp_path, untaught=True)
+        assert wait_until(lambda: "artefact.npz: learnt from" in said(tmp_path))
+        (tmp_path / "home" / "artefact.npz").write_bytes(b"cut")
+        assert wait_until(lambda: "stays as it was" in said(tmp_path))
+        assert ask(node, "a")[0] == 200
+    assert "Traceback" not in said(tmp_path)
+
+
+# --- what changes ----------------------------------------------------------------------------------
 
 
 def test_what_takes_a_restart_is_said_as_long_as_it_does(tmp_path: Path, one: Expert) -> None:

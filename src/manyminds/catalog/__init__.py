@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from manyminds.catalog.own import OwnModel, own, record_of, record_own
+from manyminds.catalog.own import OwnModel, need_gguf, own, record_of, record_own
 from manyminds.errors import CatalogError, HashMismatchError, UnknownModelError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find",
     "load",
     "missing",
+    "need_gguf",
     "own",
     "path_of",
     "record_of",

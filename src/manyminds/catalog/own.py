@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 
 from manyminds.errors import CatalogError
 
-__all__ = ["OwnModel", "own", "record_of", "record_own"]
+__all__ = ["OwnModel", "need_gguf", "own", "record_of", "record_own"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAGIC = b"GGUF"
@@ -37,11 +37,9 @@ def record_own(home: Path, path: Path, name: str) -> OwnModel:
             f'"{name}" cannot name a model: use 1 to 64 of a-z, 0-9, ".", "_" and "-", '
             "with a letter or digit in front"
         )
+    need_gguf(path)
     try:
         with path.open("rb") as content:
-            if content.read(len(_MAGIC)) != _MAGIC:
-                raise CatalogError(f'{path} is not a GGUF file: it does not begin with "GGUF"')
-            content.seek(0)
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             size = content.tell()
     except OSError as error:
@@ -49,6 +47,16 @@ def record_own(home: Path, path: Path, name: str) -> OwnModel:
     model = OwnModel(name=name, path=path.resolve(), bytes=size, sha256=digest)
     _write(record_of(home, name), json.dumps(asdict(model), default=str, indent=2) + "\n")
     return model
+
+
+def need_gguf(path: Path) -> None:
+    """Raises: CatalogError: it cannot be read, or does not begin as a GGUF file does."""
+    try:
+        with path.open("rb") as content:
+            if content.read(len(_MAGIC)) != _MAGIC:
+                raise CatalogError(f'{path} is not a GGUF file: it does not begin with "GGUF"')
+    except OSError as error:
+        raise CatalogError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def record_of(home: Path, name: str) -> Path:

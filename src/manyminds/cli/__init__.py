@@ -12,6 +12,7 @@ try:
 
     import click
 
+    from manyminds.cli.add import add
     from manyminds.cli.ask import ask
     from manyminds.cli.bench import bench
     from manyminds.cli.calibrate import calibrate
@@ -22,6 +23,7 @@ try:
     from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
     from manyminds.cli.pull import pull
+    from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
     from manyminds.cli.train import train
     from manyminds.errors import ManymindsError
@@ -95,3 +97,5 @@ for command in (
     train,
 ):
     main.add_command(command)
+for command in (add, remove):
+    experts.add_command(command)

@@ -164,7 +164,7 @@ def _check_finished(folder: Path) -> None:
     """Raises: DataError where the first recording into this folder was stopped before its tables."""
     from manyminds.errors import DataError
     from manyminds.evals.datasets.schema import FILES
-    from manyminds.evals.record import JOURNAL
+    from manyminds.evals.journal import JOURNAL
 
     if not (folder / JOURNAL).exists() or all((folder / name).exists() for name in FILES):
         return

@@ -18,7 +18,7 @@ __all__ = ["config", "doctor", "experts", "print_table", "table_of"]
 
 @click.group()
 def experts() -> None:
-    """Look at the experts of this network."""
+    """Look at the experts of this network, add to them, and remove some."""
 
 
 @experts.command("list")

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
@@ -47,14 +48,26 @@ def serve(
 
         with closing(Listeners(config.server.host, config.server.port)) as listeners:
             bring_missing(config)
+            if sys.stderr.isatty():
+                _hint(config)
             supervise(config, listeners, file, flags, as_json=as_json)
         return
     gc.set_threshold(*_GC)
     with listen(config.server.host, config.server.port) as listener:
         bring_missing(config)
+        if sys.stderr.isatty():
+            _hint(config)
         service = Service(config, lambda: read(file, flags), listener, announce, as_json=as_json)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             runner.run(service.run())
+
+
+def _hint(config: "Config") -> None:
+    """What else could be asked, to whoever started this by hand."""
+    from manyminds.cli.discover import hint
+
+    if line := hint(config, os.environ):
+        click.echo(line, err=True)
 
 
 def begin_log() -> None:

@@ -8,18 +8,19 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from manyminds import catalog
 from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
-from manyminds.node import ENCODER, Node
+from manyminds.node import ARTEFACT, ENCODER, Node
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, render_all
@@ -37,6 +38,8 @@ __all__ = ["DRAIN_S", "Service"]
 DRAIN_S: Final = 10.0
 """For answers under way when the node is told to end."""
 
+_WATCH_S: Final = 1.0  # between two looks at files; a change counts when two find the same
+
 _PIPE_BYTES: Final = 4096  # which no other process's can come between
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,8 @@ class _Announce(Protocol):
 class Service:
     """`run` serves until it is told to end: SIGTERM and Ctrl-C, or a supervisor, of whose `seat` it is.
 
-    SIGHUP has it read the configuration anew; what is being answered is answered as it began.
+    It reads the configuration anew when that has changed, or on SIGHUP; what is being answered is answered
+    as it began.
 
     Args:
         config: what to run.
@@ -83,6 +87,8 @@ class Service:
         self._ending = seat.ending if seat else asyncio.Event()
         self._hurrying = seat.hurrying if seat else asyncio.Event()
         self._outdated = asyncio.Event()  # the configuration
+        self._files = (*config.files, config.home / ARTEFACT, catalog.record_of(config.home, "").parent)
+        self._taken = _look(self._files)  # how they looked before they were last read
 
     async def run(self) -> None:
         """Raises: ManymindsError: it cannot begin."""
@@ -158,6 +164,7 @@ class Service:
         working = [
             asyncio.create_task(self._load(node)),
             asyncio.create_task(self._read_again(node, lambda: app.replace(edge()))),
+            asyncio.create_task(self._watch()),
         ]
         try:
             await self._ending.wait()
@@ -207,11 +214,28 @@ class Service:
         else:
             self._seat.is_ready(node.running, node.ready)
 
+    async def _watch(self) -> None:
+        """Finds the configuration outdated once its files, or what was learnt, have changed and rest."""
+        before = began = self._taken
+        try:
+            outdated = await asyncio.to_thread(self._again) != self._begun
+        except ManymindsError:
+            outdated = True
+        if outdated and self._taken is began:  # it changed while this process started
+            self._taken = []
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now = await asyncio.to_thread(_look, self._files)
+            if now == before != self._taken:  # not while it is being written
+                self._outdated.set()
+            before = now
+
     async def _read_again(self, node: Node, replace: Callable[[], None]) -> None:
         """Takes over the configuration whenever it is outdated. One that is wrong changes nothing."""
         while True:
             await self._outdated.wait()
             self._outdated.clear()
+            self._taken = _look(self._files)
             try:
                 config = await self._take_over(node, replace)
             except ManymindsError as error:
@@ -224,7 +248,7 @@ class Service:
 
     async def _take_over(self, node: Node, replace: Callable[[], None]) -> Config:
         """Raises: ManymindsError: nothing has changed."""
-        config = self._again()
+        config = await asyncio.to_thread(self._again)
         if self._begun.file is not None and config.file != self._begun.file:
             raise ConfigError(f"{self._begun.file} is gone: put it back, or restart without it.")
         renewed = _certified(config) if self._tls is not None and config.server.tls_cert else None
@@ -237,6 +261,18 @@ class Service:
             except OSError as error:  # it changed while it was looked at
                 log.error("The certificate stays as it was (%s): send SIGHUP again.", error)
         return config
+
+
+def _look(files: Iterable[Path]) -> list[tuple[int, int, int] | None]:
+    """What differs where a file, or a folder, is another or says something else; None where there is none."""
+    looks: list[tuple[int, int, int] | None] = []
+    for file in files:
+        try:
+            found = file.stat()
+            looks.append((found.st_ino, found.st_mtime_ns, found.st_size))
+        except OSError:
+            looks.append(None)
+    return looks
 
 
 def _certified(config: Config) -> ssl.SSLContext:

@@ -1,6 +1,7 @@
 """What a person may set: one file, the environment, flags. Every value remembers where it came from.
 
-Knows none of the parts that the values are for, and reads no key: `key_env` only names a variable.
+Besides that file, the experts that commands added are read: see `added`. Knows none of the parts that the
+values are for, and reads no key: `key_env` only names a variable.
 """
 
 import math
@@ -9,15 +10,26 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, get_origin, get_type_hints
+from typing import Any, Final, NoReturn, get_origin, get_type_hints
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
-from msgspec import Meta
 
+from manyminds.config.keys import (
+    POLICIES,
+    Cache,
+    ExpertEntry,
+    Ledger,
+    Local,
+    Policy,
+    Server,
+    reference,
+    sections,
+)
 from manyminds.errors import ConfigError
 
 __all__ = [
+    "ADDED",
     "POLICIES",
     "Cache",
     "Config",
@@ -27,14 +39,18 @@ __all__ = [
     "Policy",
     "Server",
     "Setting",
+    "convert",
     "describe",
+    "entries",
+    "home_of",
     "load",
     "mask",
     "reference",
+    "tables",
 ]
 
-POLICIES: Final = ("auto", "max", "cheap", "fast", "private")
-"""Names that callers use for policies, which no expert may take."""
+ADDED: Final = "experts.toml"
+"""In the home: experts that `manyminds experts add` was told of. The program's own file, unlike the other."""
 
 _PREFIX: Final = "MANYMINDS_"
 _KUBERNETES: Final = ("MANYMINDS_SERVICE_", "MANYMINDS_PORT")  # set in pods beside a Service named manyminds
@@ -42,152 +58,13 @@ _SQLITE: Final = "sqlite:///"
 _MODELS: Final = 8  # that one request may name
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the node listens."""
-
-    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 lets the system choose one.")] = 8000
-    keys: Annotated[
-        Literal["auto", "required"],
-        Meta(description="Who needs a key: auto (whoever calls from elsewhere) or required (everybody)."),
-    ] = "auto"
-    most_at_once: Annotated[
-        int, Meta(ge=1, description="Requests answered at once; more are sent away with 429.")
-    ] = 1000
-    max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
-    tls_cert: Annotated[
-        str, Meta(description="File with the certificate, and its chain, for HTTPS; in PEM.")
-    ] = ""
-    tls_key: Annotated[str, Meta(description="File with the certificate's private key, in PEM.")] = ""
-    workers: Annotated[
-        int, Meta(ge=1, le=64, description="Processes that answer; more than one where one core is too few.")
-    ] = 1
-
-
-class Local(msgspec.Struct, frozen=True, kw_only=True):
-    """The models that run on this machine."""
-
-    tier: Annotated[
-        Literal["starter", "full", "none"],
-        Meta(description="Which pulled models to run: starter, full or none."),
-    ] = "starter"
-    max_memory_gb: Annotated[
-        float,
-        Meta(gt=0, description="Memory for all local models together; the one idle for longest gives way."),
-    ] = 4.0
-    threads: Annotated[int, Meta(ge=1, le=1024, description="Threads of each model.")] = 1
-    context_tokens: Annotated[
-        int, Meta(ge=1, description="Context window of each model, where its own is not smaller.")
-    ] = 4096
-    price_cpu_usd_per_hour: Annotated[float, Meta(ge=0, description="Price of an hour of one core.")] = 0.04
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for a request that does not say otherwise."""
-
-    default: Annotated[
-        Literal["auto", "max", "cheap", "fast"],
-        Meta(description="Policy of the model `auto`: auto, max, cheap or fast."),
-    ] = "auto"
-    deadline_s: Annotated[float, Meta(gt=0, description="Seconds until a request must be answered.")] = 60.0
-    budget_usd: Annotated[
-        Annotated[float, Meta(ge=0)] | None,
-        Meta(description="Most that one request may be expected to cost; unset is no limit."),
-    ] = None
-    first_token_s: Annotated[float, Meta(gt=0, description="Seconds to a remote expert's first token.")] = (
-        30.0
-    )
-    idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0
-    explore_rate: Annotated[
-        float,
-        Meta(ge=0, le=1, description="Share of votes in which a cheap expert, little known, is asked too."),
-    ] = 0.02
-
-
-class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """What is recorded, and where."""
-
-    url: Annotated[
-        str,
-        Meta(
-            pattern=r"^(sqlite:///[^:?]|postgresql://.)",
-            description="SQLite file, as sqlite:///FILE (a relative one lies in the home folder), "
-            "or postgresql://USER:PASSWORD@HOST/NAME where several gateways share one.",
-        ),
-    ] = "sqlite:///ledger.db"
-    store_text: Annotated[bool, Meta(description="Whether questions and answers are kept.")] = False
-    retention_days: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Days until what was recorded is deleted; unset keeps it for ever. Budgets stay."),
-    ] = None
-
-
-class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers that are given again."""
-
-    entries: Annotated[
-        int, Meta(ge=0, description="Answers kept in memory, each for the key that asked; 0 keeps none.")
-    ] = 0
-    max_mb: Annotated[float, Meta(gt=0, description="Memory for them, in megabytes.")] = 64.0
-    ttl_s: Annotated[float, Meta(gt=0, description="Seconds until an answer is too old.")] = 3600.0
-    semantic: Annotated[
-        bool, Meta(description="Whether the same question, worded a little otherwise, counts.")
-    ] = False
-    policies: Annotated[
-        tuple[Literal["auto", "max", "cheap", "fast", "pass"], ...],
-        Meta(description="Policies whose answers are kept; pass is experts that are asked by name."),
-    ] = ("auto", "max", "cheap", "fast")
-
-
-class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One `[[expert]]`."""
-
-    name: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z",
-            description="What callers call it: 1 to 64 of letters, digits and . _ : / -",
-        ),
-    ]
-    kind: Annotated[
-        Literal["openai", "local", "recorded"],
-        Meta(description="openai (any compatible URL), local (a GGUF file) or recorded (a set of answers)."),
-    ] = "openai"
-    url: Annotated[str, Meta(description="Base URL of an openai expert, such as http://HOST:PORT/v1")] = ""
-    model: Annotated[str, Meta(description="Its name upstream or in its set; by default its own name.")] = ""
-    key_env: Annotated[
-        str,
-        Meta(
-            pattern=r"^([A-Z_][A-Z0-9_]{0,63})?\Z",
-            description="Name, in capitals, of the environment variable that holds its key; never the key.",
-        ),
-    ] = ""
-    path: Annotated[str, Meta(description="GGUF file of a local expert; folder of a recorded one.")] = ""
-    price_in_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million prompt tokens.")] = 0.0
-    price_out_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million completion tokens.")] = (
-        0.0
-    )
-    source: Annotated[str, Meta(description="Whom attribution credits; by default its own name.")] = ""
-    skills: Annotated[tuple[str, ...], Meta(description="What it is good at, in words, for the router.")] = ()
-    accuracy: Annotated[float, Meta(ge=0, le=1, description="Share of its answers that are right.")] = 0.5
-    context_tokens: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Its context window; by default 8192, that of a local one local.context_tokens."),
-    ] = None
-    offers: Annotated[
-        tuple[Literal["tools", "json_schema", "image", "logprobs", "n", "embeddings"], ...],
-        Meta(
-            description="What it supports, of tools, json_schema, image, logprobs and n; or embeddings "
-            "alone, which makes it an embedding model that is asked nothing else."
-        ),
-    ] = ()
-
-
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All values. Paths in it are absolute, also that of a file in `ledger.url`."""
 
     home: Path
     file: Path | None = None
+    files: tuple[Path, ...] = ()
+    """All that were read, or would be if they were there."""
     server: Server = Server()
     local: Local = Local()
     policy: Policy = Policy()
@@ -221,35 +98,39 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
 
     Raises: ConfigError, for the first thing that is wrong, with what to do.
     """
-    home = _home(environ)
-    file = _find(path, home)
+    home = home_of(environ)
+    places = _places(path, home)
+    file = places[0] if path else next(filter(os.path.exists, places), None)
     document = _read(file) if file else {}
     origins = {key: "default" for key in reference() if not key.startswith("expert.")}
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
-    experts = _experts(document.get("expert", []), file, origins)
+    experts = entries(document.get("expert", []), file, origins)
+    experts |= entries(tables(home / ADDED), home / ADDED, origins, experts)
     aliases = _aliases(document.get("aliases", {}), file, origins)
-    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts))
-    values: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
+    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts.values()))
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     layers = (*_from_file(document, file), *_from_environment(environ, known), *_from_flags(flags))
     for key, value, origin in layers:
         section, _, name = key.partition(".")
-        values[section][name] = _convert(key, value, origin)
+        values[section][name] = convert(key, value, origin)
         origins[key] = origin
     return Config(
         home=home,
         file=file,
+        files=(*places, home / ADDED),
         server=_secured(Server(**values["server"]), file),
         local=Local(**values["local"]),
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
         cache=Cache(**values["cache"]),
-        experts=experts,
+        experts=tuple(experts.values()),
         aliases=aliases,
         origins=origins,
     )
 
 
-def _home(environ: Mapping[str, str]) -> Path:
+def home_of(environ: Mapping[str, str]) -> Path:
+    """The home folder. Raises: ConfigError."""
     return _absolute(environ.get(f"{_PREFIX}HOME") or "~/.manyminds", Path.cwd(), f"{_PREFIX}HOME")
 
 
@@ -260,11 +141,11 @@ def _absolute(path: str | Path, base: Path, key: str) -> Path:
         raise ConfigError(f"{key} begins with a ~ that leads nowhere: write a full path instead.") from error
 
 
-def _find(path: Path | None, home: Path) -> Path | None:
+def _places(path: Path | None, home: Path) -> tuple[Path, ...]:
+    """Where the file may be; the first that is there counts."""
     if path is not None:
-        return _absolute(path, Path.cwd(), "--config")
-    candidates = (Path.cwd() / "manyminds.toml", home / "manyminds.toml")
-    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+        return (_absolute(path, Path.cwd(), "--config"),)
+    return Path.cwd() / "manyminds.toml", home / "manyminds.toml"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -287,14 +168,14 @@ def _from_file(document: Mapping[str, Any], file: Path | None) -> _Layer:
     for section, table in document.items():
         if section in ("expert", "aliases"):
             continue
-        if section not in _sections():
+        if section not in sections():
             if not isinstance(table, dict | list):
                 _reject_key("", section, file)
-            _reject(section, [*_sections(), "expert", "aliases"], f"section in {file}")
+            _reject(section, [*sections(), "expert", "aliases"], f"section in {file}")
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: {section} is a section: write [{section}] and its keys below.")
         for name, value in table.items():
-            if name not in _sections()[section].__struct_fields__:
+            if name not in sections()[section].__struct_fields__:
                 _reject_key(section, name, file)
             yield f"{section}.{name}", value, f"file {file}"
 
@@ -318,10 +199,10 @@ def _from_flags(flags: Mapping[str, Any]) -> _Layer:
             yield key, value, "flag"
 
 
-def _convert(key: str, value: Any, origin: str) -> Any:
-    """The value in its type. Text from outside a file may spell a number or a truth value."""
+def convert(key: str, value: Any, origin: str) -> Any:
+    """The value in its type; outside a file text may spell a number or truth value. Raises: ConfigError."""
     section, _, name = key.partition(".")
-    struct = ExpertEntry if section == "expert" else _sections()[section]
+    struct = ExpertEntry if section == "expert" else sections()[section]
     hint = get_type_hints(struct, include_extras=True)[name]
     many = get_origin(getattr(hint, "__origin__", hint)) is tuple  # written with commas outside a file
     if many and isinstance(value, str) and not origin.startswith("file"):
@@ -362,27 +243,53 @@ def _locate(ledger: Ledger, home: Path) -> Ledger:
 # --- experts ---------------------------------------------------------------------------------------
 
 
-def _experts(tables: Any, file: Path | None, origins: dict[str, str]) -> tuple[ExpertEntry, ...]:
-    """All `[[expert]]`, complete; adds the origin of each of their values to `origins`."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+def tables(file: Path) -> Any:
+    """What `[[expert]]` says in the program's own file. Raises: ConfigError."""
+    document = _read(file) if os.path.exists(file) else {}
+    if strange := document.keys() - {"expert"}:
+        raise ConfigError(
+            f"{file} holds experts only, not {_clip(min(strange))}: settings belong in manyminds.toml."
+        )
+    return document.get("expert", [])
+
+
+def entries(
+    said: Any, file: Path | None, origins: dict[str, str], others: Collection[str] = ()
+) -> dict[str, ExpertEntry]:
+    """All `[[expert]]` by name, complete; adds the origin of each of their values to `origins`.
+
+    Args:
+        said: what the file says of them.
+        file: which says so.
+        origins: by key, such as `expert.NAME.url`.
+        others: names that are taken.
+
+    Raises: ConfigError, for the first thing that is wrong.
+    """
+    if not isinstance(said, list) or not all(isinstance(table, dict) for table in said):
         raise ConfigError(f"{file}: write each expert as [[expert]], with two brackets.")
     experts: dict[str, ExpertEntry] = {}
-    for number, table in enumerate(tables, 1):
+    for number, table in enumerate(said, 1):
         for key in table:
             if key not in ExpertEntry.__struct_fields__:
                 _reject_key("expert", key, file)
         if "name" not in table:
             raise ConfigError(f'{file}: [[expert]] number {number} has no name: add name = "...".')
         origin = f"file {file}, number {number}"
-        entry = ExpertEntry(**{key: _convert(f"expert.{key}", table[key], origin) for key in table})
+        entry = ExpertEntry(**{key: convert(f"expert.{key}", table[key], origin) for key in table})
         if entry.name in POLICIES:
             raise ConfigError(f"{file}: {entry.name!r} is a policy, so no expert can have that name.")
         if entry.name in experts:
             raise ConfigError(f"{file}: two experts are named {entry.name!r}: rename one.")
+        if entry.name in others:
+            raise ConfigError(
+                f"Two experts are named {entry.name!r}, one of which was added: rename the other, or run "
+                f"`manyminds experts remove {entry.name}`."
+            )
         experts[entry.name] = _complete(entry, file)
         for field in ExpertEntry.__struct_fields__:
             origins[f"expert.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
-    return tuple(experts.values())
+    return experts
 
 
 def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
@@ -445,7 +352,7 @@ def _aliases(table: Any, file: Path | None, origins: dict[str, str]) -> dict[str
 def describe(config: Config) -> list[Setting]:
     """Every value with its origin, secrets masked, in the order of the file."""
     shown = [Setting("home", str(config.home), config.origins.get("home", "default"))]
-    parts: list[tuple[str, msgspec.Struct]] = [(name, getattr(config, name)) for name in _sections()]
+    parts: list[tuple[str, msgspec.Struct]] = [(name, getattr(config, name)) for name in sections()]
     parts += [(f"expert.{entry.name}", entry) for entry in config.experts]
     for prefix, part in parts:
         for field in part.__struct_fields__:
@@ -479,17 +386,6 @@ def mask(text: str) -> str:
     return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
-def reference() -> dict[str, dict[str, Any]]:
-    """Every key with its JSON schema: type, range, default, description. Documentation is made of it."""
-    keys: dict[str, dict[str, Any]] = {}
-    structs: dict[str, type[msgspec.Struct]] = {**_sections(), "expert": ExpertEntry}
-    for section, struct in structs.items():
-        (_, components) = msgspec.json.schema_components([struct])
-        for name, schema in components[struct.__name__]["properties"].items():
-            keys[f"{section}.{name}"] = schema
-    return keys
-
-
 # --- words for what is wrong -----------------------------------------------------------------------
 
 
@@ -504,7 +400,7 @@ def _reject_key(section: str, key: str, file: Path | None) -> NoReturn:
     elsewhere = [home for home, name in keys if name == key]
     if elsewhere:
         raise ConfigError(f"Unknown {where}: {key}. It belongs under {_head(elsewhere[0])}.")
-    _reject(key, [name for home, name in keys if home == section] or list(_sections()), where)
+    _reject(key, [name for home, name in keys if home == section] or list(sections()), where)
 
 
 def _head(section: str) -> str:
@@ -538,10 +434,6 @@ def _split(url: str) -> SplitResult | None:
     return None if any(c.isspace() for c in url) else parts
 
 
-def _sections() -> dict[str, type[msgspec.Struct]]:
-    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger, "cache": Cache}
-
-
 def _settable() -> list[str]:
     """Keys that the environment and flags may set: all but those of experts."""
-    return [f"{section}.{name}" for section, part in _sections().items() for name in part.__struct_fields__]
+    return [f"{section}.{name}" for section, part in sections().items() for name in part.__struct_fields__]

@@ -1,0 +1,343 @@
+"""`manyminds experts add`: newcomers."""
+
+import asyncio
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from manyminds.cli.settings import as_json, print_json, read
+
+if TYPE_CHECKING:
+    from manyminds.cli.servers import Offered
+    from manyminds.config import Config, ExpertEntry
+
+__all__ = ["add"]
+
+_LIST_S: Final = 15.0  # for a server's list of models
+_CARD_BYTES: Final = 64_000
+_OF_SERVERS: Final = ("model", "key_env", "price_in_usd_per_m", "price_out_usd_per_m")
+_OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings")
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="URL|FILE.gguf|CARD")
+@click.option("--discover", is_flag=True, help="List what answers on this machine; add the MODELs named.")
+@click.option("--all", "every", is_flag=True, help="With --discover: add all models that answer.")
+@click.option("--name", help="What callers call it; default: its model's name, or its file's.")
+@click.option("--model", help="Its name at that URL; needed where there are several.")
+@click.option("--key-env", metavar="NAME", help="Environment variable that holds its key.")
+@click.option("--price-in-usd-per-m", type=float, help="Price per million prompt tokens.")
+@click.option("--price-out-usd-per-m", type=float, help="Price per million completion tokens.")
+@click.option("--source", help="Whom attribution credits; default: its own name.")
+@click.option("--skill", "skills", multiple=True, help="What it is good at, in words; may be repeated.")
+@click.option("--accuracy", type=float, help="Share of its answers that are right; default: 0.5.")
+@click.option("--context-tokens", type=int, help="Its context window; default: what its server says.")
+@click.option(
+    "--offer",
+    "offers",
+    multiple=True,
+    type=click.Choice(_OFFERS),
+    help="What it supports; may be repeated.",
+)
+@as_json
+@click.pass_obj
+def add(
+    file: str | None,
+    /,
+    targets: tuple[str, ...],
+    discover: bool,
+    every: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Add an expert: a model behind an OpenAI-compatible URL, a GGUF file, or what a card describes.
+
+    A CARD is a JSON or TOML file with the keys of one [[expert]], from anybody: it names no key and no
+    file of this machine.
+
+    With --discover, what answers at the usual ports of Ollama, vLLM, llama.cpp and LM Studio is listed, and
+    the keys of providers that are in the environment; in place of a URL, models to add may be named.
+
+    What is added is kept in HOME/experts.toml; manyminds.toml is never written to. A node that runs takes
+    it over within seconds.
+    """
+    from manyminds.config import convert
+
+    if discover:
+        if any(value not in (None, ()) for value in options.values()):
+            raise click.UsageError("With --discover, only models are named: add one by its URL instead.")
+        _discover(file, targets, every=every, as_json=as_json)
+        return
+    if every or len(targets) != 1:
+        raise click.UsageError("Give one URL, GGUF file or card; or --discover, with models or --all.")
+    config = read(file, {})
+    said = {
+        name: convert(f"expert.{name}", value, f"--{name.replace('_', '-')}")
+        for name, value in options.items()
+        if value not in (None, ())
+    }
+    entry = _enter(file, _described(targets[0], said, config))
+    if as_json:
+        print_json(_shown(entry, config))
+    _advise(entry, config)
+
+
+def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
+    """Keeps an expert. Raises: ConfigError, where its name is taken or an entry is wrong."""
+    from manyminds.config import ADDED, entries
+    from manyminds.config.added import edited
+
+    config = read(file, {})
+    with edited(config.home) as tables:
+        _need_free(fields["name"], read(file, {}))  # as it is now
+        tables.append(fields)
+    place = config.home / ADDED
+    [entry] = entries([fields], place, {}).values()
+    click.echo(f"{entry.name} was added: {_where(entry)}. It is kept in {place}.", err=True)
+    return entry
+
+
+def _discover(file: str | None, wanted: Collection[str], *, every: bool, as_json: bool) -> None:
+    """Lists what could be added, and adds what is wanted. Raises: ConfigError, also for what is not found."""
+    from manyminds.cli.discover import keys, servers
+    from manyminds.errors import ConfigError
+
+    config = read(file, {})
+    found, usable = asyncio.run(servers(config)), keys(config, os.environ)
+    names = {offer.model for server in found for offer in server.models}
+    if strange := sorted(set(wanted) - names):
+        raise ConfigError(
+            f"No server here has a new model {strange[0]!r:.80}: see `manyminds experts add --discover`."
+        )
+    added = []
+    for server in found:
+        for offer in server.models:
+            if every or offer.model in wanted:
+                try:
+                    fields = _fields_of(offer, {"url": server.url})
+                    added.append(_shown(_enter(file, fields), config))
+                except ConfigError as error:
+                    if not every:
+                        raise
+                    click.echo(f"{offer.model} at {server.url} was not added. {error.message}", err=True)
+            elif not as_json:
+                click.echo(f"{offer.model}  {server.program} at {server.url}")
+    if as_json:
+        shown = [
+            {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
+        ]
+        asks = [{"key_env": name, "url": url} for name, url in usable.items()]
+        print_json({"servers": shown, "keys": asks, "added": added})
+    for name, url in usable.items():
+        click.echo(f"{name} is set: `manyminds experts add {url} --key-env {name} --model MODEL`", err=True)
+    if not found and not usable:
+        click.echo("Nothing new answers on this machine, and no key of a known provider is set.", err=True)
+    elif found and not added:
+        click.echo("Add some with `manyminds experts add --discover MODEL`, or all with --all.", err=True)
+
+
+# --- what is to be added ---------------------------------------------------------------------------
+
+
+def _described(target: str, said: Mapping[str, Any], config: "Config") -> dict[str, Any]:
+    """The `[[expert]]` of a target, as options complete it. Raises: ManymindsError."""
+    from manyminds.errors import ConfigError
+
+    if target.lower().startswith(("http://", "https://")):
+        return _at_url({"url": target, **said}, config)
+    path = Path(target).expanduser()
+    if not path.is_file():
+        hint = f"; did you mean http://{target}?" if ":" in target else ""
+        raise ConfigError(f"{target!r:.200} is neither a URL like http://HOST:PORT/v1 nor a file{hint}.")
+    if path.suffix.lower() in (".json", ".toml"):
+        return _at_url({**_card(path), **said}, config)
+    if strange := [name for name in _OF_SERVERS if name in said]:
+        option = strange[0].replace("_", "-")
+        raise click.UsageError(f"--{option} is for a model behind a URL: a file runs on this machine.")
+    return _of_file(path, said)
+
+
+def _of_file(path: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    from manyminds import catalog
+
+    catalog.need_gguf(path)
+    return {"name": path.stem.lower(), "kind": "local", "path": str(path.absolute()), **said}
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """What a card says, whoever wrote it. Raises: ConfigError."""
+    import json
+    import tomllib
+
+    from manyminds.config import entries
+    from manyminds.errors import ConfigError
+
+    try:
+        with path.open("rb") as content:
+            raw = content.read(_CARD_BYTES + 1)
+        if len(raw) > _CARD_BYTES:
+            raise ConfigError(f"{path} is larger than {_CARD_BYTES // 1000} kB, which no card is.")
+        text = raw.decode("utf-8-sig")
+        said = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no card: {error!s:.200}.") from None
+    said = said.get("expert", said) if isinstance(said, dict) else said
+    tables = said if isinstance(said, list) else [said]
+    if len(tables) != 1:
+        raise ConfigError(f"{path} describes {len(tables)} experts: make a card of each.")
+    [entry] = entries(tables, path, {}).values()
+    if entry.kind != "openai":
+        raise ConfigError(f"{path} is of kind {entry.kind}: a card may not name a file of this machine.")
+    if entry.key_env:
+        raise ConfigError(f"{path} names a key of yours, which a card may not: remove it, see --key-env.")
+    if not all(text.isprintable() for text in (entry.url, entry.model, entry.source, *entry.skills)):
+        raise ConfigError(f"{path} holds characters that cannot be shown, which no card needs.")
+    return {key: getattr(entry, key) for key in {**tables[0], "model": ""}}
+
+
+def _at_url(said: dict[str, Any], config: "Config") -> dict[str, Any]:
+    """Asks the server which models it has. Raises: ManymindsError."""
+    from manyminds.cli.servers import is_ours
+    from manyminds.errors import ConfigError
+
+    if "name" in said:
+        _need_free(said["name"], config)
+    key_env = said.get("key_env", "")
+    key = os.environ.get(key_env, "").strip() if key_env else ""
+    if key_env and not key:
+        raise ConfigError(f"{key_env} is not set: export it first, here and where the node runs.")
+    models = asyncio.run(_ask(said["url"], key, key_env))
+    if is_ours(models) and _is_own(said["url"], config):
+        raise ConfigError(f"{said['url']} is this node itself, which would ask itself for ever.")
+    return _fields_of(_chosen(models, said), said)
+
+
+def _fields_of(offer: "Offered", said: dict[str, Any]) -> dict[str, Any]:
+    """What is said of an expert comes before what its server says. Raises: ConfigError."""
+    found = {
+        "context_tokens": offer.context_tokens,
+        "price_in_usd_per_m": offer.price_in_usd_per_m,
+        "price_out_usd_per_m": offer.price_out_usd_per_m,
+    }
+    known = {key: value for key, value in found.items() if value is not None}
+    fields = {"name": _name_of(offer.model, said), **known, **said, "model": offer.model}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+
+
+async def _ask(url: str, key: str, key_env: str) -> "list[Offered]":
+    from manyminds.cli.servers import offered
+    from manyminds.upstream import Client
+
+    async with Client() as client:
+        return await offered(client, url, key, key_env, _LIST_S)
+
+
+def _chosen(models: "Sequence[Offered]", said: Mapping[str, Any]) -> "Offered":
+    """Raises: ConfigError where it is not clear which of them is meant."""
+    from difflib import get_close_matches
+
+    from manyminds.errors import ConfigError
+
+    url, names = said["url"], [offer.model for offer in models]
+    if not names:
+        raise ConfigError(f"{url} has no model: load or pull one there first.")
+    wanted = said.get("model")
+    if wanted is None and len(names) == 1:
+        return models[0]
+    if wanted in names:
+        return models[names.index(wanted)]
+    for name in names:
+        click.echo(name, err=True)
+    if wanted is None:
+        raise ConfigError(f"{url} has these {len(names)} models: say which with --model NAME.")
+    near = get_close_matches(wanted, names, n=1, cutoff=0.4)
+    hint = f": did you mean {near[0]}?" if near else ", but those above."
+    raise ConfigError(f"{url} has no model {wanted!r:.80}{hint}")
+
+
+def _name_of(model: str, said: Mapping[str, Any]) -> str:
+    from manyminds.config import convert
+    from manyminds.errors import ConfigError
+
+    if "name" in said:
+        return str(said["name"])
+    try:
+        return str(convert("expert.name", model, "model"))
+    except ConfigError:
+        raise ConfigError(
+            f"Callers cannot call it {model!r:.80}: give it a name, with --name NAME."
+        ) from None
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def _need_free(name: str, config: "Config") -> None:
+    """Raises: ConfigError where callers would mean somebody else by that name."""
+    from manyminds import catalog
+    from manyminds.config import POLICIES
+    from manyminds.errors import ConfigError
+
+    holder = ""
+    if name in POLICIES:
+        holder = "a policy"
+    elif name in catalog.load() or name == "manyminds":
+        holder = "manyminds itself" if name == "manyminds" else "a model of the catalogue"
+    elif name in {own.name for own in catalog.own(config.home)}:
+        holder = "a file that `manyminds pull --gguf` added"
+    elif name in {entry.name for entry in config.experts}:
+        holder = f"an expert of {config.origins[f'expert.{name}.name'].removeprefix('file ')}"
+    elif name in config.aliases:
+        holder = f"an alias in {config.file}"
+    if holder:
+        raise ConfigError(f"The name {name!r} is taken, by {holder}: give another, with --name NAME.")
+
+
+def _is_own(url: str, config: "Config") -> bool:
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    try:
+        here = parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        here = False
+    return here and parts.port == config.server.port
+
+
+# --- what is said ----------------------------------------------------------------------------------
+
+
+def _shown(entry: "ExpertEntry", config: "Config") -> dict[str, Any]:
+    from manyminds.config import ADDED
+
+    fields = {name: getattr(entry, name) for name in ("name", "kind", "url", "model", "path", "source")}
+    return fields | {"file": str(config.home / ADDED)}
+
+
+def _where(entry: "ExpertEntry") -> str:
+    return entry.path if entry.kind == "local" else f"{entry.model} at {entry.url}"
+
+
+def _advise(entry: "ExpertEntry", config: "Config") -> None:
+    """What keeps it from being asked, or has it asked too much."""
+    from manyminds.node import estimate_mb
+
+    if entry.kind == "local":
+        tokens = entry.context_tokens or config.local.context_tokens
+        needed_gb = estimate_mb(Path(entry.path).stat().st_size, tokens) / 1000
+        if needed_gb > config.local.max_memory_gb:
+            click.echo(
+                f"It needs about {needed_gb:.1f} GB and local.max_memory_gb is"
+                f" {config.local.max_memory_gb:g}: it is not asked before you raise that.",
+                err=True,
+            )
+    if entry.key_env:
+        click.echo(f"A node that runs asks it if it was started with {entry.key_env} set.", err=True)
+    if entry.url.startswith("https:") and not entry.price_in_usd_per_m + entry.price_out_usd_per_m:
+        click.echo("It counts as free: if it is not, give its prices, or budgets count wrong.", err=True)

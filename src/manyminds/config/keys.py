@@ -1,0 +1,178 @@
+"""Every key that a person may set, with its type, range, default and description. Reads none."""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "POLICIES",
+    "Cache",
+    "ExpertEntry",
+    "Ledger",
+    "Local",
+    "Policy",
+    "Server",
+    "reference",
+    "sections",
+]
+
+POLICIES: Final = ("auto", "max", "cheap", "fast", "private")
+"""Names that callers use for policies, which no expert may take."""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the node listens."""
+
+    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port; 0 lets the system choose one.")] = 8000
+    keys: Annotated[
+        Literal["auto", "required"],
+        Meta(description="Who needs a key: auto (whoever calls from elsewhere) or required (everybody)."),
+    ] = "auto"
+    most_at_once: Annotated[
+        int, Meta(ge=1, description="Requests answered at once; more are sent away with 429.")
+    ] = 1000
+    max_body_mb: Annotated[float, Meta(gt=0, description="Largest request body, in megabytes.")] = 10.0
+    tls_cert: Annotated[
+        str, Meta(description="File with the certificate, and its chain, for HTTPS; in PEM.")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="File with the certificate's private key, in PEM.")] = ""
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="Processes that answer; more than one where one core is too few.")
+    ] = 1
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """The models that run on this machine."""
+
+    tier: Annotated[
+        Literal["starter", "full", "none"],
+        Meta(description="Which pulled models to run: starter, full or none."),
+    ] = "starter"
+    max_memory_gb: Annotated[
+        float,
+        Meta(gt=0, description="Memory for all local models together; the one idle for longest gives way."),
+    ] = 4.0
+    threads: Annotated[int, Meta(ge=1, le=1024, description="Threads of each model.")] = 1
+    context_tokens: Annotated[
+        int, Meta(ge=1, description="Context window of each model, where its own is not smaller.")
+    ] = 4096
+    price_cpu_usd_per_hour: Annotated[float, Meta(ge=0, description="Price of an hour of one core.")] = 0.04
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for a request that does not say otherwise."""
+
+    default: Annotated[
+        Literal["auto", "max", "cheap", "fast"],
+        Meta(description="Policy of the model `auto`: auto, max, cheap or fast."),
+    ] = "auto"
+    deadline_s: Annotated[float, Meta(gt=0, description="Seconds until a request must be answered.")] = 60.0
+    budget_usd: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Most that one request may be expected to cost; unset is no limit."),
+    ] = None
+    first_token_s: Annotated[float, Meta(gt=0, description="Seconds to a remote expert's first token.")] = (
+        30.0
+    )
+    idle_s: Annotated[float, Meta(gt=0, description="Seconds between two tokens of an expert.")] = 20.0
+    explore_rate: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of votes in which a cheap expert, little known, is asked too."),
+    ] = 0.02
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What is recorded, and where."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(sqlite:///[^:?]|postgresql://.)",
+            description="SQLite file, as sqlite:///FILE (a relative one lies in the home folder), "
+            "or postgresql://USER:PASSWORD@HOST/NAME where several gateways share one.",
+        ),
+    ] = "sqlite:///ledger.db"
+    store_text: Annotated[bool, Meta(description="Whether questions and answers are kept.")] = False
+    retention_days: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Days until what was recorded is deleted; unset keeps it for ever. Budgets stay."),
+    ] = None
+
+
+class Cache(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers that are given again."""
+
+    entries: Annotated[
+        int, Meta(ge=0, description="Answers kept in memory, each for the key that asked; 0 keeps none.")
+    ] = 0
+    max_mb: Annotated[float, Meta(gt=0, description="Memory for them, in megabytes.")] = 64.0
+    ttl_s: Annotated[float, Meta(gt=0, description="Seconds until an answer is too old.")] = 3600.0
+    semantic: Annotated[
+        bool, Meta(description="Whether the same question, worded a little otherwise, counts.")
+    ] = False
+    policies: Annotated[
+        tuple[Literal["auto", "max", "cheap", "fast", "pass"], ...],
+        Meta(description="Policies whose answers are kept; pass is experts that are asked by name."),
+    ] = ("auto", "max", "cheap", "fast")
+
+
+class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One `[[expert]]`."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z",
+            description="What callers call it: 1 to 64 of letters, digits and . _ : / -",
+        ),
+    ]
+    kind: Annotated[
+        Literal["openai", "local", "recorded"],
+        Meta(description="openai (any compatible URL), local (a GGUF file) or recorded (a set of answers)."),
+    ] = "openai"
+    url: Annotated[str, Meta(description="Base URL of an openai expert, such as http://HOST:PORT/v1")] = ""
+    model: Annotated[str, Meta(description="Its name upstream or in its set; by default its own name.")] = ""
+    key_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Z_][A-Z0-9_]{0,63})?\Z",
+            description="Name, in capitals, of the environment variable that holds its key; never the key.",
+        ),
+    ] = ""
+    path: Annotated[str, Meta(description="GGUF file of a local expert; folder of a recorded one.")] = ""
+    price_in_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million prompt tokens.")] = 0.0
+    price_out_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million completion tokens.")] = (
+        0.0
+    )
+    source: Annotated[str, Meta(description="Whom attribution credits; by default its own name.")] = ""
+    skills: Annotated[tuple[str, ...], Meta(description="What it is good at, in words, for the router.")] = ()
+    accuracy: Annotated[float, Meta(ge=0, le=1, description="Share of its answers that are right.")] = 0.5
+    context_tokens: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Its context window; by default 8192, that of a local one local.context_tokens."),
+    ] = None
+    offers: Annotated[
+        tuple[Literal["tools", "json_schema", "image", "logprobs", "n", "embeddings"], ...],
+        Meta(
+            description="What it supports, of tools, json_schema, image, logprobs and n; or embeddings "
+            "alone, which makes it an embedding model that is asked nothing else."
+        ),
+    ] = ()
+
+
+def sections() -> dict[str, type[msgspec.Struct]]:
+    """All but `[[expert]]` and `[aliases]`."""
+    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger, "cache": Cache}
+
+
+def reference() -> dict[str, dict[str, Any]]:
+    """Every key with its JSON schema: type, range, default, description. Documentation is made of it."""
+    keys: dict[str, dict[str, Any]] = {}
+    structs: dict[str, type[msgspec.Struct]] = {**sections(), "expert": ExpertEntry}
+    for section, struct in structs.items():
+        (_, components) = msgspec.json.schema_components([struct])
+        for name, schema in components[struct.__name__]["properties"].items():
+            keys[f"{section}.{name}"] = schema
+    return keys
