@@ -51,7 +51,7 @@ VERSION: Final = 1
 """Of everything in the folder. A later one migrates what it finds; an earlier one refuses it."""
 
 _SMALL_BYTES: Final = 16_000_000
-"""A file of so many bytes is held in memory, which is faster: rows of a thousand experts, 384 numbers each."""
+"""A file of so many bytes is held in memory, which is faster: rows of a thousand experts of 384 numbers."""
 
 _MAGIC: Final = b"\xf0MMi"
 _FRAME: Final = struct.Struct("<4sII")  # magic, length, checksum

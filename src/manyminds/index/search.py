@@ -94,6 +94,11 @@ class Index:
         return int(self._sizes.sum())
 
     @property
+    def parameters(self) -> int:
+        """Of all experts together."""
+        return self._parameters
+
+    @property
     def shelves(self) -> Shelves | None:
         """What searches go by; None while all vectors are compared."""
         return self._shelves if self.vectors > self._flat else None

@@ -99,7 +99,7 @@ class Snapshot:
 
     def exact(self, rows: "Whole") -> "Vectors":
         """(k, d) these rows, in this order."""
-        return self.rows[rows] if self.read is None else self.read(rows)
+        return self.rows.take(rows, axis=0) if self.read is None else self.read(rows)
 
     def __len__(self) -> int:
         return len(self.parameters)
