@@ -82,10 +82,12 @@ class Shelves:
             ranks.append(asked[rank])
             shelves.append(start + shelf)
             abouts.append(about[rank, shelf])
+        found = np.zeros(len(rows), np.int64)
+        if not ranks:  # no section near them has a shelf
+            return found
         rank, shelf, about = np.concatenate(ranks), np.concatenate(shelves), np.concatenate(abouts)
         close = about >= best[rank] - _CLOSE
         rank, shelf = rank[close], shelf[close]
-        found = np.zeros(len(rows), np.int64)
         found[rank] = shelf
         open_ = np.flatnonzero((np.bincount(rank, minlength=len(rows)) > 1)[rank])
         exact = np.vecdot(rows[rank[open_]], self.shelves[shelf[open_]])
