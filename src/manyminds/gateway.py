@@ -5,7 +5,7 @@ A gateway is itself an `Expert`: networks nest. Knows no HTTP, no file and no ki
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,6 +35,7 @@ from manyminds.types import (
     Report,
     Route,
     Router,
+    Search,
     Strategy,
     Usage,
 )
@@ -58,6 +59,7 @@ Reserve = Callable[[Key, float], Awaitable[Hold]]
 """Puts aside what a request of a key may cost at most, in US dollars. Raises: BudgetError."""
 
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
+_MORE = 4  # times as many are asked of the index where too few of the nearest can do it
 _FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _ENCODED = ("select", "fuse")
 """Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
@@ -79,6 +81,15 @@ class Parts:
     reserve: Reserve | None = None
     cache: Cache | None = None
     explore: Explore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Whom the router looks at; vectors that were compared and experts considered, to find them."""
+
+    names: Sequence[str]
+    compared: int
+    considered: int
 
 
 class Gateway:
@@ -157,6 +168,8 @@ class Gateway:
                 report = of_panel(query, route, combiner, calls.answers)
                 if kept is not None:
                     report = replace(report, cache="miss")
+                if query.limits.explain:
+                    report = replace(report, search=self._searched(route, report))
                 if hold is not None:
                     hold.settle(report.cost_usd)
                 self._record(report, query, calls.answers, text, status, self._alarm.clock() - began_s)
@@ -302,14 +315,12 @@ class Gateway:
         if not experts:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
-        names = sorted(experts)
-        well = [name for name in names if not is_spared(experts[name])]
-        if well and len(well) < len(names):
+        if (well := self._candidates(query, spared=False)).names:
             try:
                 return self._route_among(query, well)
             except NoExpertError:
-                pass  # whoever could do it fails now: asked all the same, it says until when
-        return self._route_among(query, names)
+                pass  # whoever could do it may fail just now: asked all the same, it says until when
+        return self._route_among(query, self._candidates(query, spared=True))
 
     def _in_order(self, query: Query) -> Route:
         """The experts that were named, each where those before it fail; then those that a policy would ask.
@@ -332,22 +343,48 @@ class Gateway:
             raise problem or NoExpertError("None of the models that were named can be asked.")
         return in_order(routes)
 
-    def _route_among(self, query: Query, names: Sequence[str]) -> Route:
-        experts = self._parts.experts
-        if len(names) > _CANDIDATES:
-            names = self._narrowed(
-                query, [name for name in names if _meets(experts[name].card, query)] or names
-            )
-        cards = [experts[name].card for name in names]
+    def _route_among(self, query: Query, near: "_Candidates") -> Route:
+        cards = [self._parts.experts[name].card for name in near.names]
         route = self._parts.router.route(query, cards, query.limits)
+        if query.limits.explain:
+            route = replace(route, compared=near.compared, considered=near.considered)
         return route if self._parts.explore is None else self._parts.explore(query, route, cards)
 
-    def _narrowed(self, query: Query, names: Sequence[str]) -> list[str]:
-        """The nearest of these by skill; those that state none come last, and count where there is room."""
-        index, known = self._parts.index, set(names)
-        hits = index.search(query.vector, len(index)).hits if query.vector is not None and len(index) else ()
-        near = [name for name, _ in hits if name in known]
-        return [*near, *(name for name in names if name not in index or not near)][:_CANDIDATES]
+    def _candidates(self, query: Query, *, spared: bool) -> "_Candidates":
+        """Everybody, where that is few, else the nearest by skill; with those that are spared, or without."""
+        experts = self._parts.experts
+        if len(experts) > _CANDIDATES:
+            return self._narrowed(query, spared=spared)
+        names = [name for name in sorted(experts) if spared or not is_spared(experts[name])]
+        return _Candidates(names, 0, len(names))
+
+    def _narrowed(self, query: Query, *, spared: bool) -> "_Candidates":
+        """The nearest by skill of those that could be asked; who states no skill counts where there is room.
+
+        Costs what the index does: only where it knows too few are all experts gone through.
+        """
+        experts, index = self._parts.experts, self._parts.index
+
+        def fits(name: str) -> bool:
+            expert = experts.get(name)
+            return expert is not None and (spared or not is_spared(expert)) and _meets(expert.card, query)
+
+        near: list[str] = []
+        compared, considered, limit = 0, 0, _CANDIDATES
+        while query.vector is not None and len(near) < _CANDIDATES:
+            found = index.search(query.vector, limit)
+            near = [name for name, _ in found.hits if fits(name)]
+            compared, considered = compared + found.compared, found.considered
+            if len(found.hits) < limit:  # it has no more
+                break
+            limit *= _MORE
+        if len(near) < _CANDIDATES:
+            others = sorted(name for name in experts if (name not in index or not near) and fits(name))
+            near += others[: _CANDIDATES - len(near)]
+            considered += len(others)
+        if not near and spared:
+            near = sorted(experts)[:_CANDIDATES]  # of whom the router says what they lack
+        return _Candidates(near[:_CANDIDATES], compared, considered)
 
     async def _reserve(self, query: Query, route: Route) -> Hold | None:
         """What this may cost at most is put aside from the budget of the caller's key, if it has one."""
@@ -394,6 +431,15 @@ class Gateway:
 
     # --- record ---
 
+    def _searched(self, route: Route, report: Report) -> Search:
+        """What it took to find whom to ask, and whose parameters that touched: those of who was asked."""
+        experts = self._parts.experts
+        asked = {entry.expert for entry in report.panel} & experts.keys()
+        touched, total = _parameters(experts[name].card for name in asked), self._parts.index.parameters
+        if len(experts) <= _CANDIDATES:
+            total = _parameters(expert.card for expert in experts.values())
+        return Search(route.compared, route.considered, min(1.0, touched / total) if total else 0.0)
+
     def _record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
@@ -422,8 +468,17 @@ def is_spared(expert: Expert) -> bool:
 
 def _meets(card: Card, query: Query) -> bool:
     """Whether the router could choose it at all, by what needs no prediction."""
-    include, names = set(query.limits.include), {card.name, card.source}
-    return suits(card, query) and (not include or bool(include & names))
+    include, exclude = query.limits.include, query.limits.exclude
+    if include or exclude:
+        names = {card.name, card.source or card.name, card.variant_of or card.name}
+        if not names.isdisjoint(exclude) or (include and names.isdisjoint(include)):
+            return False
+    return suits(card, query)
+
+
+def _parameters(cards: Iterable[Card]) -> int:
+    """Of all these together; ways of asking one model are one model."""
+    return sum({card.variant_of or card.name: card.parameters for card in cards}.values())
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:

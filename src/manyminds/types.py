@@ -8,7 +8,7 @@ Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The noun
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from manyminds.errors import ExpertError
 
@@ -49,6 +49,7 @@ __all__ = [
     "Sampling",
     "Scorer",
     "Scores",
+    "Search",
     "Status",
     "Strategy",
     "Task",
@@ -322,6 +323,8 @@ class Route(Struct, frozen=True):
     best_single: str = ""  # the single expert with the highest probability
     best_single_cost_usd: float = 0.0
     section: str = ""  # what the question is about; "" where nothing is known of that
+    compared: int = 0  # vectors, by the index; told where `Limits.explain` is set, as is the next
+    considered: int = 0  # experts of which one was
 
     def call_of(self, expert: str) -> Call | None:
         """The call of that expert on the panel or in reserve, if it has one."""
@@ -378,6 +381,14 @@ class PanelEntry(Struct, frozen=True):
     error: str | None = None
 
 
+class Search(Struct, frozen=True):
+    """What it took to find whom to ask, and how much of the network that was."""
+
+    compared: int  # vectors, by the index; 0 where experts are so few that the router looks at all
+    considered: int  # experts
+    touched: float  # share of the network's parameters that were asked; 0 where no card states any
+
+
 class Report(Struct, frozen=True):
     """The reply's `manyminds` object: how this answer came about."""
 
@@ -391,6 +402,7 @@ class Report(Struct, frozen=True):
     cost_usd: float
     saved_usd: float
     cache: str = "off"
+    search: Search | UnsetType = UNSET  # where `Limits.explain` is set
 
 
 class Key(Struct, frozen=True):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.errors import IndexFileError
-from manyminds.index import Index, KeptIndex
+from manyminds.index import Index, KeptIndex, snapshot
 from tests.index.test_shelved import FLAT, SHELVES, D, Panel, made, panels, rows
 
 QUERY = rows(1000, 1)[0]
@@ -72,6 +72,42 @@ def test_what_is_kept_is_what_is_in_memory(
     similarity = index.similarity(QUERY, [*panel, "nobody"])
     assert similarity.keys() == panel.keys()
     assert nearest.items() <= similarity.items()
+
+
+@settings(deadline=None, max_examples=15)
+@given(panel=panels, data=st.data(), part=st.integers(1, 9))
+def test_what_is_loaded_is_what_was_added(
+    panel: Panel, data: st.DataObject, part: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    added, loaded = KeptIndex(folder / "added", D, flat=4), KeptIndex(folder / "loaded", D, flat=4)
+    added.add_all((name, vectors, len(name)) for name, vectors in panel.items())
+    added.shelve()
+    first = min(panel)
+    with pytest.MonkeyPatch.context() as patch:  # parts and blocks as small as the panel
+        for name, size in (("_PART", part), ("_BLOCK", part + 2), ("_BOOKS", 2)):
+            patch.setattr(snapshot, name, size)
+        names = [first, *data.draw(st.permutations(sorted(panel)))]
+        loaded.load((name, panel[name] if i else rows(5, 2), len(name)) for i, name in enumerate(names))
+    for name in ("rows", "codes", "owners", "places", "small.npz", "header.json"):
+        [one], [other] = (list(folder.glob(f"{which}/*/{name}")) for which in ("added", "loaded"))
+        assert one.read_bytes() == other.read_bytes()
+    assert loaded.search(QUERY, 9) == added.search(QUERY, 9)
+    assert sorted(path.name for path in (folder / "loaded").iterdir()) == [
+        *("CURRENT", "LOCK", "changes-000001", "snapshot-000001")
+    ]
+
+
+def test_only_what_is_empty_is_loaded(tmp_path: Path) -> None:
+    index = opened(tmp_path)
+    index.load([])
+    with pytest.raises(ValueError, match=r"'b'.*shape"):
+        index.load([("a", rows(0, 2), 1), ("b", rows(0, 2, D + 1), 1)])
+    assert len(index) == 0
+    index.load([("a", rows(0, 2), 1)])
+    with pytest.raises(ValueError, match="holds 1 experts"):
+        index.load([("b", rows(0, 2), 1)])
+    assert opened(tmp_path).names() == ["a"]
 
 
 def test_names_may_be_any_text(tmp_path: Path) -> None:

@@ -144,6 +144,24 @@ def test_where_a_vector_belongs_is_nobody_elses_business(seed: int, data: st.Dat
     assert SHELVES.assign(vectors[some]).tolist() == together[some].tolist()
 
 
+@given(seed=st.integers(0, 99), sections=st.integers(1, 9), alike=st.booleans(), data=st.data())
+def test_it_is_put_on_the_nearest_shelf_of_the_four_nearest_sections(
+    seed: int, sections: int, alike: bool, data: st.DataObject
+) -> None:
+    """The first where several are equally near; the first where these sections have none."""
+    counts = data.draw(st.lists(st.integers(0, 4), min_size=sections, max_size=sections))
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    centroids = rows(seed, sections), rows(seed + 1, max(1, int(starts[-1])))
+    if alike:
+        centroids = centroids[0][np.arange(sections) // 2], centroids[1][np.arange(len(centroids[1])) // 2]
+    shelves = Shelves(*centroids, starts, 1)
+    for row, found in zip(vectors := rows(seed + 2, 20), shelves.assign(vectors).tolist(), strict=True):
+        near = np.argsort(-np.vecdot(shelves.sections, row), kind="stable")[:4]
+        there = [shelf for i in sorted(near.tolist()) for shelf in range(starts[i], starts[i + 1])]
+        similarity = np.vecdot(shelves.shelves, row)
+        assert found == max(there, key=lambda shelf: (similarity[shelf], -shelf), default=0)
+
+
 def test_a_vector_is_put_on_the_nearest_shelf_nearly_always() -> None:
     shelves, vectors = learn(rows(3, 4000), 4000, 200), rows(4, 1000)
     nearest = np.argmax(vectors @ shelves.shelves.T, axis=1)

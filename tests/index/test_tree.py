@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from manyminds.index import Index, Section, Shelves, label, tree
+from manyminds.index import Index, Region, Section, Shelves, label, tree
 
 TOPICS = {
     "How many apples did the farmer sell at the market?": (0, 0),
@@ -80,8 +80,31 @@ def test_it_hangs_on_nothing_but_what_is_there() -> None:
     assert tree(Index(24), questions, vectors) == ()
 
 
+def test_sections_are_named_by_the_fields_of_their_questions() -> None:
+    questions, vectors = asked()
+    fields = ["farm_work"] * 38 + ["odd"] * 2 + ["chemistry"] * 40
+    found = tree(filled(vectors), questions, vectors, fields)
+    names = [section.label for section in found]
+    assert len(set(names)) == len(names)
+    assert {name.partition(":")[0] for name in names} == {"farm work", "chemistry"}
+    words = [shelf.label for section in found for shelf in section.shelves]
+    assert not any("odd" in label for label in words)
+
+
+def test_outcomes_are_paragraphs_of_the_nearest_chapter() -> None:
+    questions, vectors = asked()
+    told = [Region(vectors[1], 20, 0.75, 0.5, 0.1), Region(vectors[26], 9, 0.5, 0.25, 0.1)]
+    found = tree(filled(vectors), questions, vectors, (), {"farmer": told, "nobody": told})
+    books = [book for section in found for shelf in section.shelves for book in shelf.books]
+    every = [p for book in books for c in book.chapters for p in c.paragraphs]
+    assert sorted((p.asked, p.right, p.peers) for p in every) == [(9, 0.5, 0.25), (20, 0.75, 0.5)]
+    assert all(re.search("farmer|market|apples|seeds", p.label) for p in every)
+
+
 def test_vectors_must_be_as_many_as_questions() -> None:
     questions, vectors = asked()
+    with pytest.raises(ValueError, match="have 3 fields"):
+        tree(Index(24), questions, vectors, ["a", "b", "c"])
     with pytest.raises(ValueError, match="80 questions have vectors"):
         tree(Index(24), questions, vectors[:7])
     with pytest.raises(ValueError, match="0 questions"):

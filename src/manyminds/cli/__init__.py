@@ -26,6 +26,7 @@ try:
     from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
     from manyminds.cli.train import train
+    from manyminds.cli.tree import tree
     from manyminds.errors import ManymindsError
 except KeyboardInterrupt:  # Ctrl-C while this is loaded: there is nothing to end yet
     sys.exit(130)
@@ -80,6 +81,7 @@ def main(ctx: click.Context, file: str | None) -> None:
     ctx.obj = file
 
 
+experts.add_command(tree)
 for command in (
     ask,
     bench,

@@ -34,10 +34,9 @@ _EACH: Final = 8  # vectors of an expert
 _COSINE: Final = 0.8  # of a skill with the question that it is made of
 _PARAMETERS: Final = 1_000_000_000
 _LIMIT: Final = 10
-_PART: Final = 25_000  # experts added at once
+_PART: Final = 25_000  # experts made at once
 _CHANGES: Final = 20  # experts added and removed again, one by one
 _WARM_UP: Final = 20
-_NEVER: Final = 1 << 60
 
 
 def measure(
@@ -116,30 +115,26 @@ def _measure_one(made: _Made, queries: "Vectors", tell: Callable[[float], None])
 
 def _fill(folder: Path, made: _Made, queries: "Vectors", tell: Callable[[float], None]) -> list[list[str]]:
     """Puts all into the folder, on shelves where these are due. The names nearest to each query in truth."""
-    index = KeptIndex(folder, queries.shape[1], flat=_NEVER)  # so that shelves are learnt once, of all
     best = np.full((len(queries), _LIMIT), -2.0, np.float32)
-    names = np.zeros((len(queries), _LIMIT), np.int64)
-    for first, rows in made.parts():
-        count = len(rows) // _EACH
-        index.add_all(
-            (f"expert-{first + i}", rows[_EACH * i : _EACH * (i + 1)], _PARAMETERS) for i in range(count)
-        )
-        similarity = np.concatenate(
-            [best, (queries @ rows.T).reshape(len(queries), count, _EACH).max(axis=2)], axis=1
-        )
-        order = np.argpartition(-similarity, _LIMIT - 1, axis=1)[:, :_LIMIT]
-        best = np.take_along_axis(similarity, order, axis=1)
-        numbers = np.broadcast_to(np.arange(first, first + count), (len(queries), count))
-        names = np.take_along_axis(np.concatenate([names, numbers], axis=1), order, axis=1)
-        tell(0.8 * (first + count) / made.experts)
-    del index
-    index = KeptIndex(folder, queries.shape[1])
-    if index.outgrown:
-        index.shelve()
-    else:
-        index.snapshot()
+    nearest = np.zeros((len(queries), _LIMIT), np.int64)
+
+    def books() -> Iterator[tuple[str, "Vectors", int]]:
+        nonlocal best, nearest
+        for first, rows in made.parts():
+            count = len(rows) // _EACH
+            similarity = (queries @ rows.T).reshape(len(queries), count, _EACH).max(axis=2)
+            similarity = np.concatenate([best, similarity], axis=1)
+            order = np.argpartition(-similarity, _LIMIT - 1, axis=1)[:, :_LIMIT]
+            best = np.take_along_axis(similarity, order, axis=1)
+            numbers = np.broadcast_to(np.arange(first, first + count), (len(queries), count))
+            nearest = np.take_along_axis(np.concatenate([nearest, numbers], axis=1), order, axis=1)
+            for i in range(count):
+                yield f"expert-{first + i}", rows[_EACH * i : _EACH * (i + 1)], _PARAMETERS
+            tell(0.5 * (first + count) / made.experts)
+
+    KeptIndex(folder, queries.shape[1]).load(books())
     tell(0.9)
-    return [[f"expert-{i}" for i in row] for row in names.tolist()]
+    return [[f"expert-{i}" for i in row] for row in nearest.tolist()]
 
 
 def search_folder(folder: Path, queries: "Vectors") -> dict[str, Any]:

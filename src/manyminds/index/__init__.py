@@ -7,9 +7,25 @@ and compares the chapters on these: their number grows with the square root of a
 Knows names and vectors, no cards and no policy. `KeptIndex` is the one that stays on disk.
 """
 
+from manyminds.index.chapters import Region, chapters, regions
 from manyminds.index.kept import KeptIndex
 from manyminds.index.search import Found, Index
 from manyminds.index.shelves import Shelves
-from manyminds.index.tree import Book, Section, Shelf, label, tree
+from manyminds.index.tree import Book, Chapter, Paragraph, Section, Shelf, label, tree
 
-__all__ = ["Book", "Found", "Index", "KeptIndex", "Section", "Shelf", "Shelves", "label", "tree"]
+__all__ = [
+    "Book",
+    "Chapter",
+    "Found",
+    "Index",
+    "KeptIndex",
+    "Paragraph",
+    "Region",
+    "Section",
+    "Shelf",
+    "Shelves",
+    "chapters",
+    "label",
+    "regions",
+    "tree",
+]

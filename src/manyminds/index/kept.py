@@ -5,7 +5,8 @@ is one append to a log, a snapshot new files beside the old: what counts is swit
 """
 
 import fcntl
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from manyminds.index import files
 from manyminds.index.files import Change, Current
 from manyminds.index.search import Addition, Index
 from manyminds.index.shelves import Shelves
+from manyminds.index.snapshot import Make, Snapshot, build, spool
 
 __all__ = ["KeptIndex"]
 
@@ -64,6 +66,20 @@ class KeptIndex(Index):
     def add_all(self, books: Iterable[Addition]) -> None:
         self._change([self._checked(*book) for book in books])
 
+    def load(self, books: Iterable[Addition]) -> None:
+        """`add_all` into an index that is empty, for more books than memory holds; each is asked for once.
+
+        Takes the space of the rows twice on the disk, and some 100 bytes a row of memory. Raises:
+        ValueError where it is not empty, or as `add`, adding none; IndexFileError, OSError.
+        """
+        with self._writing(), tempfile.TemporaryFile(dir=self._folder) as file:
+            if self._count:
+                raise ValueError(f"{self._folder} holds {self._count} experts; only an empty index is loaded")
+            block = spool((self._checked(*book) for book in books), self._dimension, file)
+            if block is not None:
+                shelves = self._first_shelves(block)
+                self._replace(lambda make: build([block], self._dimension, shelves, make))
+
     def remove(self, name: str) -> None:
         self._change([(name, None, 0)])
 
@@ -106,11 +122,15 @@ class KeptIndex(Index):
     # --- snapshots ---
 
     def _settle(self, shelves: Shelves | None) -> None:
-        """As in memory, through the disk. Killed at any point, it leaves the last snapshot or the new one."""
-        following = Current(self._current.number + 1, self._dimension, self._count > 0)
+        """As in memory, through the disk."""
+        self._replace((lambda make: self._built(shelves, make)) if self._count else None)
+
+    def _replace(self, built: Callable[[Make], Snapshot] | None) -> None:
+        """Killed at any point, it leaves the last snapshot or the new one."""
+        following = Current(self._current.number + 1, self._dimension, built is not None)
         folder = following.snapshot(self._folder)
-        if following.settled:
-            files.seal(self._built(shelves, files.mapped(folder)), folder)
+        if built is not None:
+            files.seal(built(files.mapped(folder)), folder)
         self._begin(following)
         self.refresh()
 

@@ -94,6 +94,11 @@ class Index:
         return int(self._sizes.sum())
 
     @property
+    def parameters(self) -> int:
+        """Of all experts together."""
+        return self._parameters
+
+    @property
     def shelves(self) -> Shelves | None:
         """What searches go by; None while all vectors are compared."""
         return self._shelves if self.vectors > self._flat else None
@@ -169,7 +174,7 @@ class Index:
     def shelve(self, shelves: Shelves | None = None) -> None:
         """Puts all books on these shelves, or on new ones learnt from all vectors. O(all)."""
         if self._count:
-            self._settle(shelves or self._learn())
+            self._settle(shelves or _learn(self._blocks(None)))
 
     # --- what is there ---
 
@@ -242,14 +247,11 @@ class Index:
 
     def _following(self) -> Shelves | None:
         """The shelves of the next snapshot."""
-        return self._learn() if self.outgrown else self._shelves
+        return _learn(self._blocks(None)) if self.outgrown else self._shelves
 
-    def _learn(self) -> Shelves:
-        parts = [(block.rows, np.flatnonzero(block.alive[block.owners])) for block in self._blocks(None)]
-        # A sample of each part holds whatever a sample of all holds: what is drawn hangs on the vector alone.
-        total = self.vectors
-        drawn = np.concatenate([sample(rows, total, among) for rows, among in parts])
-        return learn(sample(drawn, total, np.arange(len(drawn))), total)
+    def _first_shelves(self, block: Block) -> Shelves | None:
+        """The shelves of a snapshot of nothing but this."""
+        return _learn([block]) if int(block.alive[block.owners].sum()) > self._flat else None
 
     def _blocks(self, shelves: Shelves | None) -> list[Block]:
         same = shelves is self._shelves
@@ -343,6 +345,15 @@ class Index:
             raise ValueError(f"{what}: a row of zeros has no direction")
         unit: Vectors = (rows / lengths).astype(np.float32)
         return unit
+
+
+def _learn(blocks: Sequence[Block]) -> Shelves:
+    """New shelves for what is alive in these blocks."""
+    parts = [(block.rows, np.flatnonzero(block.alive[block.owners])) for block in blocks]
+    total = sum(len(among) for _, among in parts)
+    # A sample of each part holds whatever a sample of all holds: what is drawn hangs on the vector alone.
+    drawn = np.concatenate([sample(rows, total, among) for rows, among in parts])
+    return learn(sample(drawn, total, np.arange(len(drawn))), total)
 
 
 def _least(similarities: Sequence[float], limit: int) -> float:

@@ -66,28 +66,46 @@ class Shelves:
         return np.searchsorted(self.starts, shelves, side="right") - 1
 
     def _assign(self, rows: "Vectors") -> "Whole":
-        # A row's bits of `vecdot` do not depend on the rows around it, those of a matrix product do: that
-        # only narrows the shelves to the ones that could be nearest.
-        similarity = np.vecdot(rows[:, None], self.sections[None])
-        beam = np.argsort(-similarity, axis=1, kind="stable")[:, :_BEAM]
+        # A row's bits of `vecdot` do not depend on the rows around it, those of a matrix product do. So a
+        # product only narrows the shelves to those that could be nearest, and where several could, `vecdot`
+        # decides.
+        beam = self._beam(rows)
         best = np.full(len(rows), -2.0, np.float32)
-        found = np.zeros(len(rows), np.int64)
+        ranks, shelves, abouts = [], [], []
         for section, (start, stop) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True)):
             asked = np.flatnonzero((beam == section).any(axis=1))
             if not len(asked) or start == stop:
                 continue
-            some, shelves = rows[asked], self.shelves[start:stop]
-            about = some @ shelves.T
-            rank, shelf = np.nonzero(about >= np.maximum(about.max(axis=1), best[asked])[:, None] - _CLOSE)
-            exact = np.vecdot(some[rank], shelves[shelf])
-            order = np.lexsort((-shelf, exact, rank))  # of each row last: the nearest, the first of equals
-            last = np.flatnonzero(np.append(np.diff(rank[order]) > 0, True)) if len(order) else order
-            winner = order[last]
-            better = exact[winner] > best[asked[rank[winner]]]
-            winner = winner[better]
-            best[asked[rank[winner]]] = exact[winner]
-            found[asked[rank[winner]]] = start + shelf[winner]
+            about = rows[asked] @ self.shelves[start:stop].T
+            best[asked] = np.maximum(best[asked], about.max(axis=1))
+            rank, shelf = np.nonzero(about >= best[asked, None] - _CLOSE)
+            ranks.append(asked[rank])
+            shelves.append(start + shelf)
+            abouts.append(about[rank, shelf])
+        found = np.zeros(len(rows), np.int64)
+        if not ranks:  # no section near them has a shelf
+            return found
+        rank, shelf, about = np.concatenate(ranks), np.concatenate(shelves), np.concatenate(abouts)
+        close = about >= best[rank] - _CLOSE
+        rank, shelf = rank[close], shelf[close]
+        found[rank] = shelf
+        open_ = np.flatnonzero((np.bincount(rank, minlength=len(rows)) > 1)[rank])
+        exact = np.vecdot(rows[rank[open_]], self.shelves[shelf[open_]])
+        order = open_[np.lexsort((-shelf[open_], exact))]
+        found[rank[order]] = shelf[order]  # what is written last stays: the nearest, the first of equals
         return found
+
+    def _beam(self, rows: "Vectors") -> "Whole":
+        """(n, 4 at most) the sections nearest to each row, the first of equals, in any order."""
+        if len(self.sections) <= _BEAM:
+            return np.tile(np.arange(len(self.sections)), (len(rows), 1))
+        about = rows @ self.sections.T
+        beam = np.argpartition(-about, _BEAM - 1, axis=1)[:, :_BEAM]
+        least = np.take_along_axis(about, beam, axis=1).min(axis=1)
+        open_ = np.flatnonzero((about >= least[:, None] - _CLOSE).sum(axis=1) > _BEAM)
+        exact = np.vecdot(rows[open_, None], self.sections[None])
+        beam[open_] = np.argsort(-exact, axis=1, kind="stable")[:, :_BEAM]
+        return beam
 
 
 def learn(vectors: "Vectors", total: int, count: int | None = None, seed: int = 0) -> Shelves:

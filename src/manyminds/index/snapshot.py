@@ -6,9 +6,9 @@ be mapped files: see `kept`. A snapshot follows from its books and shelves alone
 
 import bisect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
     Whole = NDArray[np.int64]
 
-__all__ = ["Block", "Make", "Snapshot", "build", "in_memory", "text", "utf8"]
+__all__ = ["Block", "Make", "Snapshot", "build", "in_memory", "spool", "text", "utf8"]
 
 Make = Callable[[str, tuple[int, ...], Any], "NDArray[Any]"]
 """Where a snapshot's large arrays come from: name, shape and kind of number."""
 
 _BLOCK: Final = 16_384
+_BOOKS: Final = 1_024  # written at once
+_PART: Final = 131_072  # rows that are put in order in memory: 200 MB at 384 numbers
 
 
 def utf8(name: str) -> bytes:
@@ -97,7 +99,7 @@ class Snapshot:
 
     def exact(self, rows: "Whole") -> "Vectors":
         """(k, d) these rows, in this order."""
-        return self.rows[rows] if self.read is None else self.read(rows)
+        return self.rows.take(rows, axis=0) if self.read is None else self.read(rows)
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -120,6 +122,28 @@ class Snapshot:
         raw, ends = self.names.tobytes(), self.ends.tolist()
         names = [raw[start:stop] for start, stop in itertools.pairwise(ends)]
         return Block(names, self.parameters.tolist(), alive, self.rows, self.owners.astype(np.int64), shelf)
+
+
+def spool(books: Iterable[tuple[str, "Vectors", int]], dimension: int, file: IO[bytes]) -> Block | None:
+    """These books as something to build from, their rows written to an empty file; None for no books.
+
+    Of those of one name, the last is alive.
+    """
+    names, parameters, sizes, rest = [], [], [], iter(books)
+    while some := list(itertools.islice(rest, _BOOKS)):
+        for name, rows, own in some:
+            names.append(utf8(name))
+            parameters.append(own)
+            sizes.append(len(rows))
+        file.write(np.concatenate([rows for _, rows, _ in some]).data)
+    if not names:
+        return None
+    file.flush()
+    last = {name: book for book, name in enumerate(names)}
+    alive = np.zeros(len(names), bool)
+    alive[list(last.values())] = True
+    rows = np.memmap(file, np.float32, "r", shape=(sum(sizes), dimension))
+    return Block(names, parameters, alive, rows, np.repeat(np.arange(len(names)), sizes), None)
 
 
 def build(blocks: Sequence[Block], dimension: int, shelves: Shelves | None, make: Make) -> Snapshot:
@@ -173,17 +197,31 @@ def _shelf(block: Block, rows: "Whole", shelves: Shelves | None) -> "Whole":
 def _gather(
     blocks: Sequence[Block], held: "Sequence[Whole]", order: "Whole", dimension: int, make: Make
 ) -> "tuple[Vectors, Bytes, Vectors]":
-    """The rows in order, their bytes, and what each loses by them; a block of rows at a time."""
+    """The rows in order, their bytes, and what each loses by them.
+
+    First each goes to the part of the rows where it belongs, then each part is put in order by itself. So
+    files are read and written in long pieces: one row here and one there takes hours for ten million.
+    """
     rows = make("rows", (len(order), dimension), np.float32)
     codes = make("codes", (len(order), dimension), np.uint8)
     lost = np.empty(len(order), np.float32)
-    firsts = np.concatenate([[0], np.cumsum([len(h) for h in held])])
-    for start in range(0, len(order), _BLOCK):
-        wanted = order[start : start + _BLOCK]
-        piece = np.empty((len(wanted), dimension), np.float32)
-        for i, block in enumerate(blocks):
-            own = (wanted >= firsts[i]) & (wanted < firsts[i + 1])
-            piece[own] = block.rows[held[i][wanted[own] - firsts[i]]]
-        rows[start : start + _BLOCK] = piece
-        codes[start : start + _BLOCK], lost[start : start + _BLOCK] = encode(piece)
+    part = np.empty(len(order), np.int64)
+    part[order] = np.arange(len(order)) // _PART
+    free, first = list(range(0, len(order), _PART)), 0
+    for block, own in zip(blocks, held, strict=True):
+        for start in range(0, len(own), _BLOCK):
+            piece = block.rows[own[start : start + _BLOCK]]
+            into = part[first : first + len(piece)]
+            piece = piece[np.argsort(into, kind="stable")]
+            for i, size in enumerate(np.bincount(into).tolist()):
+                rows[free[i] : free[i] + size], piece = piece[:size], piece[size:]
+                free[i] += size
+            first += len(into)
+    for start in range(0, len(order), _PART):
+        rank = np.argsort(np.argsort(order[start : start + _PART]))  # they came in order of their numbers
+        came = np.array(rows[start : start + _PART])
+        for i in range(0, len(rank), _BLOCK):
+            piece, at = came[rank[i : i + _BLOCK]], slice(start + i, start + i + len(rank[i : i + _BLOCK]))
+            rows[at] = piece
+            codes[at], lost[at] = encode(piece)
     return rows, codes, lost

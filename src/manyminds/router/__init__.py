@@ -152,7 +152,7 @@ class SkillRouter:
         self._cards[card.name] = card
         texts = [text for text in (*card.skills, card.description) if text]
         if self._embed is not None and texts:
-            self._index.add(card.name, self._embed(texts))
+            self._index.add(card.name, self._embed(texts), 0 if card.variant_of else card.parameters)
         self._recount(card.name)
         for outcome in outcomes:
             if outcome.expert == card.name:
