@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-__all__ = ["Step", "World", "measure", "played"]
+__all__ = ["Progress", "Step", "World", "measure", "played"]
 
 _THIRD = 3
 _BETTER = 0.10  # of accuracy, by which a newcomer must be passed at once
@@ -39,6 +39,7 @@ _COMPARED = 4  # newcomers between two on which ways of probing are compared
 
 
 Progress = Callable[[str, float], None]
+"""Is told what is being done, and the share of it that is done."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
