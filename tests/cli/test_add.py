@@ -189,6 +189,8 @@ def test_why_a_server_is_not_added(home: Path, server: Server, monkeypatch: pyte
     assert "is its server running?" in complaint("add", "http://127.0.0.1:1/v1")
     assert f"did you mean http://{server.url[7:]}?" in complaint("add", server.url[7:])
     assert "without user, password" in complaint("add", server.url.replace("//", "//me:pw@"))
+    assert "is no URL" in complaint("add", "http://[::1/v1")
+    assert "no valid host and port" in complaint("add", "http://127.0.0.1:x/v1")
     assert "(--key-env)" in complaint("add", server.url, "--key-env", "sk-abc")
     assert "(--accuracy)" in complaint("add", server.url, "--accuracy", "7")
     assert added(home) == []

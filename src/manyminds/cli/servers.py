@@ -94,7 +94,10 @@ def is_ours(models: list[Offered]) -> bool:
 
 
 def _check(url: str) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError(f"{url!r:.200} is no URL: it must be like http://HOST:PORT/v1.") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError(
             "A base URL is like http://HOST:PORT/v1, without user, password, query and fragment: a secret"
