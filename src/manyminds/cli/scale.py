@@ -41,7 +41,7 @@ _COLUMNS = (
     default=(8_000, 100_000, 300_000, 1_000_000),
     show_default=True,
     type=click.IntRange(1_000, 100_000_000),
-    help="Vectors, eight an expert; a million take 2 GB of disk and some minutes. Repeatable.",
+    help="Vectors, eight an expert; a million take 4 GB of disk and a minute or two. Repeatable.",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0, 2**31), help="Of all that is drawn."
