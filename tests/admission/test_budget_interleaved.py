@@ -220,5 +220,9 @@ def test_no_interleaving_spends_what_is_not_leased_or_loses_what_is() -> None:
             super().__init__()
             self.seen = seen
 
-    run_state_machine_as_test(Watched, settings=settings(stateful_step_count=60))
-    assert seen == {"served", "cancelled", "BudgetError", "UnavailableError", "forfeited"}
+    every = {"served", "cancelled", "BudgetError", "UnavailableError", "forfeited"}
+    for _ in range(5):  # one run of a hundred stories may tell none of a ledger that is away when asked
+        run_state_machine_as_test(Watched, settings=settings(stateful_step_count=60))
+        if seen == every:
+            break
+    assert seen == every
