@@ -41,7 +41,11 @@ def test_it_is_json_by_set(folder: Path) -> None:
 
 def test_too_few_models_are_one_sentence(folder: Path) -> None:
     made_up(folder / "few", {"a": 0.5, "b": 0.6})
-    for words, said in ((("absent",), "absent"), (("few",), "it takes 4 models")):
+    for words, said in (
+        (("absent",), "absent"),
+        (("few",), "it takes 4 models"),
+        (("toy", "--category", "c9"), "There are: c0, c1"),
+    ):
         shown = hydra(*words)
         assert (shown.exit_code, shown.stdout) == (1, ""), words
         assert said in shown.stderr.splitlines()[-1]

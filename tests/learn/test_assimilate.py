@@ -147,6 +147,14 @@ def test_outcomes_of_everybody_who_was_learnt_from_are_needed() -> None:
         Assimilator(first(), known().of(["first-a", "first-b", "strong"]))
 
 
+def test_nobody_comes_twice_or_unasked() -> None:
+    come = [probed("strong"), probed("strong")]
+    with pytest.raises(ValueError, match="strong"):
+        assimilate(first(), outcomes(come), come)
+    with pytest.raises(ValueError, match="asked nothing"):
+        assimilate(first(), outcomes([]), [Newcomer("weak", np.zeros(0, np.intp), np.zeros(0))])
+
+
 def test_a_copy_goes_its_own_way() -> None:
     come = [probed("strong")]
     network = Assimilator(first(), outcomes(come))

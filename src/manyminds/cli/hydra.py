@@ -20,6 +20,7 @@ _FEWEST = 4  # models: two to begin with, two to come
 
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path())
+@click.option("--category", metavar="NAME", help="Only questions of this category.")
 @click.option(
     "--orders", default=10, show_default=True, type=click.IntRange(1, 1000), help="Random orders of coming."
 )
@@ -40,6 +41,7 @@ def hydra(
     file: str | None,
     /,
     folders: tuple[str, ...],
+    category: str | None,
     orders: int,
     live: int,
     seed: int,
@@ -58,7 +60,7 @@ def hydra(
     found = {}
     for folder in folders:
         with bars() as progress:
-            name, world = _world(file, folder, progress)
+            name, world = _world(file, folder, category, progress)
             found[name] = measure(world, orders=orders, live=live, seed=seed, progress=progress)
     for name, result in found.items() if plot else ():
         for form in ("svg", "png"):
@@ -72,20 +74,22 @@ def hydra(
         _show(name, result)
 
 
-def _world(file: str | None, folder: str, progress: "Progress") -> "tuple[str, World]":
+def _world(file: str | None, folder: str, category: str | None, progress: "Progress") -> "tuple[str, World]":
     """Raises: DataError."""
     from manyminds.errors import DataError
     from manyminds.evals.hydra import World
     from manyminds.evals.report import narrow, outcomes
 
     recorded, name = open_folder(folder)
-    chosen = narrow(recorded, name, None, ())
+    chosen = narrow(recorded, name, category, ())
     if len(chosen.experts) < _FEWEST or not chosen.of("test"):
         raise DataError(
             f"{name}: it takes {_FEWEST} models and questions of split test to see a network grow."
         )
     embed = encoder(file, chosen.questions)
     known = outcomes(chosen, ("calibration", "validation"), embed, "embed what is learnt from", progress)
+    if len(known.parts()) > 1:
+        raise DataError(f"{name} mixes sorts of questions, which are learnt apart: choose one --category.")
     return name, World(known, outcomes(chosen, ("test",), embed, "embed test", progress))
 
 

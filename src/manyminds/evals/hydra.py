@@ -16,11 +16,8 @@ import numpy as np
 
 from manyminds.artefact import Part
 from manyminds.evals.metrics import accuracy_gain
-from manyminds.learn import base
 from manyminds.learn.assimilate import Assimilator, Newcomer
-from manyminds.learn.ballots import cast
 from manyminds.learn.examples import UNASKED, Examples
-from manyminds.learn.plans import Explorer, costs
 from manyminds.learn.probing import MOST, Probing
 from manyminds.learn.train import train
 
@@ -107,7 +104,7 @@ def measure(
     all_at_once = float(played(whole, world.test).mean())
     jobs = [(world, first, order, probes, live, seed) for order in range(orders)]
     runs = []
-    with ProcessPoolExecutor(os.cpu_count(), get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for run in pool.map(_run, *zip(*jobs, strict=True)):
             runs.append(run)
             progress("newcomers", len(runs) / orders)
@@ -130,14 +127,8 @@ def measure(
 
 def played(part: Part, examples: Examples) -> "Bools":
     """(n,) whether `max` answers each question rightly: as the router and the vote that serve would."""
-    own = examples.of(part.skills.experts)
-    place = {name: j for j, name in enumerate(own.experts)}
-    x = base.features(part.base, own)[:, : len(part.base.topics)]
-    scores = [None if b is None else cast(b, part.skills, x, own) for b in (part.ballot, part.wide)]
-    explorer = Explorer(own, scores[0], costs(own), scores[1])
-    plan = part.plans[part.ranking["max"][0]]
-    stages = tuple(tuple(sorted(place[name] for name in stage)) for stage in plan.stages)
-    return explorer.replay(stages, plan.threshold).right
+    right, _ = Assimilator(part, examples.of(part.skills.experts)).answers()
+    return right
 
 
 def _weakest(known: Examples) -> list[str]:
@@ -236,9 +227,6 @@ class _AtRandom:
         self._order.remove(position)
         self._asked.append(position)
 
-    def skip(self, position: int) -> None:
-        self._order.remove(position)
-
     @property
     def asked(self) -> "NDArray[np.intp]":
         return np.array(self._asked, np.intp)
@@ -256,15 +244,14 @@ def _probed(
     seed: int,
     most: int,
 ) -> Newcomer:
-    """Asks a newcomer what it would have been asked. Questions that it has no recorded answer to are left."""
-    rows = network.known
+    """Asks a newcomer what it would have been asked, of what it has recorded answers to."""
+    answered = np.flatnonzero(known.asked[:, j])
+    rows = np.intersect1d(network.known, answered)
+    rows = rows if len(rows) else answered
     right, chance = network.answers(rows)
     probing = kind(right, chance, seed, most)
     while (position := probing.next()) is not None:
-        if known.asked[rows[position], j]:
-            probing.tell(position, float(known.correct[rows[position], j]))
-        else:
-            probing.skip(position)
+        probing.tell(position, float(known.correct[rows[position], j]))
     return Newcomer(known.experts[j], rows[probing.asked], probing.shares)
 
 

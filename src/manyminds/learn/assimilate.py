@@ -41,6 +41,7 @@ _FOLDS = 4
 _DOUBT = 0.5  # questions assumed that were changed, and neither won nor lost
 _SHARED = 64  # questions that most newcomers were asked, on which all of them are judged together
 _CLIP = 0.02  # of an accuracy whose log-odds count
+_NOTHING = Terms(np.zeros(0), np.zeros(0), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +92,7 @@ class _Heads:
     stages: Stages
     threshold: float
     taken: tuple[int, ...]  # positions of newcomers, in the order they were taken in
-    terms: Terms | None  # of those in `taken` that vote
+    terms: Terms  # of those in `taken`; empty where answers cannot be compared
 
 
 class Assimilator:
@@ -114,7 +115,7 @@ class Assimilator:
         self._wide = self._cast(part.wide) if part.wide is not None else None
         plan = part.plans[part.ranking["max"][0]]
         stages = tuple(tuple(sorted(place[name] for name in stage)) for stage in plan.stages)
-        self._heads = _Heads(stages, plan.threshold, (), None)
+        self._heads = _Heads(stages, plan.threshold, (), _NOTHING)
         self._best = place[part.best_single]
         self._gain = 0.0
         self._seen: list[Newcomer] = []
@@ -146,7 +147,12 @@ class Assimilator:
         return np.flatnonzero(self._examples.asked[:, taken].all(axis=1))
 
     def admit(self, newcomer: Newcomer) -> Verdict:
-        """Takes it in, if that is surely no loss; says what became of it."""
+        """Takes it in, if that is surely no loss; says what became of it.
+
+        Raises: ValueError where nothing was asked of it, or it has come before.
+        """
+        if not len(newcomer.rows) or newcomer.name in (one.name for one in self._seen):
+            raise ValueError(f"{newcomer.name} was asked nothing, or came before")
         j = self._place[newcomer.name]
         self._seen.append(newcomer)
         before, _ = self._answers(self._heads, newcomer.rows)
@@ -178,7 +184,7 @@ class Assimilator:
         if not taken:
             return self._part
         terms = newcomers.prior(self._odds(taken), np.zeros(len(taken)))
-        if heads.terms is not None:
+        if self._fixed is not None:
             terms.weights[:voting], terms.dilution[:voting] = heads.terms.weights, heads.terms.dilution
         rows = self.known
         panel = None
@@ -189,8 +195,8 @@ class Assimilator:
             Member(examples.experts[j], *self._counts(j), float(weight), float(dilution))
             for j, weight, dilution in zip(taken, terms.weights, terms.dilution, strict=True)
         ]
-        shift = heads.terms.shift if heads.terms is not None else 0.0
-        return enlarge(self._part, examples, self._x, members, panel, examples.experts[self._best], shift)
+        best = examples.experts[self._best]
+        return enlarge(self._part, examples, self._x, members, panel, best, heads.terms.shift)
 
     def _crown(self, newcomer: Newcomer) -> None:
         """It is the best single expert where it is surely more often right than the one so far."""
@@ -225,20 +231,12 @@ class Assimilator:
 
     def _led(self, j: int) -> _Heads:
         """The newcomer first, then what there was; a panel that abstains is no reason to stay silent."""
-        heads = self._heads
+        heads, taken = self._heads, (*self._heads.taken, j)
         if self._fixed is None:
-            return _Heads(((j,),), 1.0, (*heads.taken, j), None)
-        voting = (*heads.taken, j)
-        terms = heads.terms
-        own = newcomers.prior(self._odds(voting)[-1:], np.zeros(1))
-        terms = (
-            own
-            if terms is None
-            else Terms(
-                np.append(terms.weights, own.weights), np.append(terms.dilution, own.dilution), terms.shift
-            )
-        )
-        return _Heads(((j,), *heads.stages), HEARD, voting, terms)
+            return _Heads(((j,),), 1.0, taken, _NOTHING)
+        own, terms = newcomers.prior(self._odds([j]), np.zeros(1)), heads.terms
+        weights, dilution = np.append(terms.weights, own.weights), np.append(terms.dilution, own.dilution)
+        return _Heads(((j,), *heads.stages), HEARD, taken, Terms(weights, dilution, terms.shift))
 
     def _joined(self, taken: tuple[int, ...], without: "Rows | None" = None) -> _Heads:
         """Everybody's votes, those of newcomers weighed by all questions but some that any was asked."""
@@ -251,7 +249,7 @@ class Assimilator:
         odds = self._odds(range(m))
         right = judged(votes, examples.correct[rows], odds, _width(examples))
         assert self._fixed is not None
-        fixed = Fixed(self._fixed.weights[rows], self._fixed.dilution[0].copy(), self._fixed.other[rows])
+        fixed = Fixed(self._fixed.weights[rows], self._fixed.dilution[0], self._fixed.other[rows])
         new = np.array(taken, np.intp)
         terms = newcomers.fit(votes, right, fixed, new, odds[new], self._lead(new, members, odds))
         panel = sorted({*taken, *(j for stage in self._heads.stages for j in stage)})
@@ -323,8 +321,6 @@ class Assimilator:
 
 def _with(scores: Scores, heads: _Heads) -> Scores:
     """The same with the votes of newcomers."""
-    if heads.terms is None:
-        return scores
     weights, dilution = scores.weights.copy(), scores.dilution.copy()
     weights[:, list(heads.taken)] = heads.terms.weights
     dilution[:, list(heads.taken)] = heads.terms.dilution
