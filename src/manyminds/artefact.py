@@ -5,21 +5,14 @@ An artefact is made by `learn` and read by the router and the vote; it holds no 
 It has a part for questions whose answers can be compared, one for the others, or both.
 """
 
-import io
-import json
-import os
-import struct
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from manyminds.errors import ArtefactError
+from manyminds import archive
 from manyminds.types import Kind
 
 if TYPE_CHECKING:
@@ -28,6 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
+    "GROWN_FROM",
     "WIDE",
     "Artefact",
     "Ballot",
@@ -36,11 +30,14 @@ __all__ = [
     "Plan",
     "Skills",
     "familiar",
-    "is_artefact",
     "is_wide",
+    "left_of",
     "load",
     "save",
 ]
+
+GROWN_FROM: Final = "grown_from"
+"""In `about` of an artefact with newcomers: the digest of the file that it has grown from."""
 
 WIDE: Final = 0.8
 """Share of the experts learnt from: where so many have voted, nearly all have."""
@@ -48,13 +45,9 @@ WIDE: Final = 0.8
 _FAMILIAR: Final = 0.5
 """Share of the questions of a topic that an expert must have been asked, to be asked about it."""
 
+_QUORUM: Final = 0.5  # share of a panel asked at once that must be left for it to be asked without the others
 _VERSION: Final = 4
-_MAX_BYTES: Final = 500_000_000  # of a file, unpacked: 100 experts take some hundred kilobytes
-_DAMAGE: Final = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(SyntaxError, TokenError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
-)
-"""What zipfile, numpy, json and `_assemble` raise at bytes that somebody else chose."""
+_REMEDY: Final = "make one with `manyminds train DIR`"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,6 +241,18 @@ def is_wide(voters: Any, experts: int) -> Any:
     return voters >= WIDE * experts
 
 
+def left_of(plan: Plan, have: Collection[str]) -> Plan | None:
+    """What can be asked of a plan where only these experts can: all of it, or nothing.
+
+    Of a panel asked at once, whoever is left of it, if that is half its members and at least two.
+    """
+    if set(plan.experts) <= set(have):
+        return plan
+    left = tuple(name for name in plan.experts if name in have)
+    enough = len(left) >= max(2.0, _QUORUM * len(plan.experts))
+    return replace(plan, stages=(left,)) if len(plan.stages) == 1 and enough else None
+
+
 def familiar(base: Base, skills: Skills, x: "Floats") -> "NDArray[np.bool_]":
     """(n, m) whether each expert was asked most questions that are about what these are about.
 
@@ -266,17 +271,7 @@ def save(artefact: Artefact, path: Path) -> None:
         header, own = _take_apart(part)
         headers.append(header)
         arrays |= {f"{i}.{name}": array for name, array in own.items()}
-    text = json.dumps({"version": _VERSION, "parts": headers}, sort_keys=True, ensure_ascii=False)
-    arrays["header"] = np.frombuffer(text.encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **{name: arrays[name] for name in sorted(arrays)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part_path.write_bytes(buffer.getvalue())
-        part_path.replace(path)
-    finally:
-        part_path.unlink(missing_ok=True)
+    archive.write(path, {"version": _VERSION, "parts": headers}, arrays)
 
 
 def load(path: Path) -> Artefact:
@@ -284,38 +279,10 @@ def load(path: Path) -> Artefact:
 
     Raises: ArtefactError where it is missing, damaged, or of another version.
     """
-    try:
-        with zipfile.ZipFile(path) as packed:
-            if sum(entry.file_size for entry in packed.infolist()) > _MAX_BYTES:
-                raise ArtefactError(f"{path} unpacks to more than {_MAX_BYTES} bytes: it is no artefact.")
-        with np.load(path, allow_pickle=False) as packed:
-            arrays = {name: packed[name] for name in packed.files}
-        header = json.loads(arrays.pop("header").tobytes())
-        version = header["version"]
-        if version == _VERSION:
-            artefact = _whole(header, arrays)
-            _check(artefact)
-            return artefact
-    except FileNotFoundError as error:
-        raise ArtefactError(f"There is no artefact {path}: make one with `manyminds train DIR`.") from error
-    except _DAMAGE as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ArtefactError(
-            f"{path} is no artefact ({reason:.200}): make it anew with `manyminds train DIR`, or remove it."
-        ) from error
-    raise ArtefactError(
-        f"{path} is of version {version!r:.20}, and this is version {_VERSION}:"
-        " make it anew with `manyminds train DIR`."
-    )
-
-
-def is_artefact(path: Path) -> bool:
-    """Whether the file is one, of any version and however damaged inside: a zip file with a header."""
-    try:
-        with zipfile.ZipFile(path) as packed:
-            return "header.npy" in packed.namelist()
-    except _DAMAGE:
-        return False
+    with archive.opened(path, _VERSION, "artefact", _REMEDY) as (header, arrays):
+        artefact = _whole(header, arrays)
+        _check(artefact)
+    return artefact
 
 
 def _take_apart(part: Part) -> "tuple[dict[str, Any], dict[str, NDArray[Any]]]":

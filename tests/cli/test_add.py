@@ -108,7 +108,9 @@ def test_the_one_model_of_a_server_is_added(home: Path, server: Server) -> None:
         "path": "",
         "source": "qwen2.5:7b",
         "file": str(home / "home" / "experts.toml"),
+        "probed": [],
     }
+    assert "not probed. Nothing was learnt of the experts that are here" in result.stderr
     assert (home / "manyminds.toml").read_text() == "# mine\n[server]\nport = 7777\n"
     assert "qwen2.5:7b" in manyminds("experts", "list").stdout
     shown = {s["key"]: s["origin"] for s in json.loads(manyminds("config", "--json").stdout)}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import artefact
+from manyminds import archive, artefact
 from manyminds.cli import main
 from manyminds.cli.train import figures, show
 from tests.evals.test_questions import written
@@ -216,7 +216,7 @@ def test_what_was_learnt_before_is_replaced_even_where_it_is_damaged(folder: Pat
     learnt.write_text("damaged")
     assert call("train", "toy").exit_code == 0
     old = learnt.read_bytes()
-    assert artefact.is_artefact(learnt)
+    assert archive.is_archive(learnt)
     assert call("train", "toy", "--out", str(learnt), "--seed", "1").exit_code == 0
     assert learnt.read_bytes() != old
 

@@ -27,7 +27,7 @@ def made_up(
     """
     draw = np.random.default_rng(7)
     choices = ["red", "green", "blue", "white"] if kind == "option" else None
-    shared: Row = {"choices": choices, "category": "c"}
+    shared: Row = {"choices": choices, "category": "c", "gold": "A"}
     questions = [
         question(f"q{i}", **{**shared, "category": f"c{i % 2}", "split": SPLITS[i % 6]}) for i in range(n)
     ]

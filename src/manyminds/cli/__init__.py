@@ -22,6 +22,7 @@ try:
     from manyminds.cli.keys import keys
     from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
+    from manyminds.cli.probe import probe
     from manyminds.cli.pull import pull
     from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
@@ -99,5 +100,5 @@ for command in (
     train,
 ):
     main.add_command(command)
-for command in (add, remove):
+for command in (add, probe, remove):
     experts.add_command(command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from manyminds.cli.newcomers import Asking, asking, probe_all, show, why_not
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings"
     type=click.Choice(_OFFERS),
     help="What it supports; may be repeated.",
 )
+@click.option("--no-probe", is_flag=True, help="Ask it nothing: it counts by what is said of it.")
+@asking
 @as_json
 @click.pass_obj
 def add(
@@ -50,6 +53,10 @@ def add(
     targets: tuple[str, ...],
     discover: bool,
     every: bool,
+    no_probe: bool,
+    probes: int,
+    budget_usd: float,
+    minutes: float,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -63,13 +70,17 @@ def add(
 
     What is added is kept in HOME/experts.toml; manyminds.toml is never written to. A node that runs takes
     it over within seconds.
+
+    Then it is probed as by `manyminds experts probe`: asked some of the questions that the network was
+    learnt from, and taken into the network where that makes it better.
     """
     from manyminds.config import convert
 
+    how = None if no_probe else Asking(probes, budget_usd, minutes)
     if discover:
         if any(value not in (None, ()) for value in options.values()):
             raise click.UsageError("With --discover, only models are named: add one by its URL instead.")
-        _discover(file, targets, every=every, as_json=as_json)
+        _discover(file, targets, how, every=every, as_json=as_json)
         return
     if every or len(targets) != 1:
         raise click.UsageError("Give one URL, GGUF file or card; or --discover, with models or --all.")
@@ -80,9 +91,12 @@ def add(
         if value not in (None, ())
     }
     entry = _enter(file, _described(targets[0], said, config))
-    if as_json:
-        print_json(_shown(entry, config))
     _advise(entry, config)
+    found = _probed(file, [entry], how)
+    if as_json:
+        print_json(_shown(entry, config) | {"probed": found})
+    else:
+        show(found)
 
 
 def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
@@ -100,7 +114,33 @@ def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
     return entry
 
 
-def _discover(file: str | None, wanted: Collection[str], *, every: bool, as_json: bool) -> None:
+def _probed(file: str | None, entered: "Sequence[ExpertEntry]", how: Asking | None) -> list[dict[str, Any]]:
+    """What came of probing those that were added; nothing where that cannot be, which is no failure."""
+    from manyminds.errors import ManymindsError
+
+    names = [entry.name for entry in entered if "embeddings" not in entry.offers]
+    if how is None or not names:
+        return []
+    config = read(file, {})
+    try:
+        if why := why_not(config):
+            click.echo(f"{', '.join(names)}: not probed. {why}", err=True)
+            return []
+        return probe_all(config, names, how)
+    except ManymindsError as error:
+        again = f"`manyminds experts probe {' '.join(names)}` goes on"
+        click.echo(f"Added, yet not probed to the end. {error.message} {again}.", err=True)
+    except KeyboardInterrupt:
+        click.echo(
+            f"Stopped. What was added stays; `manyminds experts probe {' '.join(names)}` goes on.", err=True
+        )
+        raise
+    return []
+
+
+def _discover(
+    file: str | None, wanted: Collection[str], how: Asking | None, *, every: bool, as_json: bool
+) -> None:
     """Lists what could be added, and adds what is wanted. Raises: ConfigError, also for what is not found."""
     from manyminds.cli.discover import keys, servers
     from manyminds.errors import ConfigError
@@ -112,30 +152,34 @@ def _discover(file: str | None, wanted: Collection[str], *, every: bool, as_json
         raise ConfigError(
             f"No server here has a new model {strange[0]!r:.80}: see `manyminds experts add --discover`."
         )
-    added = []
+    entered = []
     for server in found:
         for offer in server.models:
             if every or offer.model in wanted:
                 try:
                     fields = _fields_of(offer, {"url": server.url})
-                    added.append(_shown(_enter(file, fields), config))
+                    entered.append(_enter(file, fields))
                 except ConfigError as error:
                     if not every:
                         raise
                     click.echo(f"{offer.model} at {server.url} was not added. {error.message}", err=True)
             elif not as_json:
                 click.echo(f"{offer.model}  {server.program} at {server.url}")
+    results = _probed(file, entered, how)
     if as_json:
+        added = [_shown(entry, config) for entry in entered]
         shown = [
             {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
         ]
         asks = [{"key_env": name, "url": url} for name, url in usable.items()]
-        print_json({"servers": shown, "keys": asks, "added": added})
+        print_json({"servers": shown, "keys": asks, "added": added, "probed": results})
+    else:
+        show(results)
     for name, url in usable.items():
         click.echo(f"{name} is set: `manyminds experts add {url} --key-env {name} --model MODEL`", err=True)
     if not found and not usable:
         click.echo("Nothing new answers on this machine, and no key of a known provider is set.", err=True)
-    elif found and not added:
+    elif found and not entered:
         click.echo("Add some with `manyminds experts add --discover MODEL`, or all with --all.", err=True)
 
 

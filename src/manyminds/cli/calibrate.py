@@ -190,6 +190,7 @@ async def _ask(
     policies: Sequence[str],
 ) -> "Harvest":
     from manyminds.cli.evaluate import counters
+    from manyminds.evals.calls import suits
     from manyminds.evals.record import record
     from manyminds.node import Node
     from manyminds.node.variants import in_every_way
@@ -214,7 +215,7 @@ async def _ask(
                 leave=experts.keys() - set(asked),
                 sampling=Sampling(max_tokens=_MAX_TOKENS),
                 at_once=1,
-                suits=_suits,
+                suits=suits,
                 until_s=until_s,
                 progress=progress,
             )
@@ -263,13 +264,3 @@ class _ByPolicy:
         async with aclosing(self._gateway.stream(asked)) as chunks:
             async for chunk in chunks:
                 yield chunk
-
-
-def _suits(expert: "Expert", graded: "Graded") -> bool:
-    """Whether this kind of task is one that it answers; who only rates options is asked those it can rate."""
-    from manyminds.router.policy import rates
-
-    card, task = expert.card, graded.task
-    if card.tasks and task.kind not in card.tasks:
-        return False
-    return card.tasks != {"option"} or rates(card, task)

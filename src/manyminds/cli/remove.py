@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manyminds.cli.newcomers import settle
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def remove(file: str | None, name: str, as_json: bool) -> None:
         " goes on from there, so give another model another name.",
         err=True,
     )
-    _tell_learnt(home, name)
+    _let_go(file, home, name)
 
 
 def _need_unnamed(file: str | None, name: str) -> None:
@@ -85,18 +86,23 @@ def _elsewhere(name: str, config: "Config") -> "ManymindsError":
     return ConfigError(f"No expert is named {name!r:.80}. {hint}")
 
 
-def _tell_learnt(home: Path, name: str) -> None:
-    from manyminds.errors import ArtefactError
-    from manyminds.node import ARTEFACT, learnt
+def _let_go(file: str | None, home: Path, name: str) -> None:
+    """What was learnt no longer has it where it came as a newcomer; where it was there first, says so."""
+    from manyminds.artefact import load
+    from manyminds.errors import ArtefactError, ManymindsError
+    from manyminds.node import base
 
     try:
-        artefact, source = learnt(home)
+        settle(read(file, {}), gone=name)
+    except ManymindsError as error:
+        click.echo(f"What was learnt still has it, and is not asked for it. {error.message}", err=True)
+    path, own = base(home)
+    try:
+        names = load(path).experts if own else ()
     except ArtefactError:
         return
-    if source == str(home / ARTEFACT) and any(
-        n.rpartition(":")[0] == name or n == name for n in artefact.experts
-    ):
+    if any(name in (known, known.rpartition(":")[0]) for known in names):
         click.echo(
-            f"{source} was learnt with its answers: `manyminds train DIR --exclude {name}` learns without.",
+            f"{path} was learnt with its answers: `manyminds train DIR --exclude {name}` learns without.",
             err=True,
         )

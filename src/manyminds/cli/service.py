@@ -20,7 +20,7 @@ from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
-from manyminds.node import ARTEFACT, ENCODER, Node
+from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, render_all
@@ -87,7 +87,8 @@ class Service:
         self._ending = seat.ending if seat else asyncio.Event()
         self._hurrying = seat.hurrying if seat else asyncio.Event()
         self._outdated = asyncio.Event()  # the configuration
-        self._files = (*config.files, config.home / ARTEFACT, catalog.record_of(config.home, "").parent)
+        learnt = (config.home / ARTEFACT, config.home / GROWN)
+        self._files = (*config.files, *learnt, catalog.record_of(config.home, "").parent)
         self._taken = _look(self._files)  # how they looked before they were last read
 
     async def run(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder, selection
+from manyminds.cli.newcomers import settle
 from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import ConfigError
 
@@ -37,14 +38,17 @@ def train(
 ) -> None:
     """Learn from the recorded answers in DIR whom to ask and how to weigh votes.
 
-    Only the splits calibration and validation are read. The file appears whole or not at all.
+    Only the splits calibration and validation are read. The file appears whole or not at all. Beside it is
+    its bank: the questions and outcomes that it was learnt from, with which newcomers are probed.
     """
     recorded, name = open_folder(folder)
     from manyminds.artefact import save
     from manyminds.evals.report import learn, narrow
+    from manyminds.learn import bank
     from manyminds.node import ARTEFACT
 
-    path = read(file, {}).home / ARTEFACT if out is None else Path(out)
+    config = read(file, {})
+    path = config.home / ARTEFACT if out is None else Path(out)
     _check_place(path, ours=out is None)
     chosen = narrow(recorded, name, category, exclude)
     embed = encoder(file, chosen.questions)
@@ -52,8 +56,11 @@ def train(
         learnt = learn(chosen, seed, embed, progress)
     try:
         save(learnt.artefact, path)
+        bank.save(path, chosen.of("calibration", "validation"), learnt.examples)
     except OSError as error:  # of a part beside it, whose name says nothing to anybody
         raise OSError(error.errno, error.strerror, str(path)) from None
+    if out is None:
+        settle(config)
     if as_json:
         found = {"path": str(path.absolute()), "about": dict(learnt.artefact.about)}
         print_json(found | figures(learnt.artefact))
@@ -67,12 +74,12 @@ def _check_place(path: Path, *, ours: bool) -> None:
 
     `ours` says that nothing else can be there: it may be replaced even where it is damaged.
     """
-    from manyminds.artefact import is_artefact
+    from manyminds.archive import is_archive
 
     if os.path.lexists(path):
         if not path.is_file():
             raise ConfigError(f"{path} is no regular file: write to another, with --out.")
-        if not ours and not is_artefact(path):
+        if not ours and not is_archive(path):
             raise ConfigError(f"{path} is there, and is no artefact: remove it, or give --out another name.")
     folder = next(above for above in path.absolute().parents if os.path.lexists(above))
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

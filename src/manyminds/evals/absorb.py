@@ -6,7 +6,7 @@ What it says is graded and kept as `record` does, in the same journal: so nothin
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -44,6 +44,7 @@ class Met:
     Attributes:
         answered: questions of this run; kept: answers of earlier ones that were told again; failed: calls.
         cost_usd: of this run's answers.
+        heard: by position, what it said and how right that was.
         ended: why: the prober had `enough`, or the `budget` or the `time` was spent.
     """
 
@@ -51,6 +52,7 @@ class Met:
     kept: int
     failed: int
     cost_usd: float
+    heard: Mapping[int, tuple[Entry, float]]
     ended: Literal["enough", "budget", "time"]
 
 
@@ -101,6 +103,7 @@ class Interview:
             OSError: The disk failed.
         """
         kept = failed = 0
+        heard: dict[int, tuple[Entry, float]] = {}
         async with opened(self._folder) as journal:
             said = {(entry.expert, entry.call): entry for entry in journal.entries()}
             while (position := prober.next()) is not None:
@@ -110,7 +113,7 @@ class Interview:
                 kept += entry is not None
                 if entry is None and (spent := self._spent()):
                     prober.skip(position)
-                    return Met(self._calls.answered, kept, failed, self._spent_usd, spent)
+                    return Met(self._calls.answered, kept, failed, self._spent_usd, heard, spent)
                 entry = entry or await self._ask(graded, journal)
                 if entry is None:
                     failed += 1
@@ -118,8 +121,10 @@ class Interview:
                     await self._rest()
                     continue
                 said[call] = entry
-                prober.tell(position, float(await asyncio.to_thread(graded.right, entry.text, cut=entry.cut)))
-        return Met(self._calls.answered, kept, failed, self._spent_usd, "enough")
+                correct = float(await asyncio.to_thread(graded.right, entry.text, cut=entry.cut))
+                heard[position] = entry, correct
+                prober.tell(position, correct)
+        return Met(self._calls.answered, kept, failed, self._spent_usd, heard, "enough")
 
     def _spent(self) -> Literal["budget", "time"] | None:
         if self._spent_usd >= self._budget_usd or self._spent_usd + self._dearest_usd > self._budget_usd:

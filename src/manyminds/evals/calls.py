@@ -17,7 +17,7 @@ from manyminds.fanout import Fanout, Patience
 from manyminds.router.policy import rates
 from manyminds.types import Answer, Call, Expert, Limits, Message, Method, Query, Route, Sampling
 
-__all__ = ["GIVE_UP", "PATIENCE", "SAMPLING", "Calls", "ask"]
+__all__ = ["GIVE_UP", "PATIENCE", "SAMPLING", "Calls", "ask", "suits"]
 
 GIVE_UP: Final = 8
 """Failures in a row after which an expert is left alone until the next run."""
@@ -112,6 +112,14 @@ class Calls:
             how = list(task.options)
         asked = msgspec.json.encode([graded.text, card.kind, card.model, method, how])
         return name, hashlib.sha256(asked).hexdigest()[:32]
+
+
+def suits(expert: Expert, graded: Graded) -> bool:
+    """Whether this kind of task is one that it answers; who only rates options is asked those it can rate."""
+    card, task = expert.card, graded.task
+    if card.tasks and task.kind not in card.tasks:
+        return False
+    return card.tasks != {"option"} or rates(card, task)
 
 
 async def ask(calls: Calls, graded: Graded, patience: Patience) -> Answer:

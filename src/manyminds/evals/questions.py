@@ -26,7 +26,7 @@ from manyminds.evals.datasets.schema import split_of
 from manyminds.experts.recorded import Question, Split
 from manyminds.types import Message, Query, Task
 
-__all__ = ["Graded", "need_enough", "parse", "read"]
+__all__ = ["Graded", "again", "need_enough", "parse", "read"]
 
 _MAX_BYTES: Final = 64_000_000
 _SHOWN: Final = 80  # characters of a value in an error
@@ -118,6 +118,24 @@ def need_enough(questions: Sequence[Graded], where: str) -> None:
         f"{where} has too few questions: {has}; needed are {needs}. Add questions (without a column `split`"
         " 40, 10 and 50 % of them fall to each, so 150 will do), or name their splits in that column."
     )
+
+
+def again(question: Question) -> Graded | None:
+    """A recorded question, to be asked again as it was; None where it has no text or no gold that is read.
+
+    So are programs and translations, which are checked and not compared.
+    """
+    if not question.prompt or question.gold is None:
+        return None
+    if question.choices:
+        known = Task("option", question.choices, question.prompt)
+    else:
+        try:
+            known, _ = _task(question.prompt, question.gold, "")
+        except DataError:
+            return None
+    graded = Graded(question, question.text, known)
+    return graded if graded.read(question.gold) == question.gold else None
 
 
 # --- the file --------------------------------------------------------------------------------------

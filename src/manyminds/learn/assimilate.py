@@ -10,14 +10,14 @@ Newcomers are taken in one after another, so the result is a function of the bas
 outcomes in their order; without one of them it is what it would be had that one never come.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from manyminds.artefact import Ballot, Part
+from manyminds.artefact import Ballot, Part, left_of
 from manyminds.learn import base, newcomers
 from manyminds.learn.ballots import Scores, cast, judged
 from manyminds.learn.enlarge import Member, Panel, enlarge
@@ -101,11 +101,17 @@ class Assimilator:
     Args:
         part: what was learnt of the experts that were there first.
         examples: outcomes of them and of newcomers, on the questions that the part was learnt from.
+        have: who of those that were there first can be asked now; without it everybody.
     """
 
-    def __init__(self, part: Part, examples: Examples) -> None:
+    def __init__(self, part: Part, examples: Examples, have: Collection[str] | None = None) -> None:
         if missing := set(part.skills.experts) - set(examples.experts):
             raise ValueError(f"there are no outcomes of {', '.join(sorted(missing))}")
+        have = part.skills.experts if have is None else [n for n in part.skills.experts if n in have]
+        ranked = [part.plans[i] for i in part.ranking["max"]]
+        plan = next((left for one in ranked if (left := left_of(one, have)) is not None), None)
+        if plan is None:
+            raise ValueError("no plan of those that were there first is left")
         self._part, self._examples = part, examples
         place = {name: j for j, name in enumerate(examples.experts)}
         self._first = np.array([place[name] for name in part.skills.experts])
@@ -113,10 +119,12 @@ class Assimilator:
         self._x = base.features(part.base, examples)
         self._fixed = self._cast(part.ballot) if part.ballot is not None else None
         self._wide = self._cast(part.wide) if part.wide is not None else None
-        plan = part.plans[part.ranking["max"][0]]
+        self._present = np.array([place[name] for name in have])
         stages = tuple(tuple(sorted(place[name] for name in stage)) for stage in plan.stages)
         self._heads = _Heads(stages, plan.threshold, (), _NOTHING)
-        self._best = place[part.best_single]
+        share = dict(zip(part.skills.experts, part.skills.accuracy, strict=True))
+        best = part.best_single if part.best_single in have else max(have, key=lambda n: (share[n], n))
+        self._best = place[best]
         self._gain = 0.0
         self._seen: list[Newcomer] = []
 
@@ -195,7 +203,7 @@ class Assimilator:
             Member(examples.experts[j], *self._counts(j), float(weight), float(dilution))
             for j, weight, dilution in zip(taken, terms.weights, terms.dilution, strict=True)
         ]
-        best = examples.experts[self._best]
+        best = examples.experts[self._best] if self._best in taken else self._part.best_single
         return enlarge(self._part, examples, self._x, members, panel, best, heads.terms.shift)
 
     def _crown(self, newcomer: Newcomer) -> None:
@@ -244,7 +252,7 @@ class Assimilator:
         rows = np.flatnonzero(examples.asked[:, taken].any(axis=1))
         if without is not None:
             rows = np.setdiff1d(rows, without)
-        members = np.union1d(self._first, taken)
+        members = np.union1d(self._present, taken)
         votes = np.where(np.isin(np.arange(m), members), examples.votes, -1)[rows]
         odds = self._odds(range(m))
         right = judged(votes, examples.correct[rows], odds, _width(examples))

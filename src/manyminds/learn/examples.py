@@ -93,16 +93,19 @@ class Examples:
         kept = [j for j, name in enumerate(self.experts) if name in experts]
         return self._columns(kept)
 
+    def sorts(self) -> "list[NDArray[np.intp]]":
+        """The questions of each of `parts`."""
+        sorts = np.array([kind if kind in ("option", "text") else "exact" for kind in self.kinds])
+        found = [np.flatnonzero(sorts == sort) for sort in ("exact", "option", "text")]
+        return [rows for rows in found if len(rows)]
+
     def parts(self) -> "tuple[Examples, ...]":
         """What is learnt from together: questions that ask for an answer, for an option, for a text.
 
         Of experts that are one call there, with one: ways of asking a model come to the same where there is
         but one way. Beside other sorts, each only with the experts that were asked any of them.
         """
-        sorts = np.array([kind if kind in ("option", "text") else "exact" for kind in self.kinds])
-        found = [np.flatnonzero(sorts == sort) for sort in ("exact", "option", "text")]
-        found = [rows for rows in found if len(rows)]
-        order = self._cheapest_first()
+        found, order = self.sorts(), self._cheapest_first()
         return tuple(self._apart(rows, order) for rows in found) if len(found) > 1 else (self._once(order),)
 
     def _apart(self, index: "NDArray[np.intp]", order: Sequence[int]) -> "Examples":

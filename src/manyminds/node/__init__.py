@@ -1,6 +1,6 @@
 """The only wiring: turns a configuration into a running gateway, and takes over another one."""
 
-from manyminds.node.learnt import ARTEFACT, knowledge, learnt
+from manyminds.node.learnt import ARTEFACT, GROWN, base, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
 from manyminds.node.node import ENCODER, Node
 from manyminds.node.roster import Shared
@@ -8,9 +8,11 @@ from manyminds.node.roster import Shared
 __all__ = [
     "ARTEFACT",
     "ENCODER",
+    "GROWN",
     "LocalModel",
     "Node",
     "Shared",
+    "base",
     "estimate_mb",
     "knowledge",
     "learnt",

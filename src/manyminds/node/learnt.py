@@ -1,29 +1,46 @@
 """Where a node finds what was learnt of its experts, and of how many of them."""
 
 from collections.abc import Collection
-from importlib import resources
 from pathlib import Path
 
-from manyminds.artefact import Artefact, load
+from manyminds import archive
+from manyminds.artefact import GROWN_FROM, Artefact, load
 
-__all__ = ["ARTEFACT", "knowledge", "learnt"]
+__all__ = ["ARTEFACT", "GROWN", "base", "knowledge", "learnt"]
 
 ARTEFACT = "artefact.npz"
 """Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
 
+GROWN = "grown.npz"
+"""Where in the home the same is with newcomers in it, made anew whenever one comes or goes."""
+
 _SHIPPED = "shipped.npz"  # in this package: what `manyminds train benchmarks/local` writes
 
 
+def base(home: Path) -> tuple[Path, bool]:
+    """What was learnt before any newcomer came: its file, and whether it is that of this home.
+
+    Else it is what came with manyminds.
+    """
+    own = home / ARTEFACT
+    return (own, True) if own.exists() else (Path(__file__).with_name(_SHIPPED), False)
+
+
 def learnt(home: Path) -> tuple[Artefact, str]:
-    """What `manyminds train` has written there, else what came with manyminds; and which of them it is.
+    """What was learnt, with newcomers where any were taken in; and where that is from.
+
+    What has grown from another base than the one that is there now does not count.
 
     Raises: ArtefactError.
     """
-    path = home / ARTEFACT
-    if path.exists():
-        return load(path), str(path)
-    with resources.as_file(resources.files(__package__) / _SHIPPED) as shipped:
-        return load(shipped), "what came with manyminds"
+    path, own = base(home)
+    source = str(path) if own else "what came with manyminds"
+    grown = home / GROWN
+    if grown.exists():
+        artefact = load(grown)
+        if artefact.about.get(GROWN_FROM) == archive.digest(path):
+            return artefact, source
+    return load(path), source
 
 
 def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:

@@ -32,7 +32,7 @@ from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
-from manyminds.node.learnt import ARTEFACT, knowledge, learnt
+from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
@@ -392,7 +392,7 @@ class Node:
             return None
         artefact, source = learnt(config.home)
         known, said = knowledge(artefact, experts)
-        own = source == str(config.home / ARTEFACT)
+        _, own = base(config.home)
         log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
         return artefact if known or own else None
 

@@ -8,7 +8,7 @@ from manyminds.errors import DataError
 from manyminds.experts.asked import WAYS, Asked, variant
 from manyminds.types import Expert
 
-__all__ = ["in_every_way", "named"]
+__all__ = ["in_every_way", "named", "runs_programs"]
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +38,18 @@ def named(experts: Mapping[str, Expert], names: Iterable[str]) -> dict[str, Expe
         made = variant(name)
         if made is None or name in experts or (expert := experts.get(made[0])) is None:
             continue
-        if WAYS[made[1]].by == "code" and (lacking := _lacking()):
+        if WAYS[made[1]].by == "code" and not runs_programs():
             left_out.append(name)
             continue
         found[name] = Asked(expert, WAYS[made[1]])
     if left_out:
-        log.warning("%s: left out. %s", ", ".join(left_out), lacking)
+        log.warning("%s: left out. %s", ", ".join(left_out), _lacking())
     return found
+
+
+def runs_programs() -> bool:
+    """Whether programs that models write can be run here."""
+    return not _lacking()
 
 
 def _lacking() -> str:

@@ -6,12 +6,11 @@ Knows a part of an artefact and predictions; no text and no transport. Pure.
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from manyminds.artefact import Part, Plan, familiar
+from manyminds.artefact import Part, Plan, familiar, left_of
 from manyminds.router.grades import Standing
 from manyminds.router.predictor import Prediction
 from manyminds.types import Prior, Query
@@ -25,7 +24,6 @@ __all__ = ["Planner"]
 
 _CLIP = 30.0  # of log-odds
 _FELL = -1.0  # log-odds by which the grades put an expert below what was learnt: no plan relies on it
-_QUORUM = 0.5  # share of a panel asked at once that must be left for it to be asked without the others
 
 
 class Planner:
@@ -120,11 +118,9 @@ class Planner:
         left = [plan for plan in ranked if can_be_had(plan)]
         if policy in learnt.prices and left:
             return self._anew(learnt.prices[policy], query, left, shifts)
-        whole = ranked[0]
-        part = replace(whole, stages=(tuple(name for name in whole.experts if name in costs),))
-        enough = len(part.experts) >= max(2.0, _QUORUM * len(whole.experts))
-        if left[:1] != [whole] and len(whole.stages) == 1 and enough and can_be_had(part):
-            return part
+        first = left_of(ranked[0], costs)
+        if first is not None and can_be_had(first):
+            return first
         return left[0] if left else None
 
     def stages(self, plan: Plan, query: Query) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,259 @@
+"""Receives a newcomer: asks it live what tells most of what it adds, until that is clear.
+
+Of each sort of question it is asked up to some probes, in turns; where it is taken in, also the rest of the
+pool, so that whoever comes next is compared with a network whose answers are known. Keeps nothing itself but
+the journal of the interview.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+import numpy as np
+
+from manyminds.errors import DataError
+from manyminds.evals.absorb import Interview, Met
+from manyminds.evals.calls import SAMPLING, suits
+from manyminds.evals.questions import again
+from manyminds.learn.bank import Bank, key_of
+from manyminds.learn.intake import Heard, Network, Probed
+from manyminds.learn.probing import MOST, Probing
+from manyminds.types import Card, Expert, Sampling
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["POOL", "Received", "Reception", "Takes", "Telling"]
+
+POOL: Final = 128
+"""Questions of each sort that newcomers are asked of: all of whom is taken in are asked all of them."""
+
+Takes = Callable[[Probed], Sequence[Network]]
+"""What becomes of the network with this newcomer as the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A newcomer that was asked, and how that went.
+
+    Attributes:
+        probed: all it said.
+        probes, more: questions that it was asked first, and since it was taken in; failed: calls.
+        cost_usd: of this run's answers.
+        ended: see `Met`.
+    """
+
+    probed: Probed
+    probes: int
+    more: int
+    failed: int
+    cost_usd: float
+    ended: str
+
+
+Telling = Callable[[int], None]
+"""Is told how many questions were answered. Called from the event loop; must not block."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sort:
+    """One sort of questions: the network it meets, its probes, and which of the bank's questions they are."""
+
+    network: Network
+    probing: Probing
+    rows: "NDArray[np.intp]"
+
+    @property
+    def shares(self) -> dict[int, float]:
+        """Of what each question asked stands for."""
+        if not len(self.probing.asked):
+            return {}
+        asked = self.rows[self.probing.asked].tolist()
+        return dict(zip(asked, self.probing.shares.tolist(), strict=True))
+
+
+class Reception:
+    """Of one newcomer, by the network that is there.
+
+    Args:
+        bank: the questions.
+        networks: of the newcomers before it.
+        takes: the same with this one.
+        most: probes of each sort at most.
+        budget_usd, until_s, sampling: see `Interview`.
+        told: how far it is.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        networks: Sequence[Network],
+        takes: Takes,
+        *,
+        most: int = MOST,
+        budget_usd: float = math.inf,
+        until_s: float = math.inf,
+        sampling: Sampling = SAMPLING,
+        told: Telling = lambda asked: None,
+    ) -> None:
+        self._bank, self._networks, self._takes = bank, networks, takes
+        self._most, self._budget_usd, self._until_s = most, budget_usd, until_s
+        self._sampling, self._told = sampling, told
+        graded = {row: again(question) for row, question in enumerate(bank.questions)}
+        self._graded = {row: one for row, one in graded.items() if one is not None}
+
+    async def receive(self, name: str, identity: str, expert: Expert, folder: Path) -> Received:
+        """Asks it. Cancelled or killed it loses the call under way: the same again goes on.
+
+        Raises: DataError: there is nothing that it could be asked; and see `Interview.run`.
+        """
+        found = (self._sort(network, expert, name) for network in self._networks)
+        sorts = [one for one in found if one is not None]
+        if not sorts:
+            raise DataError(
+                f"{name} cannot be asked what the network was learnt from: those questions have no text, no"
+                " gold to compare an answer with, or are of a kind that it does not answer."
+            )
+        met = await self._ask(
+            name, expert, folder, _Turns([(s.probing, s.rows.tolist()) for s in sorts]), 0.0
+        )
+        shares = {row: share for s in sorts for row, share in s.shares.items()}
+        source = expert.card.source or name
+        probed = Probed(name, source, identity, 0, self._heard(met, shares, expert.card))
+        more = None
+        if met.ended == "enough" and (left := self._left(probed, sorts)):
+            more = await self._ask(name, expert, folder, _Listed(left), met.cost_usd)
+            probed = Probed(name, source, identity, 0, (*probed.heard, *self._heard(more, {}, expert.card)))
+        return Received(
+            probed,
+            probes=len(met.heard),
+            more=len(more.heard) if more else 0,
+            failed=met.failed + (more.failed if more else 0),
+            cost_usd=met.cost_usd + (more.cost_usd if more else 0.0),
+            ended=more.ended if more else met.ended,
+        )
+
+    async def _ask(
+        self, name: str, expert: Expert, folder: Path, prober: "_Turns | _Listed", spent_usd: float
+    ) -> Met:
+        """Positions that the prober gives, and that `heard` goes by, are rows of the bank."""
+        rows = sorted(self._graded)
+        interview = Interview(
+            *(name, expert, [self._graded[row] for row in rows], folder),
+            budget_usd=self._budget_usd - spent_usd,
+            until_s=self._until_s,
+            sampling=self._sampling,
+        )
+        met = await interview.run(_Rows(prober, rows, self._told))
+        return replace(met, heard={rows[position]: said for position, said in met.heard.items()})
+
+    def _sort(self, network: Network, expert: Expert, name: str) -> _Sort | None:
+        """What it may be asked: of the pool, where it is known what the network answers. None: nothing."""
+        rows = network.rows.tolist()
+        pool = sorted(
+            (i for i, row in enumerate(rows) if row in self._graded),
+            key=lambda i: key_of(self._bank.questions[rows[i]]),
+        )[:POOL]
+        open_to = [i for i in pool if suits(expert, self._graded[rows[i]])]
+        known = np.intersect1d(np.array(open_to, np.intp), network.network.known)
+        if not len(known):
+            return None
+        right, chance = network.network.answers(known)
+        return _Sort(network, Probing(right, chance, crc32(name.encode()), self._most), network.rows[known])
+
+    def _left(self, probed: Probed, sorts: Sequence[_Sort]) -> list[int]:
+        """What it was not asked yet, of all sorts of questions for which it is taken in."""
+        taken = {
+            network.kinds
+            for network in self._takes(probed)
+            for verdict in network.verdicts
+            if verdict.name == probed.name and verdict.what != "keep"
+        }
+        return [
+            row for s in sorts if s.network.kinds in taken for row in s.rows.tolist() if row not in s.shares
+        ]
+
+    def _heard(self, met: Met, shares: Mapping[int, float], card: Card) -> tuple[Heard, ...]:
+        return tuple(
+            Heard(
+                question=key_of(self._bank.questions[row]),
+                answer=self._graded[row].read(entry.text, cut=entry.cut),
+                correct=correct > 0.5,
+                cost_usd=entry.price_usd(card),
+                seconds=entry.seconds,
+                tokens=entry.completion_tokens or None,
+                confidence=entry.confidence,
+                share=shares.get(row, 0.0),
+            )
+            for row, (entry, correct) in sorted(met.heard.items())
+        )
+
+
+class _Rows:
+    """A prober that knows questions by their row, as one that knows them by their position; tells how far."""
+
+    def __init__(self, prober: "_Turns | _Listed", rows: Sequence[int], told: Telling) -> None:
+        self._prober, self._rows, self._told = prober, rows, told
+        self._place = {row: i for i, row in enumerate(rows)}
+        self._asked = 0
+
+    def next(self) -> int | None:
+        row = self._prober.next()
+        return None if row is None else self._place[row]
+
+    def tell(self, position: int, correct: float) -> None:
+        self._prober.tell(self._rows[position], correct)
+        self._asked += 1
+        self._told(self._asked)
+
+    def skip(self, position: int) -> None:
+        self._prober.skip(self._rows[position])
+
+
+class _Turns:
+    """Several probers, a question of each in turn; each with the rows that its positions stand for."""
+
+    def __init__(self, probers: "Sequence[tuple[Probing, Sequence[int]]]") -> None:
+        self._probers = deque(probers)
+        self._at: tuple[Probing, int] | None = None
+
+    def next(self) -> int | None:
+        while self._probers:
+            prober, rows = self._probers[0]
+            position = prober.next()
+            if position is not None:
+                self._probers.rotate(-1)
+                self._at = prober, position
+                return rows[position]
+            self._probers.popleft()
+        return None
+
+    def tell(self, row: int, correct: float) -> None:
+        assert self._at is not None
+        prober, position = self._at
+        prober.tell(position, correct)
+
+    def skip(self, row: int) -> None:
+        assert self._at is not None
+        prober, position = self._at
+        prober.skip(position)
+
+
+class _Listed:
+    """These rows, in order."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self._left = deque(rows)
+
+    def next(self) -> int | None:
+        return self._left[0] if self._left else None
+
+    def tell(self, row: int, correct: float) -> None:
+        self._left.popleft()
+
+    def skip(self, row: int) -> None:
+        self._left.popleft()
