@@ -196,9 +196,7 @@ def test_a_directory_is_no_artefact(tmp_path: Path) -> None:
 def test_another_version_is_named(tmp_path: Path) -> None:
     header, arrays = parts(written())
     for version in (0, 3, 5, "4", None, ["x" * 1000]):
-        with pytest.raises(
-            ArtefactError, match=r"is of version .{1,20}, and this is version 4: make one"
-        ):
+        with pytest.raises(ArtefactError, match=r"is of version .{1,20}, and this is version 4: make one"):
             loaded(packed({"version": version, "parts": [header]}, arrays, "0."), tmp_path)
 
 
