@@ -229,12 +229,12 @@ def test_a_change_is_warned_of_and_said_to_be_probed(
                 named = replace(report, request_id=str(correct))
                 node._ledger.record(named, Query(()), (), "", "ok", 0.0, told)
                 node._ledger.flush()
-                assert (node.drifted, warned()) == ([], [])
+                assert (node.drifted, warned()) == ({}, [])
                 await node._study()
-            assert node.drifted == ["far"]
+            assert list(node.drifted) == ["far"]
             assert ["far has changed for the worse since 2" in text for text in warned()] == [True]
             far, off = await node.rated()
-            assert (far.drifted_utc is not None, off.drifted_utc) == (True, None)
+            assert (far.drifted_utc, off.drifted_utc) == (node.drifted["far"], None)
             await node._study()
             assert len(warned()) == 1
 

@@ -118,6 +118,24 @@ def test_removed_is_as_if_it_had_never_come(home: Path) -> None:
     assert {path.name: path.read_bytes() for path in home.glob("*.npz")} == kept
 
 
+def test_one_that_was_learnt_from_is_asked_whether_it_has_changed(home: Path, learnt: Path) -> None:
+    kept = {path.name: path.read_bytes() for path in home.glob("*.npz")}
+    (found,) = probe("a", *ENOUGH)
+    assert (found["changed"], found["sorts"]) == (False, [])
+    assert {path.name: path.read_bytes() for path in home.glob("*.npz")} == kept
+    toml = home.parent / "manyminds.toml"
+    toml.write_text(toml.read_text().replace('name = "a"', 'name = "a"\nmodel = "weak"', 1))
+    (found,) = probe("a", *ENOUGH, "--anew")
+    assert found["changed"] is True
+    assert found["sorts"][0]["accuracy"] < 0.4
+    now, before = load(home / "grown.npz").parts[0], load(home / "artefact.npz").parts[0]
+    assert "a" not in now.skills.experts
+    for name in ("b", "c"):
+        row, old = now.skills.experts.index(name), before.skills.experts.index(name)
+        assert now.skills.weights[row].tobytes() == before.skills.weights[old].tobytes()
+    assert "a" not in panel()
+
+
 def test_another_base_leaves_what_has_grown_behind(home: Path) -> None:
     probe("strong", *ENOUGH)
     save(hand_made({"a": 0.5, "b": 0.5}), home / "artefact.npz")
@@ -129,7 +147,6 @@ def test_another_base_leaves_what_has_grown_behind(home: Path) -> None:
     ("words", "said"),
     [
         (("nobody",), "No expert is named 'nobody'"),
-        (("a",), "a was learnt from"),
         ((), "Missing argument"),
         (("strong", "--probes", "1"), "--probes"),
     ],

@@ -5,9 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from manyminds.ledger import Ledger
+from manyminds.types import Outcome, Query, Report
 from tests.cli.test_probe import FIRST, QUESTION, configure, learnt
 from tests.e2e.node import Served, served, wait_until
 from tests.e2e.test_reload import ask
@@ -49,3 +52,23 @@ def test_a_network_takes_in_another_one_while_it_runs(tmp_path: Path, learnt: Pa
         assert not (one / "home" / "grown.npz").exists()
         assert wait_until(lambda: panel(node) <= set(FIRST))
     assert "Traceback" not in said(one) + said(two)
+
+
+def test_one_that_became_worse_is_asked_anew_and_no_longer_relied_on(tmp_path: Path, learnt: Path) -> None:
+    """The upstream silently answers with another model; callers' grades tell, and nobody does anything."""
+    configure(tmp_path, learnt / "toy", *FIRST)
+    shutil.copytree(learnt / "home", tmp_path / "home")
+    toml = tmp_path / "manyminds.toml"
+    toml.write_text(toml.read_text().replace('name = "a"', 'name = "a"\nmodel = "weak"', 1))
+    with closing(Ledger(f"sqlite:///{tmp_path}/home/ledger.db")) as ledger:
+        for i, correct in enumerate((1.0, 0.0)):
+            report = Report(f"r{i}", "pass", "pass", (), None, None, (), 0.0, 0.0)
+            told = [Outcome(f"r{i}", "a", "ok", None, 0.0, 0, correct=correct)] * 60
+            ledger.record(report, Query(()), (), "", "ok", 0.0, told)
+        ledger.flush()
+    with served(tmp_path, tier="none", env={"MANYMINDS_POLICY_REPROBE_USD": "100"}) as node:
+        assert wait_until(lambda: "a was asked anew." in said(tmp_path), 90.0), said(tmp_path)
+        assert (tmp_path / "home" / "grown.npz").exists()
+        assert wait_until(lambda: "a" not in panel(node))
+        assert ask(node, "a", messages=[{"role": "user", "content": QUESTION}])[0] == 200
+    assert "Traceback" not in said(tmp_path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from manyminds.learn.intake import Network
     from manyminds.types import Expert
 
-__all__ = ["Asking", "asking", "first_of", "identities", "probe_all", "settle", "show", "why_not"]
+__all__ = ["Asking", "asking", "identities", "probe_all", "settle", "show", "why_not"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -86,17 +86,6 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def first_of(config: "Config") -> set[str]:
-    """Those that were there before any newcomer came, each by its own name too where it is asked in ways.
-
-    Raises: ArtefactError.
-    """
-    from manyminds.evals.newcomers import Newcomers
-
-    names = set(Newcomers(config.home).base.experts)
-    return names | {name.rpartition(":")[0] for name in names}
-
-
 def why_not(config: "Config") -> str:
     """What keeps newcomers from being probed here; "" where nothing does."""
     from importlib.util import find_spec
@@ -145,20 +134,21 @@ async def _probe_all(
             if name not in node.experts:
                 raise ConfigError(f"{name} cannot be asked here now: see `manyminds doctor`.")
             until_s = asyncio.get_running_loop().time() + 60 * how.minutes
-            for way, expert in _in_ways(name, node.experts[name]).items():
+            for way, expert in _in_ways(name, node.experts[name], newcomers.base.experts).items():
                 if anew:
-                    newcomers.forget([way])
+                    newcomers.ask_anew(way)
                 found.append(await _probe(config, newcomers, way, expert, how, until_s))
     return found
 
 
-def _in_ways(name: str, expert: "Expert") -> "dict[str, Expert]":
-    """A model of this machine in the ways that serve small ones, any other as it is."""
+def _in_ways(name: str, expert: "Expert", learnt: Collection[str]) -> "dict[str, Expert]":
+    """As it was learnt from; else a model of this machine in the ways that serve small ones."""
     from manyminds.node.variants import named
 
-    if expert.card.kind != "local":
+    if name in learnt or expert.card.kind != "local":
         return {name: expert}
-    return named({name: expert}, [f"{name}:{way}" for way in _LOCAL_WAYS])
+    known = [way for way in learnt if way.rpartition(":")[0] == name]
+    return named({name: expert}, known or [f"{name}:{way}" for way in _LOCAL_WAYS])
 
 
 async def _probe(
@@ -169,8 +159,11 @@ async def _probe(
     how: Asking,
     until_s: float,
 ) -> dict[str, Any]:
+    from msgspec.structs import replace
+
     from manyminds.evals.calls import SAMPLING
     from manyminds.evals.reception import Reception
+    from manyminds.learn.intake import changed
     from manyminds.types import Sampling
 
     known = identities(config)
@@ -189,9 +182,13 @@ async def _probe(
             told=told,
         )
         received = await reception.receive(name, known[name], expert, newcomers.folder(name))
-    newcomers.keep(received.probed, known)
+    probed, now = received.probed, None
+    if name in newcomers.base.experts:
+        now = changed(probed, newcomers.bank)
+        probed = probed if now else replace(probed, heard=())  # what was learnt of it holds
+    newcomers.keep(probed, known)
     after = newcomers.settle(known, known)
-    return _result(name, received, before, after, known)
+    return {"changed": now} | _result(name, received, before, after, known)
 
 
 @contextmanager
@@ -296,6 +293,8 @@ def show(results: Sequence[Mapping[str, Any]]) -> None:
             else f"{found['probes']} probes"
         )
         click.echo(f"{found['name']}: {asked} for ${found['cost_usd']:.4f}{failed}{spent}.")
+        if found["changed"] is False:
+            click.echo("It is as it was when it was learnt from: what was learnt of it holds.")
         for sort in found["sorts"]:
             click.echo(f"{', '.join(sort['kinds'])}: {_said(sort)}")
             if sort["what"] == "keep":

@@ -2,7 +2,7 @@
 
 import click
 
-from manyminds.cli.newcomers import Asking, asking, first_of, identities, probe_all, show, why_not
+from manyminds.cli.newcomers import Asking, asking, identities, probe_all, show, why_not
 from manyminds.cli.settings import as_json, print_json, read
 
 __all__ = ["probe"]
@@ -27,8 +27,11 @@ def probe(
     """Ask experts questions with known answers, and take into the network those that make it better.
 
     The questions are those that the network was learnt from, chosen one by one: where it is least certain
-    whether the newcomer beats it. Nothing else is learnt anew. Ctrl-C keeps what was answered: the same
-    command goes on. A node that runs takes over what came of it within seconds.
+    whether the newcomer beats it. Nothing else is learnt anew. One that was learnt from itself is asked
+    whether it has changed; if so, it counts as a newcomer from then on.
+
+    Ctrl-C keeps what was answered: the same command goes on. A node that runs takes over what came of it
+    within seconds.
     """
     from manyminds.errors import ConfigError
 
@@ -37,11 +40,6 @@ def probe(
     for name in names:
         if name not in known:
             raise ConfigError(f"No expert is named {name!r:.80}: `manyminds experts list` shows all.")
-    if first := sorted(set(names) & first_of(config)):
-        raise ConfigError(
-            f"{first[0]} was learnt from, so what it adds is known: `manyminds calibrate DIR` and"
-            " `manyminds train DIR` learn of it anew."
-        )
     if why := why_not(config):
         raise ConfigError(why)
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from manyminds import catalog
+from manyminds.cli.reprobe import reprobe
 from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
@@ -167,6 +168,8 @@ class Service:
             asyncio.create_task(self._read_again(node, lambda: app.replace(edge()))),
             asyncio.create_task(self._watch()),
         ]
+        if seat is None or seat.shared.tidies:
+            working.append(asyncio.create_task(reprobe(lambda: node.drifted, lambda: self._config)))
         try:
             await self._ending.wait()
             if seat is not None:

@@ -81,6 +81,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=1, description="Share of votes in which a cheap expert, little known, is asked too."),
     ] = 0.02
+    reprobe_usd: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="US dollars that a node may spend on probing anew an expert that has become worse; "
+            "0 probes none.",
+        ),
+    ] = 0.1
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from manyminds.artefact import Artefact, load, save
 from manyminds.errors import DataError
+from manyminds.evals.journal import JOURNAL
 from manyminds.learn import bank
 from manyminds.learn.bank import Bank
 from manyminds.learn.intake import Network, Probed, grown, networks
@@ -53,6 +54,13 @@ class Newcomers:
         """Where what a newcomer said is kept."""
         return self._home / _FOLDER / quote(name, safe="")
 
+    def asked_s(self, name: str) -> float | None:
+        """When it was last asked anything, in seconds since 1970, in whatever way; None: never."""
+        ways = (self._home / _FOLDER).glob(f"{self.folder(name + ':').name}*")
+        folders = [self.folder(name), *ways]
+        times = [path.stat().st_mtime for folder in folders if (path := folder / JOURNAL).exists()]
+        return max(times, default=None)
+
     def known(self, identities: Mapping[str, str]) -> list[Probed]:
         """Those of these experts that were probed, under the identity that they have now, as they came.
 
@@ -84,6 +92,10 @@ class Newcomers:
                 self.folder(one.name) / _PROBED,
                 msgspec.json.encode(msgspec.structs.replace(one, came=last + 1)),
             )
+
+    def ask_anew(self, name: str) -> None:
+        """What it said no longer spares it a question; it counts until it is kept again. Raises: OSError."""
+        (self.folder(name) / JOURNAL).unlink(missing_ok=True)
 
     def forget(self, names: Collection[str]) -> None:
         """Removes all that these said. Raises: OSError."""

@@ -1,15 +1,15 @@
-"""A part with newcomers in it: their rows beside those that were there, which stay as they are bit by bit.
+"""A part with newcomers in it, or without some: rows of all others stay as they are, bit by bit.
 
 Knows who is taken in and what is asked first, not how that was decided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from manyminds.artefact import Ballot, Base, Part, Plan, Skills
+from manyminds.artefact import Ballot, Base, Part, Plan, Skills, left_of
 from manyminds.learn import skills
 from manyminds.learn.examples import Examples
 from manyminds.learn.plans import Replayed, Stages
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Rows = NDArray[np.intp]
 
-__all__ = ["Member", "Panel", "enlarge"]
+__all__ = ["Member", "Panel", "enlarge", "without"]
 
 _SURE_SHARE = (0.02, 0.98)  # an accuracy is taken for no less and no more
+_ROWS = ("weights", "answered", "accuracy", "asked", "cost_usd", "seconds", "ln_tokens", "confidence")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +107,51 @@ def enlarge(
     )
 
 
+def without(part: Part, names: Collection[str]) -> Part | None:
+    """The part as if these could not be asked, and nothing were known of them; None where nobody is left.
+
+    Plans that ask any of them are gone, but a panel of which enough is left; its figures are then above
+    what it reaches. Of policies that choose among plans for each question, only `fast` still does where the
+    best single expert is gone.
+    """
+    own = part.skills
+    kept = [j for j, name in enumerate(own.experts) if name not in names]
+    have = [own.experts[j] for j in kept]
+    moved: dict[int, int] = {}
+    plans: list[Plan] = []
+    for i, plan in enumerate(part.plans):
+        left = left_of(plan, have)
+        if left is not None and (left is plan or any(order[0] == i for order in part.ranking.values())):
+            moved[i] = len(plans)
+            plans.append(left)
+    if not kept or not plans:
+        return None
+    best = part.best_single if part.best_single in have else have[int(own.accuracy[kept].argmax())]
+    ranking = {policy: [moved[i] for i in order if i in moved] for policy, order in part.ranking.items()}
+    prices = dict(part.prices)
+    if best != part.best_single:
+        prices = {policy: price for policy, price in prices.items() if policy == "fast"}
+        _follow(ranking, plans, best)
+    arrays: dict[str, Any] = {name: getattr(own, name)[kept] for name in _ROWS}
+    sources = tuple(own.sources[j] for j in kept)
+    return replace(
+        part,
+        skills=Skills(experts=tuple(have), sources=sources, **arrays),
+        ballot=None if part.ballot is None else _rows_of(part.ballot, kept),
+        wide=None if part.wide is None else _rows_of(part.wide, kept),
+        plans=tuple(plans),
+        best_single=best,
+        prices=prices,
+        ranking={policy: tuple(dict.fromkeys(order)) for policy, order in ranking.items() if order},
+    )
+
+
+def _rows_of(ballot: Ballot, kept: Sequence[int]) -> Ballot:
+    names = ("weights", "length", "confidence", "label", "dilution")
+    rows: dict[str, Any] = {name: getattr(ballot, name)[kept] for name in names}
+    return replace(ballot, **rows)
+
+
 def _skills(part: Part, examples: Examples, x: "Floats", member: Member) -> Skills:
     """One row, from this expert's outcomes alone; its probes stand for all topics."""
     some = examples.of([member.name]).rows(member.rows)
@@ -132,8 +178,7 @@ def _stacked(rows: Sequence[Skills], order: Sequence[int]) -> Skills:
         every = [text for row in rows for text in getattr(row, name)]
         return tuple(every[i] for i in order)
 
-    numbers = ("weights", "answered", "accuracy", "asked", "cost_usd", "seconds", "ln_tokens", "confidence")
-    return Skills(experts=texts("experts"), sources=texts("sources"), **{n: arrays(n) for n in numbers})
+    return Skills(experts=texts("experts"), sources=texts("sources"), **{n: arrays(n) for n in _ROWS})
 
 
 def _ballot(ballot: Ballot, members: Sequence[Member], order: Sequence[int], shift: float) -> Ballot:

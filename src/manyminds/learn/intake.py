@@ -4,18 +4,19 @@ A function of the base, its bank and the newcomers' outcomes in the order they c
 result is what it would be had that one never come. Asks nobody.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from manyminds.artefact import GROWN_FROM, Artefact, Part
+from manyminds.artefact import GROWN_FROM, Artefact, Part, left_of
 from manyminds.canonical import answer_of
 from manyminds.learn import assimilate
 from manyminds.learn.assimilate import Assimilator, Verdict
 from manyminds.learn.bank import Bank, key_of
+from manyminds.learn.enlarge import without
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
 from manyminds.types import Kind
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.intp]
 
-__all__ = ["Heard", "Network", "Probed", "grown", "networks"]
+__all__ = ["Heard", "Network", "Probed", "changed", "grown", "networks"]
+
+_SURE = 2.0  # standard errors by which one has changed
 
 
 class Heard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +90,8 @@ def networks(artefact: Artefact, bank: Bank, come: Sequence[Probed], have: Colle
 
     Where nobody of a part can be asked, there is no network for its questions. Answers to questions that
     the bank does not have count for nothing, and so do probes on which it is not known what the network
-    answers.
+    answers. One that was learnt from and is among the newcomers, since it has changed, counts as one of
+    these alone.
 
     Args:
         artefact: what was learnt of those that were there first.
@@ -103,22 +107,47 @@ def networks(artefact: Artefact, bank: Bank, come: Sequence[Probed], have: Colle
 
 def _networks(artefact: Artefact, bank: Bank, come: Sequence[Probed], have: Collection[str]) -> list[Network]:
     place = {key_of(question): i for i, question in enumerate(bank.questions)}
-    come = sorted((one for one in come if one.name not in artefact.experts), key=lambda one: one.came)
+    come = sorted(come, key=lambda one: one.came)
     found = []
     for rows, examples in bank.parts():
         part = artefact.part(examples.kinds[0])
-        if part is None or part.skills.experts != examples.experts or not _can_be_asked(part, have):
+        if part is None or part.skills.experts != examples.experts:
             continue
         at = {int(row): i for i, row in enumerate(rows)}
-        own = [{at[row]: h for h in one.heard if (row := place.get(h.question, -1)) in at} for one in come]
-        network = Assimilator(part, _with(examples, bank, rows, come, own), have)
+        answers = [
+            {at[row]: h for h in one.heard if (row := place.get(h.question, -1)) in at} for one in come
+        ]
+        own = {one: heard for one, heard in zip(come, answers, strict=True) if heard}
+        anew = {one.name for one in own} & set(examples.experts)
+        if anew:
+            part = without(part, anew)
+            examples = examples.of(set(examples.experts) - anew)
+        if part is None or not _can_be_asked(part, have):
+            continue
+        network = Assimilator(part, _with(examples, bank, rows, own), have)
         verdicts = [
             network.admit(newcomer)
-            for one, heard in zip(come, own, strict=True)
+            for one, heard in own.items()
             if (newcomer := _newcomer(one.name, heard, network.known)) is not None
         ]
         found.append(Network(part.kinds, rows, part, network, tuple(verdicts)))
     return found
+
+
+def changed(one: Probed, bank: Bank) -> bool:
+    """Whether an expert that was learnt from has changed: by the same questions, then and now.
+
+    Two standard errors apart, of which one question that came out otherwise is the least.
+    """
+    place = {key_of(question): i for i, question in enumerate(bank.questions)}
+    j = bank.examples.experts.index(one.name)
+    rows = [(place[h.question], h.correct) for h in one.heard if h.question in place]
+    rows = [(row, now) for row, now in rows if bank.examples.asked[row, j]]
+    if not rows:
+        return False
+    then = bank.examples.correct[[row for row, _ in rows], j]
+    gained = np.array([now for _, now in rows], np.float64) - then
+    return bool(abs(gained.sum()) > _SURE * np.sqrt(max(float((gained**2).sum()), 1.0)))
 
 
 def grown(artefact: Artefact, bank: Bank, found: Sequence[Network]) -> Artefact | None:
@@ -132,10 +161,10 @@ def grown(artefact: Artefact, bank: Bank, found: Sequence[Network]) -> Artefact 
 
 
 def _can_be_asked(part: Part, have: Collection[str]) -> bool:
-    return any(set(part.plans[i].experts) <= set(have) for i in part.ranking["max"])
+    return any(left_of(part.plans[i], have) is not None for i in part.ranking["max"])
 
 
-def _newcomer(name: str, heard: "dict[int, Heard]", known: "Rows") -> assimilate.Newcomer | None:
+def _newcomer(name: str, heard: "Mapping[int, Heard]", known: "Rows") -> assimilate.Newcomer | None:
     """None where it was asked nothing of which it is known what the network answers."""
     probes = np.array(sorted(row for row, h in heard.items() if h.share > 0.0), np.intp)
     probes = np.intersect1d(probes, known)
@@ -149,16 +178,15 @@ def _with(
     examples: Examples,
     bank: Bank,
     rows: "Rows",
-    come: "Sequence[Probed]",
-    own: "Sequence[dict[int, Heard]]",
+    own: "Mapping[Probed, Mapping[int, Heard]]",
 ) -> Examples:
-    """The examples of one part with a column for each newcomer."""
-    n, k = len(examples), len(come)
+    """The examples of one part with a column for each newcomer, of what it said to which row."""
+    n, k = len(examples), len(own)
     candidates = [list(answers) for answers in examples.candidates]
     votes = np.full((n, k), UNASKED, np.int32)
     correct = np.zeros((n, k), np.bool_)
     numbers = {name: np.full((n, k), np.nan) for name in ("cost_usd", "seconds", "tokens", "confidence")}
-    for j, heard in enumerate(own):
+    for j, heard in enumerate(own.values()):
         for i, h in sorted(heard.items()):
             task = bank.questions[rows[i]].query(examples.kinds[i]).task
             answer = None if h.answer is None else answer_of(task, h.answer)
@@ -169,8 +197,8 @@ def _with(
             for name, table in numbers.items():
                 value = getattr(h, name)
                 table[i, j] = np.nan if value is None else value
-    names = [*examples.experts, *(one.name for one in come)]
-    sources = [*examples.sources, *(one.source for one in come)]
+    names = [*examples.experts, *(one.name for one in own)]
+    sources = [*examples.sources, *(one.source for one in own)]
     order = sorted(range(len(names)), key=names.__getitem__)
 
     def beside(old: "NDArray[Any]", new: "NDArray[Any]") -> "NDArray[Any]":

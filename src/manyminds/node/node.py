@@ -26,6 +26,7 @@ from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config
 from manyminds.encoder import Encoder
 from manyminds.errors import AlreadyGradedError, LedgerError, UnavailableError, UnknownRequestError
+from manyminds.experts.asked import variant
 from manyminds.experts.local import Local
 from manyminds.fanout import Patience
 from manyminds.feedback import agreed, judged
@@ -246,9 +247,15 @@ class Node:
             )
 
     @property
-    def drifted(self) -> list[str]:
-        """Experts that have become worse than they were, by what was graded: to be probed again."""
-        return [name for name in sorted(self._members) if self._router.standing(name).drifted_utc]
+    def drifted(self) -> dict[str, str]:
+        """Experts that have become worse than they were, by what was graded, in whatever way they are asked;
+        since when, in UTC.
+        """
+        since = {name: utc for name, utc in self._router.drifted.items() if name in self._members}
+        for name, utc in self._router.drifted.items():
+            if (made := variant(name)) is not None and made[0] in self._members:
+                since[made[0]] = max(utc, since.get(made[0], utc))
+        return since
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""

@@ -146,6 +146,12 @@ class SkillRouter:
         """What the grades of this expert say."""
         return self._standings.get(name, Standing())
 
+    @property
+    def drifted(self) -> dict[str, str]:
+        """Those that are worse than they were, by their grades, and since when in UTC."""
+        found = ((name, known.drifted_utc) for name, known in sorted(self._standings.items()))
+        return {name: utc for name, utc in found if utc is not None}
+
     def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None:
         """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it."""
         self._drop(card.name)
