@@ -209,6 +209,10 @@ def settle(config: "Config", gone: str = "") -> None:
 
     Raises: ManymindsError: what was learnt cannot grow.
     """
+    from manyminds.node import NEWCOMERS
+
+    if not (config.home / NEWCOMERS).exists():
+        return
     from manyminds.evals.newcomers import Newcomers
     from manyminds.experts.asked import WAYS
 

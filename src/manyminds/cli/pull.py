@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from manyminds.cli.newcomers import settle
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def pull(
     config = read(file, {"local.tier": tier})
     if gguf:
         added = catalog.add_own(config.home, Path(gguf), name or Path(gguf).stem.lower(), POLICIES)
+        settle(config)
         click.echo(f"{added.name} is {added.path} (sha256 {added.sha256[:12]}…)", err=True)
         if as_json:
             print_json({"name": added.name, "path": str(added.path), "sha256": added.sha256})
         return
     models = [catalog.find(n) for n in names] or catalog.tier(config.local.tier)
     pulled = bring(models, config.home)
+    settle(config)
     if as_json:
         print_json(
             [

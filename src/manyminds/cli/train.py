@@ -59,14 +59,14 @@ def train(
         bank.save(path, chosen.of("calibration", "validation"), learnt.examples)
     except OSError as error:  # of a part beside it, whose name says nothing to anybody
         raise OSError(error.errno, error.strerror, str(path)) from None
-    if out is None:
-        settle(config)
     if as_json:
         found = {"path": str(path.absolute()), "about": dict(learnt.artefact.about)}
         print_json(found | figures(learnt.artefact))
-        return
-    click.echo(path.absolute())
-    show(learnt.artefact)
+    else:
+        click.echo(path.absolute())
+        show(learnt.artefact)
+    if out is None:
+        settle(config)
 
 
 def _check_place(path: Path, *, ours: bool) -> None:

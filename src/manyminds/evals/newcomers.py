@@ -21,11 +21,10 @@ from manyminds.evals.journal import JOURNAL
 from manyminds.learn import bank
 from manyminds.learn.bank import Bank
 from manyminds.learn.intake import Network, Probed, grown, networks
-from manyminds.node import GROWN, base
+from manyminds.node import GROWN, NEWCOMERS, base
 
 __all__ = ["Newcomers"]
 
-_FOLDER: Final = "newcomers"  # in the home
 _PROBED: Final = "probed.json"
 _decode = msgspec.json.Decoder(Probed).decode
 
@@ -52,11 +51,11 @@ class Newcomers:
 
     def folder(self, name: str) -> Path:
         """Where what a newcomer said is kept."""
-        return self._home / _FOLDER / quote(name, safe="")
+        return self._home / NEWCOMERS / quote(name, safe="")
 
     def asked_s(self, name: str) -> float | None:
         """When it was last asked anything, in seconds since 1970, in whatever way; None: never."""
-        ways = (self._home / _FOLDER).glob(f"{self.folder(name + ':').name}*")
+        ways = (self._home / NEWCOMERS).glob(f"{self.folder(name + ':').name}*")
         folders = [self.folder(name), *ways]
         times = [path.stat().st_mtime for folder in folders if (path := folder / JOURNAL).exists()]
         return max(times, default=None)
@@ -67,7 +66,7 @@ class Newcomers:
         Raises: DataError where what is kept of one is damaged.
         """
         found = []
-        for path in sorted((self._home / _FOLDER).glob(f"*/{_PROBED}")):
+        for path in sorted((self._home / NEWCOMERS).glob(f"*/{_PROBED}")):
             try:
                 one = _decode(path.read_bytes())
             except msgspec.DecodeError as error:
@@ -99,7 +98,7 @@ class Newcomers:
 
     def forget(self, names: Collection[str]) -> None:
         """Removes all that these said. Raises: OSError."""
-        if (self._home / _FOLDER).exists():
+        if (self._home / NEWCOMERS).exists():
             with self._alone():
                 for name in names:
                     rmtree(self.folder(name), ignore_errors=True)
@@ -110,7 +109,7 @@ class Newcomers:
         Raises: DataError, ArtefactError, OSError.
         """
         path = self._home / GROWN
-        if not (self._home / _FOLDER).exists():
+        if not (self._home / NEWCOMERS).exists():
             return []
         with self._alone():
             come = self.known(identities)
@@ -125,7 +124,7 @@ class Newcomers:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No other process is within such a block."""
-        folder = self._home / _FOLDER
+        folder = self._home / NEWCOMERS
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".lock").open("a") as lock:  # closing it gives the lock back
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
 """The only wiring: turns a configuration into a running gateway, and takes over another one."""
 
-from manyminds.node.learnt import ARTEFACT, GROWN, base, knowledge, learnt
+from manyminds.node.learnt import ARTEFACT, GROWN, NEWCOMERS, base, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
 from manyminds.node.node import ENCODER, Node
 from manyminds.node.roster import Shared
@@ -9,6 +9,7 @@ __all__ = [
     "ARTEFACT",
     "ENCODER",
     "GROWN",
+    "NEWCOMERS",
     "LocalModel",
     "Node",
     "Shared",

@@ -6,13 +6,16 @@ from pathlib import Path
 from manyminds import archive
 from manyminds.artefact import GROWN_FROM, Artefact, load
 
-__all__ = ["ARTEFACT", "GROWN", "base", "knowledge", "learnt"]
+__all__ = ["ARTEFACT", "GROWN", "NEWCOMERS", "base", "knowledge", "learnt"]
 
 ARTEFACT = "artefact.npz"
 """Where in the home `manyminds train` leaves what it learnt, and a node looks for it."""
 
 GROWN = "grown.npz"
 """Where in the home the same is with newcomers in it, made anew whenever one comes or goes."""
+
+NEWCOMERS = "newcomers"
+"""Folder of the home that holds what newcomers said, a folder for each."""
 
 _SHIPPED = "shipped.npz"  # in this package: what `manyminds train benchmarks/local` writes
 
