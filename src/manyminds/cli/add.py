@@ -55,6 +55,7 @@ def add(
     every: bool,
     no_probe: bool,
     probes: int,
+    thorough: bool,
     budget_usd: float,
     minutes: float,
     as_json: bool,
@@ -76,7 +77,7 @@ def add(
     """
     from manyminds.config import convert
 
-    how = None if no_probe else Asking(probes, budget_usd, minutes)
+    how = None if no_probe else Asking(probes, thorough, budget_usd, minutes)
     if discover:
         if any(value not in (None, ()) for value in options.values()):
             raise click.UsageError("With --discover, only models are named: add one by its URL instead.")

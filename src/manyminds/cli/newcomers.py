@@ -32,6 +32,7 @@ class Asking:
     """How much newcomers are asked: probes of each sort of question at most, US dollars and minutes."""
 
     probes: int
+    thorough: bool
     budget_usd: float
     minutes: float
 
@@ -52,6 +53,11 @@ def asking(command: _Command) -> _Command:
             show_default=True,
             type=click.FloatRange(min=0),
             help="Spend no more on probing each, by the prices that are known.",
+        ),
+        click.option(
+            "--thorough",
+            is_flag=True,
+            help="Ask the whole pool of 128, whatever the probes say: small gains take that.",
         ),
         click.option(
             "--probes",
@@ -176,6 +182,7 @@ async def _probe(
             before,
             lambda one: newcomers.networks([*others, one], known),
             most=how.probes,
+            thorough=how.thorough,
             budget_usd=how.budget_usd,
             until_s=until_s,
             sampling=Sampling(max_tokens=_LOCAL_TOKENS) if expert.card.kind == "local" else SAMPLING,

@@ -19,6 +19,7 @@ def probe(
     /,
     names: tuple[str, ...],
     probes: int,
+    thorough: bool,
     budget_usd: float,
     minutes: float,
     anew: bool,
@@ -43,7 +44,7 @@ def probe(
     if why := why_not(config):
         raise ConfigError(why)
     try:
-        results = probe_all(config, names, Asking(probes, budget_usd, minutes), anew=anew)
+        results = probe_all(config, names, Asking(probes, thorough, budget_usd, minutes), anew=anew)
     except KeyboardInterrupt:
         click.echo("Stopped. What was answered is kept: the same command goes on.", err=True)
         raise

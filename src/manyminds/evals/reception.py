@@ -1,23 +1,26 @@
 """Receives a newcomer: asks it live what tells most of what it adds, until that is clear.
 
-Of each sort of question it is asked up to some probes, in turns; where it is taken in, also the rest of the
-pool, so that whoever comes next is compared with a network whose answers are known. Keeps nothing itself but
-the journal of the interview.
+Of each sort of question it is asked up to some probes, in turns. Where it is to be taken in it is asked the
+rest of the pool, too, by which that is then judged again: so a gain that was luck is found out, and whoever
+comes next meets a network whose answers are known. Keeps nothing itself but the journal of the interview.
 """
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+import msgspec
 import numpy as np
 
 from manyminds.errors import DataError
 from manyminds.evals.absorb import Interview, Met
 from manyminds.evals.calls import SAMPLING, suits
+from manyminds.evals.journal import Entry
 from manyminds.evals.questions import again
 from manyminds.learn.bank import Bank, key_of
 from manyminds.learn.intake import Heard, Network, Probed
@@ -84,6 +87,7 @@ class Reception:
         networks: of the newcomers before it.
         takes: the same with this one.
         most: probes of each sort at most.
+        thorough: asks the whole pool, whatever the probes say.
         budget_usd, until_s, sampling: see `Interview`.
         told: how far it is.
     """
@@ -95,13 +99,15 @@ class Reception:
         takes: Takes,
         *,
         most: int = MOST,
+        thorough: bool = False,
         budget_usd: float = math.inf,
         until_s: float = math.inf,
         sampling: Sampling = SAMPLING,
         told: Telling = lambda asked: None,
     ) -> None:
         self._bank, self._networks, self._takes = bank, networks, takes
-        self._most, self._budget_usd, self._until_s = most, budget_usd, until_s
+        self._most, self._thorough = most, thorough
+        self._budget_usd, self._until_s = budget_usd, until_s
         self._sampling, self._told = sampling, told
         graded = {row: again(question) for row, question in enumerate(bank.questions)}
         self._graded = {row: one for row, one in graded.items() if one is not None}
@@ -122,12 +128,18 @@ class Reception:
             name, expert, folder, _Turns([(s.probing, s.rows.tolist()) for s in sorts]), 0.0
         )
         shares = {row: share for s in sorts for row, share in s.shares.items()}
-        source = expert.card.source or name
-        probed = Probed(name, source, identity, 0, self._heard(met, shares, expert.card))
+        probed = Probed(
+            name, expert.card.source or name, identity, 0, self._heard(met.heard, shares, expert.card)
+        )
         more = None
-        if met.ended == "enough" and (left := self._left(probed, sorts)):
+        if met.ended == "enough":
+            wanted = self._wanted(probed, sorts)
+            left = [row for s in wanted for row in s.rows.tolist() if row not in shares]
             more = await self._ask(name, expert, folder, _Listed(left), met.cost_usd)
-            probed = Probed(name, source, identity, 0, (*probed.heard, *self._heard(more, {}, expert.card)))
+            if more.ended == "enough":  # all of these sorts: each question stands for as much
+                shares |= {row: 1.0 / len(s.rows) for s in wanted for row in s.rows.tolist()}
+            heard = self._heard({**met.heard, **more.heard}, shares, expert.card)
+            probed = msgspec.structs.replace(probed, heard=heard)
         return Received(
             probed,
             probes=len(met.heard),
@@ -149,7 +161,7 @@ class Reception:
             sampling=self._sampling,
         )
         met = await interview.run(_Rows(prober, rows, self._told))
-        return replace(met, heard={rows[position]: said for position, said in met.heard.items()})
+        return dataclasses.replace(met, heard={rows[position]: said for position, said in met.heard.items()})
 
     def _sort(self, network: Network, expert: Expert, name: str) -> _Sort | None:
         """What it may be asked: of the pool, where it is known what the network answers. None: nothing."""
@@ -165,19 +177,21 @@ class Reception:
         right, chance = network.network.answers(known)
         return _Sort(network, Probing(right, chance, crc32(name.encode()), self._most), network.rows[known])
 
-    def _left(self, probed: Probed, sorts: Sequence[_Sort]) -> list[int]:
-        """What it was not asked yet, of all sorts of questions for which it is taken in."""
+    def _wanted(self, probed: Probed, sorts: Sequence[_Sort]) -> list[_Sort]:
+        """The sorts of questions of which it is asked the whole pool: for which it is to be taken in."""
+        if self._thorough:
+            return list(sorts)
         taken = {
             network.kinds
             for network in self._takes(probed)
             for verdict in network.verdicts
             if verdict.name == probed.name and verdict.what != "keep"
         }
-        return [
-            row for s in sorts if s.network.kinds in taken for row in s.rows.tolist() if row not in s.shares
-        ]
+        return [s for s in sorts if s.network.kinds in taken]
 
-    def _heard(self, met: Met, shares: Mapping[int, float], card: Card) -> tuple[Heard, ...]:
+    def _heard(
+        self, heard: Mapping[int, tuple[Entry, float]], shares: Mapping[int, float], card: Card
+    ) -> tuple[Heard, ...]:
         return tuple(
             Heard(
                 question=key_of(self._bank.questions[row]),
@@ -189,7 +203,7 @@ class Reception:
                 confidence=entry.confidence,
                 share=shares.get(row, 0.0),
             )
-            for row, (entry, correct) in sorted(met.heard.items())
+            for row, (entry, correct) in sorted(heard.items())
         )
 
 
