@@ -1,12 +1,19 @@
 """`manyminds bench hydra` as a person calls it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from manyminds.cli import main
+from manyminds.evals.speed.machine import tree
+from tests.cli.test_bench import command_line
+from tests.e2e.node import wait_until
 from tests.evals.test_replay import made_up
 
 MODELS = {"a": 0.3, "b": 0.4, "c": 0.45, "d": 0.6, "e": 0.9}
@@ -49,3 +56,20 @@ def test_too_few_models_are_one_sentence(folder: Path) -> None:
         shown = hydra(*words)
         assert (shown.exit_code, shown.stdout) == (1, ""), words
         assert said in shown.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("to_all", [True, False])
+def test_ctrl_c_ends_it_and_all_that_it_started_without_a_word(folder: Path, to_all: bool) -> None:
+    """As a terminal sends it, to the whole group, while its processes may still be starting."""
+    words = [sys.executable, "-m", "manyminds", "bench", "hydra", "toy", "--orders", "500"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
+    ) as run:
+        assert wait_until(lambda: any(b"spawn_main" in command_line(pid) for pid in tree(run.pid)), 60)
+        started = tree(run.pid)
+        (os.killpg if to_all else os.kill)(run.pid, signal.SIGINT)
+        shown, said = run.communicate(timeout=60)
+    assert (shown, said.splitlines()[1:]) == ("", []), said  # the first says that there is no encoder
+    assert run.returncode == 130
+    assert wait_until(lambda: not any(map(command_line, started)))

@@ -4,22 +4,20 @@ Learns from the splits calibration and validation; after every newcomer the netw
 nobody: what an expert would have said is what was recorded. Knows no command and draws nothing.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from manyminds.artefact import Part
 from manyminds.evals.metrics import accuracy_gain
+from manyminds.evals.processes import processes
 from manyminds.learn.assimilate import Assimilator, Newcomer
 from manyminds.learn.examples import UNASKED, Examples
 from manyminds.learn.probing import MOST, Probing
-from manyminds.learn.train import train
+from manyminds.learn.train import one_thread, train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,16 +96,17 @@ def measure(
     """
     weak = _weakest(world.known)
     progress("learn the weakest third", 0.0)
-    first = train(world.known.of(weak), seed).parts[0]
-    progress("learn all at once", 0.0)
-    whole = train(world.known, seed).parts[0]
-    all_at_once = float(played(whole, world.test).mean())
-    jobs = [(world, first, order, probes, live, seed) for order in range(orders)]
     runs = []
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for run in pool.map(_run, *zip(*jobs, strict=True)):
-            runs.append(run)
+    with processes() as begin:
+        whole = begin(_learnt, world.known, seed)
+        first = begin(_learnt, world.known.of(weak), seed).result()
+        coming = [begin(_run, world, first, order, probes, live, seed) for order in range(orders)]
+        progress("newcomers", 0.0)
+        for run in coming:
+            runs.append(run.result())
             progress("newcomers", len(runs) / orders)
+        progress("learn all at once", 0.0)
+        all_at_once = float(played(whole.result(), world.test).mean())
     return {
         "models": len(world.known.experts),
         "first": len(weak),
@@ -165,11 +164,14 @@ class _Log:
         return replace(whole, votes=votes, correct=whole.correct & known, **unknown)
 
 
+def _learnt(examples: Examples, seed: int) -> Part:
+    """In a process of its own."""
+    return train(examples, seed).parts[0]
+
+
 def _run(world: World, first: Part, order: int, probes: int, live: int, seed: int) -> _Run:
     """Takes in everybody in one order. In a process of its own."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
+    with one_thread():
         return _come(world, first, order, probes, live, seed)
 
 

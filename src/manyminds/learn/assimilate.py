@@ -13,7 +13,7 @@ outcomes in their order; without one of them it is what it would be had that one
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -95,6 +95,10 @@ class _Heads:
     terms: Terms  # of those in `taken`; empty where answers cannot be compared
 
 
+_Option: TypeAlias = tuple[tuple[float, float], Literal["lead", "join", "all"], tuple[int, ...]]
+# what a network gains at least and on average, what it does, and which newcomers are in it
+
+
 class Assimilator:
     """A network that newcomers are taken into. Reads the examples anew each time: they may grow.
 
@@ -127,16 +131,17 @@ class Assimilator:
         self._best = place[best]
         self._gain = 0.0
         self._seen: list[Newcomer] = []
+        self._right: dict[int, float] = {}  # what `_accuracy` found, by these examples
 
     def copy(self) -> "Assimilator":
         """Another one that goes on from here by itself."""
         other = copy(self)
-        other._seen = [*self._seen]
+        other._seen, other._right = [*self._seen], dict(self._right)
         return other
 
     def update(self, examples: Examples) -> None:
         """Takes over outcomes that have come since: of the same questions and experts."""
-        self._examples = examples
+        self._examples, self._right = examples, {}
 
     # --- what the network does ---
 
@@ -164,20 +169,21 @@ class Assimilator:
         j = self._place[newcomer.name]
         self._seen.append(newcomer)
         before, _ = self._answers(self._heads, newcomer.rows)
-        options: list[tuple[tuple[float, float], Literal["lead", "join", "all"], _Heads]] = []
         lead = self._led(j)
         after, _ = self._answers(lead, newcomer.rows)
-        options.append((_bound(after, before, newcomer.shares, _SURE_FIRST), "lead", lead))
+        first = _bound(after, before, newcomer.shares, _SURE_FIRST)
+        options: list[_Option] = [(first, "lead", lead.taken)]
         if self._fixed is not None:
             taken = (*self._heads.taken, j)
-            options.append((self._tried(taken, newcomer.rows, newcomer.shares), "join", self._joined(taken)))
+            options.append((self._tried(taken, newcomer.rows, newcomer.shares), "join", taken))
             options += self._together(taken)
         better = [option for option in options if option[0][0] > 0.0]
         taken_in = max(better, key=lambda option: option[0][1], default=None)
         low, gain = max(option[0] for option in options) if taken_in is None else taken_in[0]
         what: Literal["keep", "lead", "join", "all"] = "keep"
         if taken_in is not None:
-            _, what, self._heads = taken_in
+            _, what, taken = taken_in
+            self._heads = lead if what == "lead" else self._joined(taken)
             self._gain += gain
         self._crown(newcomer)
         return Verdict(newcomer.name, what, gain, low, self._accuracy(j))
@@ -216,7 +222,7 @@ class Assimilator:
             low, _ = _bound(ours, theirs, shares / shares.sum(), _SURE_FIRST)
             self._best = j if low > 0.0 else self._best
 
-    def _together(self, taken: tuple[int, ...]) -> "list[tuple[tuple[float, float], Literal['all'], _Heads]]":
+    def _together(self, taken: tuple[int, ...]) -> "list[_Option]":
         """The network with everybody who has come so far, where enough questions are known of most."""
         everyone = tuple(self._place[one.name] for one in self._seen)
         if set(everyone) == set(taken):
@@ -225,7 +231,7 @@ class Assimilator:
         if len(shared) < _SHARED:
             return []
         even = np.full(len(shared), 1.0 / len(shared))
-        return [(self._tried(everyone, shared, even), "all", self._joined(everyone))]
+        return [(self._tried(everyone, shared, even), "all", everyone)]
 
     def _tried(self, taken: tuple[int, ...], rows: "Rows", shares: "Floats") -> tuple[float, float]:
         """`_bound` of the network in which these vote, on questions that its terms were not fitted to."""
@@ -301,8 +307,11 @@ class Assimilator:
 
     def _accuracy(self, j: int) -> float:
         """Of a newcomer, by all that it was asked."""
-        rows, counts = self._counts(j)
-        return (float(counts @ self._examples.correct[rows, j]) + 1.0) / (float(counts.sum()) + 2.0)
+        if j not in self._right:
+            rows, counts = self._counts(j)
+            won = float(counts @ self._examples.correct[rows, j])
+            self._right[j] = (won + 1.0) / (float(counts.sum()) + 2.0)
+        return self._right[j]
 
     def _lead(self, new: "Rows", members: "Rows", odds: "Floats") -> "Floats":
         """(k,) by how much each is above everybody else, one standard error granted; within [0, 1]."""

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     Bools = NDArray[np.bool_]
@@ -34,7 +32,6 @@ _SHIFT_SD = 0.5
 _MOST_DILUTION = 2.5  # of a logarithm
 _COPIES = 2  # of the questions with random panels, together as heavy as the full ones
 _ROUNDS = 150
-_NOWHERE = -1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +75,14 @@ def fit(
     from scipy.optimize import minimize
 
     problem = _Problem(votes, right, fixed, new, odds, lead)
-    found = minimize(problem, problem.mean, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS})
-    return problem.terms(found.x)
+
+    def scaled(z: "Floats") -> "tuple[float, Floats]":
+        value, slope = problem(problem.mean + z * problem.sd)
+        return value, slope * problem.sd
+
+    start = np.zeros(len(problem.mean))
+    found = minimize(scaled, start, jac=True, method="L-BFGS-B", options={"maxiter": _ROUNDS})
+    return problem.terms(problem.mean + found.x * problem.sd)
 
 
 def prior(odds: "Floats", lead: "Floats") -> Terms:
@@ -88,7 +91,11 @@ def prior(odds: "Floats", lead: "Floats") -> Terms:
 
 
 class _Problem:
-    """Penalised loss and its gradient, over one flat vector: curve, own, dilution, own dilution, shift."""
+    """Penalised loss and its gradient, over one flat vector: curve, own, dilution, own dilution, shift.
+
+    Votes, and the candidates that anybody named, lie one behind the other, question by question: of some
+    dozens of candidates most questions have a few.
+    """
 
     def __init__(
         self,
@@ -100,20 +107,36 @@ class _Problem:
         lead: "Floats",
     ) -> None:
         k = len(new)
-        self._fixed, self._new, self._k = fixed, new, k
-        self._curve = _curve(odds)
+        self._curve, self._k = _curve(odds), k
         self.mean = np.concatenate([_CURVE, np.zeros(k), [_DILUTION], _LEAD * lead, [0.0]])
-        self._sd = np.concatenate(
+        self.sd = np.concatenate(
             [_CURVE_SD, np.full(k, _OWN_SD), [_DILUTION_SD], np.full(k, _OWN_DILUTION_SD), [_SHIFT_SD]]
         )
-        self._n, m = votes.shape
-        self._width = right.shape[1] - 1
-        rng = np.random.default_rng(0)
-        copies = [(votes, 1.0)]
-        for _ in range(_COPIES):
-            size = np.exp(rng.uniform(0.0, np.log(m), (self._n, 1)))
-            copies.append((np.where(rng.random((self._n, m)) < size / m, votes, -1), 1.0 / _COPIES))
-        self._copies = [self._copy(some, right, share) for some, share in copies]
+        n = len(votes)
+        every = np.concatenate([votes, *_random(votes)])
+        self._share = np.repeat([1.0, *[1.0 / _COPIES] * _COPIES], n)
+        self._rows, experts = np.nonzero(every >= 0)
+        copied = self._rows % n
+        self._weights, self._dilution = fixed.weights[copied, experts], fixed.dilution[experts]
+        self._other = np.tile(fixed.other, 1 + _COPIES)
+        place = np.full(votes.shape[1], -1)
+        place[new] = np.arange(k)
+        self._late = np.flatnonzero(place[experts] >= 0)  # votes of newcomers
+        self._whose = place[experts[self._late]]
+        self._lay_out(every[self._rows, experts], np.tile(right, (1 + _COPIES, 1)))
+
+    def _lay_out(self, named: "NDArray[np.int32]", right: "Bools") -> None:
+        """Where the candidates lie: those of a question by number, at its end none of them."""
+        present = np.zeros(right.shape, np.bool_)
+        present[self._rows, named] = True
+        present[:, -1] = True
+        place = present.cumsum().reshape(present.shape) - 1
+        self._voted, self._none = place[self._rows, named], place[:, -1]
+        self._first = place[:, -1] - present.sum(axis=1) + 1
+        self._question = np.nonzero(present)[0]
+        good = right & present
+        good[:, -1] = ~good[:, :-1].any(axis=1)
+        self._good = good[present]
 
     def terms(self, flat: "Floats") -> Terms:
         k = self._k
@@ -121,58 +144,46 @@ class _Problem:
         return Terms(self._curve @ flat[:4] + flat[4 : 4 + k], np.exp(logarithms), float(flat[-1]))
 
     def __call__(self, flat: "Floats") -> "tuple[float, Floats]":
-        terms, fixed, new = self.terms(flat), self._fixed, self._new
-        weights, dilution = fixed.weights.copy(), fixed.dilution.copy()
-        weights[:, new], dilution[new] = terms.weights, terms.dilution
-        other = fixed.other + terms.shift
-        value, by_shift = 0.0, 0.0
-        by_weight, by_dilution = np.zeros(len(dilution)), np.zeros(len(dilution))
-        for copy in self._copies:
-            loss, pulled = self._add(copy, weights, other, dilution, by_weight, by_dilution)
-            value, by_shift = value + loss, by_shift + pulled
-        own = by_dilution[new] * terms.dilution
-        slope = np.concatenate([self._curve.T @ by_weight[new], by_weight[new], [own.sum()], own, [by_shift]])
-        away = (flat - self.mean) / self._sd
-        return value + 0.5 * float(away @ away), slope + away / self._sd
+        terms = self.terms(flat)
+        value, by_weight, by_dilution, by_shift = self._loss(terms)
+        own = by_dilution * terms.dilution
+        slope = np.concatenate([self._curve.T @ by_weight, by_weight, [own.sum()], own, [by_shift]])
+        away = (flat - self.mean) / self.sd
+        return value + 0.5 * float(away @ away), slope + away / self.sd
 
-    def _copy(self, votes: "NDArray[np.int32]", right: "Bools", share: float) -> "tuple[Any, ...]":
-        rows, experts = np.nonzero(votes >= 0)
-        named = votes[rows, experts]
-        present = np.zeros(right.shape, np.bool_)
-        present[rows, named] = True
-        good = right & present
-        good[:, -1] = ~good[:, :-1].any(axis=1)
-        present[:, -1] = True
-        return share, rows, experts, rows * (self._width + 1) + named, ~present, good
-
-    def _add(
-        self,
-        copy: "tuple[Any, ...]",
-        weights: "Floats",
-        other: "Floats",
-        dilution: "Floats",
-        by_weight: "Floats",
-        by_dilution: "Floats",
-    ) -> tuple[float, float]:
-        """The loss of one copy of the questions, and its slope by `other`; adds the other slopes in place."""
-        share, rows, experts, places, absent, good = copy
-        n, width, m = self._n, self._width, len(dilution)
-        beside = np.bincount(rows, dilution[experts], n)[rows] - dilution[experts]
+    def _loss(self, terms: Terms) -> "tuple[float, Floats, Floats, float]":
+        """Without the penalty, and its slopes by the newcomers' weights and dilutions, and by the shift."""
+        rows, late, whose = self._rows, self._late, self._whose
+        heavy, dilution = self._weights.copy(), self._dilution.copy()
+        heavy[late], dilution[late] = terms.weights[whose], terms.dilution[whose]
+        beside = np.bincount(rows, dilution, len(self._share))[rows] - dilution
         shrink = 1.0 / (1.0 + beside)
-        heavy = weights[rows, experts] * shrink
-        table = np.bincount(places, heavy, n * (width + 1)).reshape(n, width + 1)
-        table[:, width] = other
-        table[absent] = _NOWHERE
-        table -= table.max(axis=1, keepdims=True)
+        heavy *= shrink
+        table = np.bincount(self._voted, heavy, len(self._question))
+        table[self._none] = self._other + terms.shift
+        table -= np.maximum.reduceat(table, self._first)[self._question]
         chance = np.exp(table)
-        chance /= chance.sum(axis=1, keepdims=True)
-        likelihood = (chance * good).sum(axis=1) + 1e-300
-        pull = share * (chance - chance * good / likelihood[:, None])
-        pulled = pull.ravel()[places]
-        by_weight += np.bincount(experts, pulled * shrink, m)
-        pulled = pulled * heavy * shrink
-        by_dilution -= np.bincount(experts, np.bincount(rows, pulled, n)[rows] - pulled, m)
-        return -share * float(np.log(likelihood).sum()), float(pull[:, width].sum())
+        chance /= np.add.reduceat(chance, self._first)[self._question]
+        likely = chance * self._good
+        likelihood = np.add.reduceat(likely, self._first) + 1e-300
+        pull = self._share[self._question] * (chance - likely / likelihood[self._question])
+        pulled = pull[self._voted] * shrink
+        by_weight = np.bincount(whose, pulled[late], self._k).astype(np.float64)
+        pulled *= heavy
+        others = np.bincount(rows, pulled, len(self._share))[rows[late]] - pulled[late]
+        by_dilution = -np.bincount(whose, others, self._k).astype(np.float64)
+        return -float(self._share @ np.log(likelihood)), by_weight, by_dilution, float(pull[self._none].sum())
+
+
+def _random(votes: "NDArray[np.int32]") -> "list[NDArray[np.int32]]":
+    """The same votes, of random panels: sizes even on a logarithmic scale. Always the same ones."""
+    n, m = votes.shape
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(_COPIES):
+        size = np.exp(rng.uniform(0.0, np.log(m), (n, 1)))
+        found.append(np.where(rng.random((n, m)) < size / m, votes, -1))
+    return found
 
 
 def _curve(odds: "Floats") -> "Floats":

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Progress", "train"]
+__all__ = ["Progress", "one_thread", "train"]
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of the whole that is done."""
@@ -63,14 +64,12 @@ def train(
     Raises: DataError where there are too few questions or experts, or where scipy is not installed.
     """
     _require(examples)
-    from threadpoolctl import threadpool_limits
-
     tell = progress or (lambda what, share: None)
     mixed = len(set(examples.kinds)) > 1
     parts = [part for part in examples.parts() if len(part) >= _FEWEST]
     kinds = _kinds(parts, mixed)
     made = []
-    with threadpool_limits(1, "blas"):
+    with one_thread():
         for i, part in enumerate(parts):
 
             def share_of(what: str, share: float, before: int = i) -> None:
@@ -81,6 +80,15 @@ def train(
     shared = share_prices(choices) if len(made) > 1 else choices
     both = zip(made, shared, strict=True)
     return Artefact(tuple(replace(part, prices=choice.prices) for (part, _), choice in both))
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Within, sums of linear algebra are taken by one thread: threads that wait for each other are slow."""
+    import scipy.optimize  # noqa: F401  its linear algebra is another than numpy's, and held only once it is there
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
+    return limits
 
 
 def _kinds(parts: Sequence[Examples], mixed: bool) -> list[tuple[Kind, ...]]:
