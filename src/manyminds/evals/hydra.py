@@ -14,9 +14,9 @@ import numpy as np
 from manyminds.artefact import Part
 from manyminds.evals.metrics import accuracy_gain
 from manyminds.evals.processes import processes
-from manyminds.learn.assimilate import Assimilator, Newcomer
+from manyminds.learn.assimilate import Assimilator, Newcomer, Verdict
 from manyminds.learn.examples import UNASKED, Examples
-from manyminds.learn.probing import MOST, Probing
+from manyminds.learn.probing import MOST, POOL, Probing
 from manyminds.learn.train import one_thread, train
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Step:
 
     Attributes:
         name: who came; accuracy: its own, on test, and `estimated`, from its probes.
-        probes: questions it was asked.
+        probes: questions it was asked; more: of the rest of the pool, since it was to be taken in.
         before, after: the network's accuracy on test; low, high: 95% interval of the difference.
         what: see `learn.assimilate.Verdict`.
     """
@@ -60,6 +60,7 @@ class Step:
     accuracy: float
     estimated: float
     probes: int
+    more: int
     before: float
     after: float
     low: float
@@ -182,15 +183,16 @@ def _come(world: World, first: Part, order: int, probes: int, live: int, seed: i
     network = Assimilator(first, log.examples)
     others = [j for j, name in enumerate(known.experts) if name not in first.skills.experts]
     before = played(first, test)
+    come: list[int] = []
     steps: list[Step] = []
     compared: list[dict[str, tuple[int, float]]] = []
     for i, j in enumerate(rng.permutation(others).tolist()):
         if i % _COMPARED == order % _COMPARED:
-            compared.append(_compare(network, log, world, j, int(rng.integers(2**31))))
-        newcomer = _probed(network, known, j, Probing, int(rng.integers(2**31)), probes)
-        log.learn(newcomer.rows, [j])
-        network.update(log.examples)
-        verdict = network.admit(newcomer)
+            compared.append(_compare(network, log, come, world, j, int(rng.integers(2**31))))
+        pool = _pool(network, known, j)
+        probing = Probing(*network.answers(pool), int(rng.integers(2**31)), probes)
+        newcomer = _probed(pool, known, j, probing)
+        verdict, more = _admit(network, log, pool, j, newcomer)
         after = played(network.part(), test)
         gain = accuracy_gain(after, before, seed)
         own, was, now = (float(x.mean()) for x in (test.correct[:, j], before, after))
@@ -200,6 +202,7 @@ def _come(world: World, first: Part, order: int, probes: int, live: int, seed: i
                 accuracy=own,
                 estimated=verdict.accuracy,
                 probes=len(newcomer.rows),
+                more=more,
                 before=was,
                 after=now,
                 low=gain.low,
@@ -208,17 +211,42 @@ def _come(world: World, first: Part, order: int, probes: int, live: int, seed: i
             )
         )
         before = after
-        come = [j for j, name in enumerate(known.experts) if name in {step.name for step in steps}]
+        come.append(j)
         log.learn(rng.permutation(len(known))[:live], come)
         network.update(log.examples)
     return _Run(steps, compared)
 
 
+def _admit(
+    network: Assimilator, log: _Log, pool: "NDArray[np.intp]", j: int, newcomer: Newcomer
+) -> tuple[Verdict, int]:
+    """As a node does it: whoever is to be taken in is judged again by the whole pool; and what that adds."""
+    log.learn(newcomer.rows, [j])
+    trial = network.copy()
+    trial.update(log.examples)
+    more = np.setdiff1d(pool, newcomer.rows)
+    if trial.admit(newcomer).what == "keep":
+        more = more[:0]
+    elif len(more):
+        log.learn(more, [j])
+        newcomer = Newcomer(newcomer.name, pool, np.full(len(pool), 1.0 / len(pool)))
+    network.update(log.examples)
+    return network.admit(newcomer), len(more)
+
+
+def _pool(network: Assimilator, known: Examples, j: int) -> "NDArray[np.intp]":
+    """Questions on which it is known what the network answers: the first in an order that never changes."""
+    order = np.random.default_rng(0).permutation(len(known))
+    answered = known.asked[:, j]
+    rows = order[np.isin(order, network.known) & answered[order]]
+    return np.sort(rows[:POOL] if len(rows) else order[answered[order]][:POOL])
+
+
 class _AtRandom:
     """Probes in any order, as many as may be asked: what adaptive ones are compared with."""
 
-    def __init__(self, right: "Bools", chance: "NDArray[np.float64]", seed: int, most: int) -> None:
-        self._order = np.random.default_rng(seed).permutation(len(right)).tolist()
+    def __init__(self, n: int, seed: int, most: int) -> None:
+        self._order = np.random.default_rng(seed).permutation(n).tolist()
         self._asked: list[int] = []
         self._most = most
 
@@ -238,29 +266,26 @@ class _AtRandom:
         return np.full(len(self._asked), 1.0 / len(self._asked))
 
 
-def _probed(
-    network: Assimilator,
-    known: Examples,
-    j: int,
-    kind: "type[Probing | _AtRandom]",
-    seed: int,
-    most: int,
-) -> Newcomer:
-    """Asks a newcomer what it would have been asked, of what it has recorded answers to."""
-    answered = np.flatnonzero(known.asked[:, j])
-    rows = np.intersect1d(network.known, answered)
-    rows = rows if len(rows) else answered
-    right, chance = network.answers(rows)
-    probing = kind(right, chance, seed, most)
+def _probed(rows: "NDArray[np.intp]", known: Examples, j: int, probing: "Probing | _AtRandom") -> Newcomer:
+    """Asks a newcomer some of these questions, to which it has recorded answers."""
     while (position := probing.next()) is not None:
         probing.tell(position, float(known.correct[rows[position], j]))
     return Newcomer(known.experts[j], rows[probing.asked], probing.shares)
 
 
 def _compare(
-    network: Assimilator, log: _Log, world: World, j: int, seed: int
+    network: Assimilator, log: _Log, come: Sequence[int], world: World, j: int, seed: int
 ) -> dict[str, tuple[int, float]]:
-    """Probes, and accuracy on test that is lost against knowing a newcomer well, by way of probing."""
+    """Probes, and accuracy on test that is lost against knowing a newcomer well, by way of probing.
+
+    All draw from the same questions, to which the answers of everybody else are known.
+    """
+    known = world.known
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(known.asked[:, j]))[:_MANY]
+    log, network = log.copy(), network.copy()
+    log.learn(rows, come)
+    network.update(log.examples)
+    right, chance = network.answers(rows)
 
     def accuracy(newcomer: Newcomer) -> float:
         then, copied = log.copy(), network.copy()
@@ -269,18 +294,10 @@ def _compare(
         copied.admit(newcomer)
         return float(played(copied.part(), world.test).mean())
 
-    def asked(kind: "type[Probing | _AtRandom]", most: int) -> Newcomer:
-        return _probed(network, world.known, j, kind, seed, most)
-
-    best = accuracy(_anywhere(world.known, j, seed))
-    ways = {f"random {n}": asked(_AtRandom, n) for n in _RANDOM} | {"adaptive": asked(Probing, MOST)}
+    best = accuracy(Newcomer(known.experts[j], rows, np.full(len(rows), 1.0 / len(rows))))
+    ways = {f"random {n}": _probed(rows, known, j, _AtRandom(len(rows), seed, n)) for n in _RANDOM}
+    ways["adaptive"] = _probed(rows, known, j, Probing(right, chance, seed, MOST))
     return {way: (len(one.rows), best - accuracy(one)) for way, one in ways.items()}
-
-
-def _anywhere(known: Examples, j: int, seed: int) -> Newcomer:
-    """A newcomer of which as much is known as ever will be."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(known.asked[:, j]))[:_MANY]
-    return Newcomer(known.experts[j], rows, np.full(len(rows), 1.0 / len(rows)))
 
 
 # --- what came of it ---------------------------------------------------------------------------------

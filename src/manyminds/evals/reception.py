@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import msgspec
@@ -24,16 +24,13 @@ from manyminds.evals.journal import Entry
 from manyminds.evals.questions import again
 from manyminds.learn.bank import Bank, key_of
 from manyminds.learn.intake import Heard, Network, Probed
-from manyminds.learn.probing import MOST, Probing
+from manyminds.learn.probing import MOST, POOL, Probing
 from manyminds.types import Card, Expert, Sampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["POOL", "Received", "Reception", "Takes", "Telling"]
-
-POOL: Final = 128
-"""Questions of each sort that newcomers are asked of: all of whom is taken in are asked all of them."""
+__all__ = ["Received", "Reception", "Takes", "Telling"]
 
 Takes = Callable[[Probed], Sequence[Network]]
 """What becomes of the network with this newcomer as the last."""
@@ -167,11 +164,10 @@ class Reception:
         """What it may be asked: of the pool, where it is known what the network answers. None: nothing."""
         rows = network.rows.tolist()
         pool = sorted(
-            (i for i, row in enumerate(rows) if row in self._graded),
+            (i for i in network.network.known.tolist() if rows[i] in self._graded),
             key=lambda i: key_of(self._bank.questions[rows[i]]),
         )[:POOL]
-        open_to = [i for i in pool if suits(expert, self._graded[rows[i]])]
-        known = np.intersect1d(np.array(open_to, np.intp), network.network.known)
+        known = np.array(sorted(i for i in pool if suits(expert, self._graded[rows[i]])), np.intp)
         if not len(known):
             return None
         right, chance = network.network.answers(known)

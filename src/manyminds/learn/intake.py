@@ -18,6 +18,7 @@ from manyminds.learn.assimilate import Assimilator, Verdict
 from manyminds.learn.bank import Bank, key_of
 from manyminds.learn.enlarge import without
 from manyminds.learn.examples import ABSTAINED, UNASKED, Examples
+from manyminds.learn.train import one_thread
 from manyminds.types import Kind
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def networks(artefact: Artefact, bank: Bank, come: Sequence[Probed], have: Colle
         come: newcomers, in any order: `came` counts.
         have: names of all that can be asked now.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
+    with one_thread():
         return _networks(artefact, bank, come, have)
 
 

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
-__all__ = ["MOST", "Probing"]
+__all__ = ["MOST", "POOL", "Probing"]
 
 MOST = 64
 """Probes at most, unless somebody says otherwise."""
+
+POOL = 128
+"""Questions that newcomers are asked of: whoever is to be taken in is asked all of them."""
 
 _STRATA = 4
 _ALIKE = ((0.5, 1.5), (1.5, 0.5))  # right and wrong answers assumed where the network is wrong, and right
