@@ -162,3 +162,21 @@ def test_a_copy_goes_its_own_way() -> None:
     other.admit(come[0])
     assert network.part() is first()
     assert other.part() is not first()
+
+
+def test_two_that_were_asked_nothing_in_common_are_taken_in() -> None:
+    """What the network costs is then read off what is known best: of one of them."""
+    minds = (*FIRST, Mind("good", 0.85, 0.002), Mind("better", 0.99, 0.001))
+    whole = world(minds, 400, seed=1)
+    part = train(whole.of(NAMES), seed=0).parts[0]
+    come = [
+        Newcomer(name, np.arange(64) + at, np.full(64, 1 / 64)) for name, at in (("good", 0), ("better", 64))
+    ]
+    asked = np.tile(np.isin(whole.experts, NAMES), (len(whole), 1))
+    for one in come:
+        asked[one.rows, whole.experts.index(one.name)] = True
+    votes = np.where(asked, whole.votes, UNASKED).astype(np.int32)
+    told = replace(whole, votes=votes, correct=whole.correct & asked)
+    grown, verdicts = assimilate(part, told, come)
+    assert [verdict.what == "keep" for verdict in verdicts] == [False, False]
+    assert all(np.isfinite(plan.cost_usd) for plan in grown.plans)

@@ -1,5 +1,7 @@
 """What training makes of worlds of which the truth is known, and that it makes the same again."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -415,3 +417,16 @@ def twin(table: NDArray[Any]) -> NDArray[Any]:
     changed = table.copy()
     changed[:60, 0] = changed[:60, 1]
     return changed
+
+
+def test_linear_algebra_takes_one_thread_even_where_scipy_was_not_loaded_before() -> None:
+    """It brings its own, which a limit set before it is loaded does not hold."""
+    script = (
+        "from threadpoolctl import threadpool_info\n"
+        "from manyminds.learn.train import one_thread\n"
+        "with one_thread():\n"
+        "    import scipy.linalg\n"
+        "    print({one['num_threads'] for one in threadpool_info() if one['user_api'] == 'blas'})\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert shown.stdout == "{1}\n"

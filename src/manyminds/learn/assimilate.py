@@ -155,9 +155,11 @@ class Assimilator:
 
     @property
     def known(self) -> "Rows":
-        """Questions that all newcomers in the network were asked: on which it is known what it answers."""
-        taken = list(self._heads.taken)
-        return np.flatnonzero(self._examples.asked[:, taken].all(axis=1))
+        """Questions on which it is known best what it answers: which all newcomers in the network were asked,
+        or if there are none, as many of them as any question was put to.
+        """
+        told = self._examples.asked[:, list(self._heads.taken)].sum(axis=1)
+        return np.flatnonzero(told == told.max(initial=0))
 
     def admit(self, newcomer: Newcomer) -> Verdict:
         """Takes it in, if that is surely no loss; says what became of it.
