@@ -203,7 +203,6 @@ class Assimilator:
         if self._fixed is not None:
             terms.weights[:voting], terms.dilution[:voting] = heads.terms.weights, heads.terms.dilution
         rows = self.known
-        rows = rows if len(rows) else np.flatnonzero(examples.asked[:, taken].any(axis=1))
         panel = None
         if voting:
             replayed = self._explorer(heads, rows).replay(heads.stages, heads.threshold)
