@@ -52,7 +52,7 @@ def hydra(
 
     Nobody is asked: a model answers what it answered when DIR was recorded. Each newcomer is asked 64 probes
     at most, and nothing that was learnt of others is learnt anew. Regret is accuracy that is lost against
-    knowing a newcomer well.
+    knowing a newcomer well. Whoever is to be taken in is judged again by 128 questions.
     """
     from manyminds.evals import growth
     from manyminds.evals.hydra import measure
@@ -97,7 +97,8 @@ def _show(name: str, result: Mapping[str, Any]) -> None:
     last, probing = result["final"], result["probing"]
     click.echo(
         f"{name}: {result['first']} of {result['models']} models first, at {result['first_accuracy']:.3f};"
-        f" {result['orders']} orders, {result['steps']} newcomers, {result['mean_probes']:.1f} probes each"
+        f" {result['orders']} orders, {result['steps']} newcomers, {result['mean_probes']:.1f} probes each,"
+        f" {result['mean_more']:.1f} more"
     )
     least = result["all_at_once"] - last["most_behind"]
     click.echo(

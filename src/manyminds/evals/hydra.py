@@ -322,6 +322,7 @@ def _summary(runs: Sequence[Sequence[Step]], all_at_once: float) -> dict[str, An
             "most_behind": _rounded(all_at_once - float(last.min())),
         },
         "mean_probes": _rounded(float(np.mean([step.probes for step in steps]))),
+        "mean_more": _rounded(float(np.mean([step.more for step in steps]))),
         "verdicts": {
             what: sum(step.what == what for step in steps) for what in ("keep", "lead", "join", "all")
         },
