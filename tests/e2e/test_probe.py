@@ -60,7 +60,7 @@ def test_one_that_became_worse_is_asked_anew_and_no_longer_relied_on(tmp_path: P
     shutil.copytree(learnt / "home", tmp_path / "home")
     toml = tmp_path / "manyminds.toml"
     toml.write_text(toml.read_text().replace('name = "a"', 'name = "a"\nmodel = "weak"', 1))
-    with closing(Ledger(f"sqlite:///{tmp_path}/home/ledger.db")) as ledger:
+    with closing(Ledger(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}")) as ledger:
         for i, correct in enumerate((1.0, 0.0)):
             report = Report(f"r{i}", "pass", "pass", (), None, None, (), 0.0, 0.0)
             told = [Outcome(f"r{i}", "a", "ok", None, 0.0, 0, correct=correct)] * 60
