@@ -1,6 +1,5 @@
 """The measurements of `evals.routing`: that they measure what they say, not how fast this machine is."""
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -9,20 +8,16 @@ import pytest
 
 from manyminds.encoder import Encoder, WordPiece, distil
 from manyminds.evals import routing
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-FOLDER = HOME / "models" / "all-minilm-l6-v2"
-MODEL_MISSING = not (FOLDER / "model.onnx").exists() or not (FOLDER / "tokenizer.json").exists()
+from tests.pulled import ENCODER, MINILM, need
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model with a vocabulary of single characters, and its table."""
-    if MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
+    need(ENCODER)
     made = tmp_path_factory.mktemp("minilm")
-    (made / "model.onnx").symlink_to(FOLDER / "model.onnx")
-    content = msgspec.json.decode((FOLDER / "tokenizer.json").read_bytes())
+    (made / "model.onnx").symlink_to(MINILM / "model.onnx")
+    content = msgspec.json.decode((MINILM / "tokenizer.json").read_bytes())
     vocabulary = content["model"]["vocab"]
     content["model"]["vocab"] = {piece: i for piece, i in vocabulary.items() if i < 1_100}
     (made / "tokenizer.json").write_bytes(msgspec.json.encode(content))
