@@ -2,25 +2,18 @@
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from manyminds.encoder import Encoder, WordPiece, distil
 from manyminds.evals import routing
-from tests.pulled import ENCODER, MINILM, need
+from tests.pulled import shrunk
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model with a vocabulary of single characters, and its table."""
-    need(ENCODER)
-    made = tmp_path_factory.mktemp("minilm")
-    (made / "model.onnx").symlink_to(MINILM / "model.onnx")
-    content = msgspec.json.decode((MINILM / "tokenizer.json").read_bytes())
-    vocabulary = content["model"]["vocab"]
-    content["model"]["vocab"] = {piece: i for piece, i in vocabulary.items() if i < 1_100}
-    (made / "tokenizer.json").write_bytes(msgspec.json.encode(content))
+    made = shrunk(tmp_path_factory.mktemp("minilm"), 1_100)
     letters = np.random.default_rng(0).choice(list("abcdefghij0123456789+-"), (60, 8))
     distil(Encoder(made), made, made / "static.npz", [" ".join(row) for row in letters], made=0)
     return made

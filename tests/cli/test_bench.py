@@ -52,6 +52,7 @@ def test_without_the_encoder_it_says_how_to_get_it(folder: Path) -> None:
     assert shown.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_it_measures_both_encoders_and_every_size(equipped: Path) -> None:
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     made_up(equipped / "toy", {"a": 0.6, "b": 0.8})
@@ -66,6 +67,7 @@ def test_it_measures_both_encoders_and_every_size(equipped: Path) -> None:
     assert cores is None or os.sched_getaffinity(0) == cores
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_it_is_four_lines_for_people(equipped: Path) -> None:
     shown = router()
     assert shown.exit_code == 0, shown.output

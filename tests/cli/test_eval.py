@@ -23,6 +23,8 @@ from tests.learn.worlds import hand_made
 
 THREE = {"gpt-a": 0.6, "b": 0.8, "c": 0.7}
 
+pytestmark = pytest.mark.usefixtures("weighed_quickly")
+
 
 @pytest.fixture
 def folder(here: Path) -> Path:
