@@ -1,7 +1,15 @@
 """Hypothesis: no time limit on an example; `pytest --hypothesis-profile=thorough` tries 5,000 of each."""
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.learn.quick import weigh_quickly
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=5000)
 settings.load_profile("default")
+
+
+@pytest.fixture
+def weighed_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    weigh_quickly(monkeypatch)

@@ -25,7 +25,8 @@ from manyminds import config
 from manyminds.cli.service import DRAIN_S
 from manyminds.web import server, spans
 from tests.container import Box, Rules, Running, need_namespaces
-from tests.e2e.node import HOME, need, wait_until
+from tests.e2e.node import need, wait_until
+from tests.pulled import HOME
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "deploy/Dockerfile"

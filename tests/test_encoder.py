@@ -1,4 +1,3 @@
-import os
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from manyminds.encoder import Encoder, WordPiece
 from manyminds.errors import CatalogError
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-FOLDER = HOME / "models" / "all-minilm-l6-v2"
-MODEL_MISSING = not (FOLDER / "model.onnx").exists() or not (FOLDER / "tokenizer.json").exists()
-needs_model = pytest.mark.skipif(MODEL_MISSING, reason=f"no encoder in {FOLDER}: run `manyminds pull`")
+from tests.pulled import ENCODER, MINILM, need, needs_encoder
 
 WORDS = ["the", "un", "##aff", "##able", "##ing", "東", "京", "α", "σ", "##σ", "ß", "\u1100", "##\u1161"]
 WORDS += ["[", "]", "sep", "##sep", "☃", "##☃", "😀"]
@@ -72,15 +67,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["small", "minilm"])
 def pieces(request: pytest.FixtureRequest, small: Path) -> tuple[WordPiece, Callable[[str], list[int]]]:
-    if request.param == "minilm" and MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
-    path = small if request.param == "small" else FOLDER / "tokenizer.json"
+    if request.param == "minilm":
+        need(ENCODER)
+    path = small if request.param == "small" else MINILM / "tokenizer.json"
     return WordPiece(path), oracle_of(path)
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(FOLDER)
+    return Encoder(MINILM)
 
 
 class TestWordPiece:
@@ -148,10 +143,10 @@ class TestBrokenModel:
         with pytest.raises(CatalogError, match=r"model\.onnx cannot be used.*`manyminds pull`"):
             Encoder(tmp_path)
 
-    @needs_model
+    @needs_encoder
     def test_cut_short(self, tmp_path: Path) -> None:
-        (tmp_path / "tokenizer.json").write_bytes((FOLDER / "tokenizer.json").read_bytes())
-        (tmp_path / "model.onnx").write_bytes((FOLDER / "model.onnx").read_bytes()[:5_000_000])
+        (tmp_path / "tokenizer.json").write_bytes((MINILM / "tokenizer.json").read_bytes())
+        (tmp_path / "model.onnx").write_bytes((MINILM / "model.onnx").read_bytes()[:5_000_000])
         with pytest.raises(CatalogError, match=r"model\.onnx cannot be used.*`manyminds pull`"):
             Encoder(tmp_path)
 
@@ -168,7 +163,7 @@ QUESTIONS = [
 ]
 
 
-@needs_model
+@needs_encoder
 class TestEncoder:
     def test_rows_are_unit_vectors_whatever_the_text(self, encoder: Encoder) -> None:
         rows = encoder.encode(QUESTIONS)
@@ -180,8 +175,8 @@ class TestEncoder:
         assert encoder.encode([]).shape == (0, 384)
 
     def test_company_order_and_cache_do_not_change_a_bit(self, encoder: Encoder) -> None:
-        alone = np.stack([Encoder(FOLDER, cache_size=0).encode([text])[0] for text in QUESTIONS])
-        backwards = Encoder(FOLDER, cache_size=2).encode([*reversed(QUESTIONS), QUESTIONS[0]])
+        alone = np.stack([Encoder(MINILM, cache_size=0).encode([text])[0] for text in QUESTIONS])
+        backwards = Encoder(MINILM, cache_size=2).encode([*reversed(QUESTIONS), QUESTIONS[0]])
         assert np.array_equal(encoder.encode(QUESTIONS), alone)
         assert np.array_equal(encoder.encode(QUESTIONS), alone)
         assert np.array_equal(backwards[-2::-1], alone)
@@ -193,7 +188,7 @@ class TestEncoder:
         assert not np.array_equal(lone, question)
 
     def test_the_cache_is_bounded(self) -> None:
-        encoder = Encoder(FOLDER, cache_size=3)
+        encoder = Encoder(MINILM, cache_size=3)
         encoder.encode([f"question {i}" for i in range(10)])
         assert len(encoder._cache) == 3
 
@@ -203,8 +198,8 @@ class TestEncoder:
         assert np.array_equal(encoder.encode(["mine"]), before)
 
     def test_threads_share_it(self) -> None:
-        expected = Encoder(FOLDER).encode(QUESTIONS)
-        shared = Encoder(FOLDER, cache_size=4)
+        expected = Encoder(MINILM).encode(QUESTIONS)
+        shared = Encoder(MINILM, cache_size=4)
         with ThreadPoolExecutor(4) as pool:
             for rows in pool.map(lambda _: shared.encode(QUESTIONS), range(12)):
                 assert np.array_equal(rows, expected)

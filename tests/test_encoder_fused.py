@@ -1,5 +1,3 @@
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,19 +8,15 @@ from hypothesis import strategies as st
 from manyminds.encoder import Encoder, WordPiece
 from manyminds.encoder.fused import fuse, probe
 from manyminds.encoder.primer import make_questions
+from tests.pulled import ENCODER, MINILM, need, needs_encoder
 
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-FOLDER = HOME / "models" / "all-minilm-l6-v2"
-MODEL_MISSING = not (FOLDER / "model.onnx").exists() or not (FOLDER / "tokenizer.json").exists()
-needs_model = pytest.mark.skipif(MODEL_MISSING, reason=f"no encoder in {FOLDER}: run `manyminds pull`")
 REFUSALS = (ValueError, LookupError, ArithmeticError)
 
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
-    if MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
-    return (FOLDER / "model.onnx").read_bytes()
+    need(ENCODER)
+    return (MINILM / "model.onnx").read_bytes()
 
 
 class TestRefusals:
@@ -48,20 +42,19 @@ def exported() -> Any:
     """The published file as it is, in float32 arithmetic: what the rewriting is held against."""
     import onnxruntime
 
-    if MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
+    need(ENCODER)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(FOLDER / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(MINILM / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-@needs_model
+@needs_encoder
 class TestAgainstTheExport:
     def test_vectors_are_all_but_the_same(self, exported: Any) -> None:
-        pieces = WordPiece(FOLDER / "tokenizer.json")
+        pieces = WordPiece(MINILM / "tokenizer.json")
         words = ["energy", "court", "integral", "river", "python", "inflation", "enzyme", "treaty"]
         texts = ["", "Why?", *make_questions(words, 40), " ".join(make_questions(words, 30, seed=1))]
-        encoder = Encoder(FOLDER)
+        encoder = Encoder(MINILM)
         cosines = []
         for text in texts:
             ids = np.array([pieces(text)])

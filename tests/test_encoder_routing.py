@@ -1,31 +1,19 @@
 """The measurements of `evals.routing`: that they measure what they say, not how fast this machine is."""
 
-import os
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 from manyminds.encoder import Encoder, WordPiece, distil
 from manyminds.evals import routing
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-FOLDER = HOME / "models" / "all-minilm-l6-v2"
-MODEL_MISSING = not (FOLDER / "model.onnx").exists() or not (FOLDER / "tokenizer.json").exists()
+from tests.pulled import shrunk
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real model with a vocabulary of single characters, and its table."""
-    if MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
-    made = tmp_path_factory.mktemp("minilm")
-    (made / "model.onnx").symlink_to(FOLDER / "model.onnx")
-    content = msgspec.json.decode((FOLDER / "tokenizer.json").read_bytes())
-    vocabulary = content["model"]["vocab"]
-    content["model"]["vocab"] = {piece: i for piece, i in vocabulary.items() if i < 1_100}
-    (made / "tokenizer.json").write_bytes(msgspec.json.encode(content))
+    made = shrunk(tmp_path_factory.mktemp("minilm"), 1_100)
     letters = np.random.default_rng(0).choice(list("abcdefghij0123456789+-"), (60, 8))
     distil(Encoder(made), made, made / "static.npz", [" ".join(row) for row in letters], made=0)
     return made

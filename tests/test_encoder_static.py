@@ -1,4 +1,3 @@
-import os
 import pickle
 import random
 from collections.abc import Callable
@@ -12,11 +11,7 @@ from hypothesis import strategies as st
 from manyminds.encoder import Encoder, StaticEncoder, distil
 from manyminds.encoder.primer import make_questions
 from manyminds.errors import CatalogError
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-FOLDER = HOME / "models" / "all-minilm-l6-v2"
-MODEL_MISSING = not (FOLDER / "model.onnx").exists() or not (FOLDER / "tokenizer.json").exists()
-needs_model = pytest.mark.skipif(MODEL_MISSING, reason=f"no encoder in {FOLDER}: run `manyminds pull`")
+from tests.pulled import needs_encoder, shrunk
 
 WORDS = ["apple", "court", "energy", "matrix", "price", "river", "sort", "python", "query", "theory"]
 TEXTS = [" ".join(random.Random(seed).choices(WORDS, k=6)) for seed in range(60)]
@@ -35,18 +30,8 @@ class TestMakeQuestions:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real model with the first 3,000 tokens of its own vocabulary: a table in seconds, not a minute."""
-    import msgspec
-
-    if MODEL_MISSING:
-        pytest.skip(f"no encoder in {FOLDER}: run `manyminds pull`")
-    made = tmp_path_factory.mktemp("minilm")
-    (made / "model.onnx").symlink_to(FOLDER / "model.onnx")
-    content = msgspec.json.decode((FOLDER / "tokenizer.json").read_bytes())
-    vocabulary = content["model"]["vocab"]
-    content["model"]["vocab"] = {piece: i for piece, i in vocabulary.items() if i < 3_000}
-    (made / "tokenizer.json").write_bytes(msgspec.json.encode(content))
-    return made
+    """The real model with a vocabulary of a thousand words."""
+    return shrunk(tmp_path_factory.mktemp("minilm"), 3_000)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +51,7 @@ def fast(folder: Path, table: Path) -> StaticEncoder:
     return StaticEncoder(folder, table)
 
 
-@needs_model
+@needs_encoder
 class TestStaticEncoder:
     def test_rows_are_unit_vectors_whatever_the_text(self, fast: StaticEncoder) -> None:
         rows = fast.encode([*TEXTS, "", " \n", "\ud800", "東京", "long " * 900])
@@ -99,7 +84,7 @@ class TestStaticEncoder:
         assert near > far + 0.2
 
 
-@needs_model
+@needs_encoder
 class TestDistil:
     def test_same_inputs_same_table(
         self, folder: Path, encoder: Encoder, table: Path, tmp_path: Path
@@ -170,7 +155,7 @@ def spoil_keys(path: Path) -> None:
     np.savez(path, version=1)
 
 
-@needs_model
+@needs_encoder
 class TestBrokenTable:
     @pytest.mark.parametrize(
         ("spoil", "message"),

@@ -19,10 +19,8 @@ from manyminds import artefact, catalog
 from manyminds.config import load
 from manyminds.config.added import edited, written
 from manyminds.errors import ConfigError
-from tests.cli.test_cli import home, manyminds
+from tests.cli.test_cli import manyminds
 from tests.learn.worlds import hand_made
-
-__all__ = ["home"]
 
 
 class Server(ThreadingHTTPServer):

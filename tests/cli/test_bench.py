@@ -14,19 +14,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import catalog
 from manyminds.cli import main
 from manyminds.cli.bench import _show_speed
 from manyminds.encoder import WordPiece
 from manyminds.encoder.static import _digest, _save
 from manyminds.evals.speed.machine import tree
 from manyminds.evals.speed.targets import find_nginx
-from manyminds.node import ENCODER
 from tests.e2e.node import wait_until
 from tests.evals.test_replay import made_up
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-MISSING = bool(catalog.missing(HOME, catalog.find(ENCODER)))
+from tests.pulled import ENCODER
 
 
 def router(*words: str) -> Result:
@@ -34,26 +30,19 @@ def router(*words: str) -> Result:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with an empty home; few experts are made up."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
+def folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Few experts are made up."""
     monkeypatch.setattr(importlib.import_module("manyminds.cli.bench"), "_EXPERTS", (2, 3))
-    return tmp_path
+    return here
 
 
 @pytest.fixture
-def equipped(folder: Path) -> Path:
-    """The same with the encoder, and a table of random vectors beside it."""
-    if MISSING:
-        pytest.skip(f"no encoder in {HOME}: run `manyminds pull`")
-    encoder = folder / "home" / "models" / ENCODER
-    encoder.mkdir(parents=True)
-    for name in ("model.onnx", "tokenizer.json"):
-        (encoder / name).symlink_to(HOME / "models" / ENCODER / name)
+def equipped(equipped: Path) -> Path:
+    """With the encoder, and a table of random vectors beside it."""
+    encoder = equipped / "home" / "models" / ENCODER
     rows = np.random.default_rng(0).normal(size=(WordPiece(encoder / "tokenizer.json").size, 384))
     _save(encoder / "static.npz", rows=rows.astype(np.float16), version=1, source=_digest(encoder))
-    return folder
+    return equipped
 
 
 def test_without_the_encoder_it_says_how_to_get_it(folder: Path) -> None:
@@ -63,6 +52,7 @@ def test_without_the_encoder_it_says_how_to_get_it(folder: Path) -> None:
     assert shown.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_it_measures_both_encoders_and_every_size(equipped: Path) -> None:
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     made_up(equipped / "toy", {"a": 0.6, "b": 0.8})
@@ -77,6 +67,7 @@ def test_it_measures_both_encoders_and_every_size(equipped: Path) -> None:
     assert cores is None or os.sched_getaffinity(0) == cores
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_it_is_four_lines_for_people(equipped: Path) -> None:
     shown = router()
     assert shown.exit_code == 0, shown.output

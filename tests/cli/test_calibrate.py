@@ -18,19 +18,16 @@ pytest.importorskip("reasoning_gym", reason="procedural tasks need the extra `ca
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with two experts who know nothing of any task."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "none")
-    made_up(tmp_path / "toy", {"a": 0.5, "b": 0.5}, kind="option")
-    (tmp_path / "manyminds.toml").write_text(
+def home(home: Path) -> Path:
+    """With two experts who know nothing of any task."""
+    made_up(home / "toy", {"a": 0.5, "b": 0.5}, kind="option")
+    (home / "manyminds.toml").write_text(
         "".join(
             f'[[expert]]\nname = "{name}"\nkind = "recorded"\npath = "toy"\nmodel = "{name}"\n'
             for name in "ab"
         )
     )
-    return tmp_path
+    return home
 
 
 def call(*words: str) -> Result:

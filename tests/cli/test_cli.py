@@ -19,15 +19,6 @@ from tests.learn.worlds import hand_made
 from tests.ledger.samples import record
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home and working directory, no model wanted."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "none")
-    return tmp_path
-
-
 def manyminds(*words: str, **more: Any) -> Result:
     return CliRunner().invoke(main, words, **more)
 

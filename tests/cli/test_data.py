@@ -19,17 +19,15 @@ from tests.evals.upstream import BOARD, board, pinned, url_path
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home, and a network that is closed: its proxy refuses connections."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{taken.getsockname()[1]}")
-        yield tmp_path / "home"
+        yield here / "home"
 
 
 def run(*words: str) -> Result:

@@ -15,9 +15,9 @@ import pytest
 from manyminds.cli.discover import PORTS, hint, keys, servers
 from manyminds.config import Config, ExpertEntry
 from tests.cli.test_add import Server, added, complaint, server, serving
-from tests.cli.test_cli import home, manyminds
+from tests.cli.test_cli import manyminds
 
-__all__ = ["home", "server"]
+__all__ = ["server"]
 
 
 @pytest.fixture(autouse=True)

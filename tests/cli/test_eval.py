@@ -23,14 +23,14 @@ from tests.learn.worlds import hand_made
 
 THREE = {"gpt-a": 0.6, "b": 0.8, "c": 0.7}
 
+pytestmark = pytest.mark.usefixtures("weighed_quickly")
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with one set, and a home without an encoder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    made_up(tmp_path / "toy", THREE)
-    return tmp_path
+def folder(here: Path) -> Path:
+    """With one set, and a home without an encoder."""
+    made_up(here / "toy", THREE)
+    return here
 
 
 def call(*words: str) -> Result:
@@ -238,15 +238,12 @@ OPTIONS = {"A": "red", "B": "green", "C": "blue", "D": "white"}
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with q.csv, and three experts who know their answers to it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("MANYMINDS_LOCAL_TIER", "none")
-    made_up(tmp_path / "toy", THREE, kind="option")
-    (tmp_path / "q.csv").write_bytes(written([row(i) for i in range(120)]))
-    configure(tmp_path, {name: name for name in THREE})
-    return tmp_path
+def own(home: Path) -> Path:
+    """With q.csv, and three experts who know their answers to it."""
+    made_up(home / "toy", THREE, kind="option")
+    (home / "q.csv").write_bytes(written([row(i) for i in range(120)]))
+    configure(home, {name: name for name in THREE})
+    return home
 
 
 def row(i: int) -> dict[str, str]:

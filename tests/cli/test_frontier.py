@@ -11,11 +11,10 @@ from tests.evals.test_plots import document
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with one result."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "bfcl_v1.2.json").write_text(json.dumps(document()))
-    return tmp_path
+def folder(here: Path) -> Path:
+    """With one result."""
+    (here / "bfcl_v1.2.json").write_text(json.dumps(document()))
+    return here
 
 
 def frontier(*words: str) -> Result:

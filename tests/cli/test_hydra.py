@@ -24,12 +24,10 @@ def hydra(*words: str) -> Result:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a set, and an empty home."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    made_up(tmp_path / "toy", MODELS)
-    return tmp_path
+def folder(here: Path) -> Path:
+    """With a set."""
+    made_up(here / "toy", MODELS)
+    return here
 
 
 def test_it_says_what_became_of_the_network_and_draws_it(folder: Path) -> None:

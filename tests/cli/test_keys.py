@@ -15,10 +15,8 @@ from tests.ledger.samples import record
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+def home(here: Path) -> Path:
+    return here / "home"
 
 
 def manyminds(*words: str, **more: Any) -> Result:

@@ -1,19 +1,14 @@
 """`manyminds bench index` as a person calls it: what it prints, not how fast this machine is."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import catalog
 from manyminds.cli import main
-from manyminds.node import ENCODER
 from tests.evals.test_replay import made_up
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-MISSING = bool(catalog.missing(HOME, catalog.find(ENCODER)))
+from tests.pulled import ENCODER
 
 
 def index(*words: str) -> Result:
@@ -21,24 +16,10 @@ def index(*words: str) -> Result:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a set, and an empty home."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    made_up(tmp_path / "toy", {"a": 0.6, "b": 0.8})
-    return tmp_path
-
-
-@pytest.fixture
-def equipped(folder: Path) -> Path:
-    """The same with the encoder."""
-    if MISSING:
-        pytest.skip(f"no encoder in {HOME}: run `manyminds pull`")
-    encoder = folder / "home" / "models" / ENCODER
-    encoder.mkdir(parents=True)
-    for name in ("model.onnx", "tokenizer.json"):
-        (encoder / name).symlink_to(HOME / "models" / ENCODER / name)
-    return folder
+def folder(here: Path) -> Path:
+    """With a set."""
+    made_up(here / "toy", {"a": 0.6, "b": 0.8})
+    return here
 
 
 def test_it_finds_every_expert_among_few(equipped: Path) -> None:

@@ -1,7 +1,6 @@
 """`manyminds experts tree` as a person calls it."""
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from manyminds import catalog
 from manyminds.cli import main
-from manyminds.node import ENCODER
 from tests.experts.test_recorded import answer, model, question, write_set
+from tests.pulled import ENCODER, lend, need
 
-HOME = Path(os.environ.get("MANYMINDS_HOME") or Path.home() / ".manyminds")
-MISSING = bool(catalog.missing(HOME, catalog.find(ENCODER)))
 ASKED = {
     "law": "Which court hears the appeal of a tenant in case {}?",
     "chemistry": "Which acid dissolves {} grams of copper?",
@@ -42,18 +38,12 @@ def filled(folder: Path) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a set, and a home with the encoder."""
-    if MISSING:
-        pytest.skip(f"no encoder in {HOME}: run `manyminds pull`")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MANYMINDS_HOME", str(tmp_path / "home"))
-    encoder = tmp_path / "home" / "models" / ENCODER
-    encoder.mkdir(parents=True)
-    for name in ("model.onnx", "tokenizer.json"):
-        (encoder / name).symlink_to(HOME / "models" / ENCODER / name)
-    filled(tmp_path / "toy")
-    return tmp_path
+def folder(here: Path) -> Path:
+    """With a set, and a home with the encoder."""
+    need(ENCODER)
+    lend(here / "home", ENCODER)
+    filled(here / "toy")
+    return here
 
 
 def test_each_expert_is_on_the_shelves_of_what_it_is_good_at(folder: Path) -> None:

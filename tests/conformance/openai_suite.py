@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from manyminds import catalog
-from manyminds.node import ENCODER
 from tests.conformance.upstream import running, says
-from tests.e2e.node import HOME, served
+from tests.e2e.node import served
+from tests.pulled import ENCODER, HOME
 
 __all__ = ["main"]
 

@@ -10,13 +10,12 @@ import openai
 import pydantic
 import pytest
 
-from manyminds import catalog
-from manyminds.node import ENCODER
 from tests.conformance.edge import PANEL, Mode, data, post, send
 from tests.conformance.test_errors import cut, failing
 from tests.conformance.test_tools import FUNCTIONS, calling
 from tests.conformance.upstream import USAGE, Upstream, says, speaks
-from tests.e2e.node import HOME, Served
+from tests.e2e.node import Served
+from tests.pulled import ENCODER, needs_encoder
 
 PIECES = ("Cats", " purr", " because", " they", " can \N{CAT FACE}.")
 WHOLE = "".join(PIECES)
@@ -26,13 +25,7 @@ TEXTS = ["Why do cats purr?", "Because they can.", "\N{CAT FACE}"]
 # --- 34: embeddings, by this node's own encoder ------------------------------------------------------------
 
 
-@pytest.fixture
-def encoder() -> None:
-    if catalog.missing(HOME, catalog.find(ENCODER)):
-        pytest.skip(f"{ENCODER} has not been pulled; run `manyminds pull {ENCODER}`")
-
-
-@pytest.mark.usefixtures("encoder")
+@needs_encoder
 def test_34_embeddings_in_base64_and_as_numbers_are_the_same(
     client: openai.OpenAI, lenient: openai.OpenAI, node: Served
 ) -> None:
@@ -48,7 +41,7 @@ def test_34_embeddings_in_base64_and_as_numbers_are_the_same(
     assert struct.unpack("<384f", coded) == pytest.approx(numbers.data[0].embedding, abs=1e-7)
 
 
-@pytest.mark.usefixtures("encoder")
+@needs_encoder
 def test_34_fewer_dimensions_make_unit_vectors(lenient: openai.OpenAI) -> None:
     (found,) = lenient.embeddings.create(model="auto", input="Why?", dimensions=64).data
     assert len(found.embedding) == 64

@@ -14,18 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from manyminds import catalog
-
-HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
+from tests import pulled
 
 
 def need(tier: str = "starter") -> None:
     """Skips the test where the tier has not been pulled."""
-    lacking = [m.name for m in catalog.tier(tier) if catalog.missing(HOME, m)]
-    if lacking:
-        pytest.skip(f"not pulled: {', '.join(lacking)}; run `manyminds pull --tier {tier}`")
+    pulled.need(*(model.name for model in catalog.tier(tier)))
 
 
 def borrowed(folder: Path, tier: str = "starter", *, untaught: bool = False) -> Path:
@@ -40,12 +35,7 @@ def borrowed(folder: Path, tier: str = "starter", *, untaught: bool = False) -> 
         from tests.learn.worlds import hand_made
 
         save(hand_made({"stranger": 0.5}), folder / "home" / ARTEFACT)
-    for model in catalog.tier(tier):
-        for file in model.files:
-            path, pulled = catalog.path_of(folder / "home", file), catalog.path_of(HOME, file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if pulled.exists() and not path.exists():
-                path.symlink_to(pulled)
+    pulled.lend(folder / "home", *(model.name for model in catalog.tier(tier)))
     return folder / "home"
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from manyminds import catalog
-from tests.e2e.node import HOME, Served, need, served, wait_until
+from tests.e2e.node import Served, need, served, wait_until
 from tests.e2e.test_reload import ask, models
 from tests.e2e.test_workers import said
+from tests.pulled import HOME
 
 QWEN = "qwen2.5-coder-0.5b"
 

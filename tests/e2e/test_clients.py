@@ -17,14 +17,13 @@ import openai
 import pydantic
 import pytest
 
-from manyminds import catalog
-from manyminds.node import ENCODER
 from tests.conformance.edge import MODES, PANEL, Mode, configured, post
 from tests.conformance.test_errors import failing
 from tests.conformance.test_tools import FUNCTIONS, TOOLS, calling
 from tests.conformance.upstream import Part, Play, Upstream, running, says
-from tests.e2e.node import HOME, Served, served
+from tests.e2e.node import Served, served
 from tests.e2e.test_keys import made
+from tests.pulled import needs_encoder
 
 T = TypeVar("T")
 PIECES = ("Cats", " purr", " \N{CAT FACE}.")
@@ -149,9 +148,7 @@ def test_openai_parses_structured_answers(node: Served, upstream: Upstream, mode
     assert {asked.body["response_format"]["type"] for asked in upstream.asked} == {"json_schema"}
 
 
-@pytest.mark.skipif(
-    bool(catalog.missing(HOME, catalog.find(ENCODER))), reason=f"{ENCODER} has not been pulled"
-)
+@needs_encoder
 def test_openai_embeds_in_base64_and_in_numbers(node: Served) -> None:
     async def act(client: openai.AsyncOpenAI) -> None:
         packed = await client.embeddings.create(model="auto", input=["Why?", "é"])  # asks for base64

@@ -12,11 +12,10 @@ from typing import Any
 import openai
 import pytest
 
-from manyminds import catalog
-from manyminds.node import ENCODER
 from tests.conformance.upstream import Part, Upstream, running
-from tests.e2e.node import HOME, Served, served, wait_until
+from tests.e2e.node import Served, served, wait_until
 from tests.experts.upstream import plain
+from tests.pulled import ENCODER, needs_encoder
 
 NUMBERS = (0.25, -1.5, 3.0)  # binary fractions: the same as float32
 CONFIG = """
@@ -91,9 +90,7 @@ def test_an_expert_takes_what_the_caller_sends(client: openai.OpenAI, upstream: 
     assert [asked.body["input"] for asked in upstream.asked] == [given]
 
 
-@pytest.mark.skipif(
-    bool(catalog.missing(HOME, catalog.find(ENCODER))), reason=f"{ENCODER} has not been pulled"
-)
+@needs_encoder
 @pytest.mark.parametrize("model", ["auto", ENCODER, "text-embedding-3-small"])
 def test_the_encoder_embeds(client: openai.OpenAI, upstream: Upstream, model: str) -> None:
     upstream.play(embeds)

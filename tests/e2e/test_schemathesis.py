@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from manyminds import catalog
-from manyminds.node import ENCODER
 from tests.conformance.edge import OFFERS
 from tests.conformance.upstream import Upstream, running, says
-from tests.e2e.node import HOME, Served, served
+from tests.e2e.node import Served, served
+from tests.pulled import ENCODER, HOME
 
 EXAMPLES = int(os.environ.get("TEST_SCHEMATHESIS") or 30)
 POSITIVE = [200, 401, 403, 404, 409, 422, 429]  # of what is well-formed: there may still be nobody for it

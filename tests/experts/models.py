@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 
 from manyminds import catalog
@@ -17,11 +16,11 @@ from manyminds.experts.openai import OpenAI
 from manyminds.experts.room import Room
 from manyminds.types import Card, Chunk, Message, Query, Sampling, Task
 from manyminds.upstream import Client
+from tests import pulled
 
 __all__ = [
     "CARD",
     "CHOICE",
-    "HOME",
     "NAME",
     "OPTIONS",
     "PATH",
@@ -37,16 +36,14 @@ __all__ = [
 ]
 
 NAME = "smollm2-135m"
-HOME = Path(os.environ.get("MANYMINDS_HOME") or "~/.manyminds").expanduser()
-PATH = catalog.path_of(HOME, catalog.find(NAME).files[0])
+PATH = catalog.path_of(pulled.HOME, catalog.find(NAME).files[0])
 CARD = Card(NAME, "local", source="lab", price_cpu_usd_per_hour=0.3)
 CHOICE = Query((Message("user", "?"),), task=Task("option", (), "What is the capital of France?"))
 OPTIONS = ("a banana", "Paris", "seven", "London")
 
 
 def need() -> None:
-    if catalog.missing(HOME, catalog.find(NAME)):
-        pytest.skip(f"{NAME} is not at {PATH}: run `manyminds pull {NAME}`")
+    pulled.need(NAME)
 
 
 @asynccontextmanager

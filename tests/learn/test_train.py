@@ -247,6 +247,7 @@ def test_without_a_source_is_as_if_it_had_never_been(tmp_path: Path) -> None:
             assert (getattr(alone, numbers)[row] == getattr(crowded, numbers)[place]).all()
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_a_cost_that_was_not_always_recorded_is_taken_as_its_mean() -> None:
     examples = SMALL.examples(60, seed=3)
     examples.cost_usd[::2] = np.nan
@@ -352,6 +353,7 @@ def test_the_best_for_all_texts_is_kept_where_choosing_is_no_better() -> None:
     assert play(artefact, flat.examples(100, seed=2), "max").accuracy >= 0.7
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_of_a_part_with_too_few_questions_nothing_is_learnt() -> None:
     told, verdicts = TELLERS.examples(60, seed=1), WRITERS.examples(9, seed=1)
     (part,) = train(joined(told, verdicts)).parts
@@ -360,6 +362,7 @@ def test_of_a_part_with_too_few_questions_nothing_is_learnt() -> None:
         train(joined(told.rows(np.arange(9)), verdicts))
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_what_one_expert_alone_writes_is_left_to_it() -> None:
     lone = World(tuple(Mind(name, 0.6, asked=float(name == "b")) for name in ("a", "b", "c", "mute")), "text")
     _, verdicts = train(joined(TELLERS.examples(60, seed=1), lone.examples(40, seed=1))).parts
@@ -367,6 +370,7 @@ def test_what_one_expert_alone_writes_is_left_to_it() -> None:
     assert {plan.experts for plan in verdicts.plans} == {("b",)}
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 @pytest.mark.parametrize(
     ("share", "mixed", "known"), [(0.06, True, True), (0.04, True, False), (0.3, False, False)]
 )
@@ -386,6 +390,7 @@ def test_a_kind_that_the_gateway_reads_is_learnt_where_it_is_read_often(
     assert [other.kinds for other in options] == [("option",)] * mixed
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_a_kind_that_is_read_off_questions_of_two_parts_is_for_that_with_more_of_them() -> None:
     told = joined(SMALL.examples(60, seed=3), SMALL.examples(100, seed=4))
     kinds: tuple[Kind, ...] = ("exact",) * 60 + ("option",) * 100
@@ -395,6 +400,7 @@ def test_a_kind_that_is_read_off_questions_of_two_parts_is_for_that_with_more_of
     assert options.kinds == ("number", "option", "span")
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_ways_of_asking_that_are_one_call_there_are_one_expert_there() -> None:
     """The way that is the cheapest in all stands for them."""
     told = joined(TELLERS.examples(60, seed=1), TELLERS.examples(60, seed=2))

@@ -102,7 +102,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     places = _places(path, home)
     file = places[0] if path else next(filter(os.path.exists, places), None)
     document = _read(file) if file else {}
-    origins = {key: "default" for key in reference() if not key.startswith("expert.")}
+    origins = dict.fromkeys(_settable(), "default")
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
     experts = entries(document.get("expert", []), file, origins)
     experts |= entries(tables(home / ADDED), home / ADDED, origins, experts)
@@ -214,7 +214,7 @@ def convert(key: str, value: Any, origin: str) -> Any:
     except msgspec.ValidationError as error:
         shown = "" if name == "key_env" else f", not {_brief(value)}"  # it may be the key itself
         wrong = str(error)[0].lower() + str(error)[1:]
-        about = reference()[key]["description"]
+        about = next(meta.description for meta in hint.__metadata__ if meta.description)
         raise ConfigError(f"{key} ({origin}): {wrong}{shown}. {about}") from None
     return converted
 
