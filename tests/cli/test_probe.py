@@ -17,6 +17,7 @@ from manyminds.learn.bank import beside
 from manyminds.node import learnt as learnt_of
 from tests.cli.test_eval import call
 from tests.evals.test_replay import made_up
+from tests.learn.quick import weigh_quickly
 from tests.learn.worlds import hand_made
 
 MINDS = {"a": 0.5, "b": 0.45, "c": 0.4, "weak": 0.2, "strong": 0.97, "other": 0.9}
@@ -38,6 +39,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up(folder / "toy", MINDS, n=360, kind="option")
     configure(folder, folder / "toy", *MINDS)
     with pytest.MonkeyPatch.context() as patch:
+        weigh_quickly(patch)
         patch.chdir(folder)
         patch.setenv("MANYMINDS_HOME", str(folder / "home"))
         without = [word for name in MINDS if name not in FIRST for word in ("--exclude", name)]

@@ -17,6 +17,7 @@ from manyminds.learn.examples import Examples
 from manyminds.learn.intake import Heard, Probed, changed, grown, networks
 from manyminds.learn.train import train
 from tests.changed import replace
+from tests.learn.quick import weigh_quickly
 from tests.learn.worlds import OPTIONS, Mind, world
 
 FIRST = (Mind("first-a", 0.5, 0.01), Mind("first-b", 0.45, 0.02), Mind("first-c", 0.4, 0.03))
@@ -37,7 +38,9 @@ def questions() -> tuple[Question, ...]:
 
 @cache
 def learnt() -> Artefact:
-    return train(whole().of(NAMES), seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        weigh_quickly(patch)
+        return train(whole().of(NAMES), seed=0)
 
 
 def banked(folder: Path, examples: Examples | None = None) -> Bank:
