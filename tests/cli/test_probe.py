@@ -99,7 +99,7 @@ def test_nobody_is_asked_twice_unless_anew(home: Path) -> None:
     assert again["sorts"] == first["sorts"]
     (nothing,) = probe("strong", "--budget-usd", "0", "--anew")
     assert (nothing["probes"], nothing["ended"]) == (0, "budget")
-    assert "strong" not in panel()
+    assert "strong" in panel()
 
 
 def test_removed_is_as_if_it_had_never_come(home: Path) -> None:
@@ -113,10 +113,10 @@ def test_removed_is_as_if_it_had_never_come(home: Path) -> None:
     newcomers, known = Newcomers(home), identities(configured(None, os.environ, {}))
     newcomers.forget(["strong"])
     assert {one.name for one in newcomers.known(known)} == {"other"}
-    newcomers.settle(known, MINDS)
+    newcomers.settle(known)
     assert (home / "grown.npz").read_bytes() == alone
     newcomers.forget(["other"])
-    newcomers.settle(known, MINDS)
+    newcomers.settle(known)
     assert {path.name: path.read_bytes() for path in home.glob("*.npz")} == kept
 
 
@@ -158,6 +158,19 @@ def test_what_cannot_be_probed_is_told(home: Path, words: tuple[str, ...], said:
     assert done.exit_code in (1, 2)
     assert done.stdout == ""
     assert said in done.stderr
+
+
+def test_without_what_learning_needs_it_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = call("experts", "probe", "strong")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "pip install 'manyminds[train]'" in done.stderr
+
+
+def test_the_whole_pool_is_asked_where_that_is_wanted(home: Path) -> None:
+    (found,) = probe("weak", "--thorough", *ENOUGH)
+    assert found["probes"] + found["more"] == 128
+    assert found["sorts"][0]["what"] == "keep"
 
 
 def test_without_a_bank_it_says_what_to_do(home: Path) -> None:

@@ -193,8 +193,9 @@ async def _probe(
     if name in newcomers.base.experts:
         now = changed(probed, newcomers.bank)
         probed = probed if now else replace(probed, heard=())  # what was learnt of it holds
-    newcomers.keep(probed, known)
-    after = newcomers.settle(known, known)
+    if received.probed.heard:  # else what it said before stays
+        newcomers.keep(probed, known)
+    after = newcomers.settle(known)
     return {"changed": now} | _result(name, received, before, after, known)
 
 
@@ -226,7 +227,7 @@ def settle(config: "Config", gone: str = "") -> None:
     newcomers, known = Newcomers(config.home), identities(config)
     if gone:
         newcomers.forget([gone, *(f"{gone}:{way}" for way in WAYS)])
-    newcomers.settle(known, known)
+    newcomers.settle(known)
 
 
 # --- what is shown ---------------------------------------------------------------------------------

@@ -103,8 +103,8 @@ class Newcomers:
                 for name in names:
                     rmtree(self.folder(name), ignore_errors=True)
 
-    def settle(self, identities: Mapping[str, str], have: Collection[str]) -> list[Network]:
-        """Makes what has grown anew, of the newcomers that are there; it is gone where none was taken in.
+    def settle(self, identities: Mapping[str, str]) -> list[Network]:
+        """Makes what has grown anew, of the experts that are there; gone where no newcomer was taken in.
 
         Raises: DataError, ArtefactError, OSError.
         """
@@ -113,7 +113,7 @@ class Newcomers:
             return []
         with self._alone():
             come = self.known(identities)
-            found = self.networks(come, have) if come else []
+            found = self.networks(come, identities) if come else []
             made = grown(self.base, self.bank, found) if come else None
             if made is None:
                 path.unlink(missing_ok=True)

@@ -52,6 +52,8 @@ def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
     known = len(set(experts) & (names | {name.rpartition(":")[0] for name in names}))
     source = str(artefact.about.get("set", "a set without a name"))
     said = f"learnt from {source!r:.80}, knows {known} of {len(experts)} experts"
+    come = sorted({name for part in artefact.parts for name in part.about.get("newcomers", ())})
+    said += f", {len(come)} of them newcomers" if come else ""
     if experts and not known:
         said += " and so changes nothing: learn from answers of these, `manyminds train DIR`"
     return known, said
