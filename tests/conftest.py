@@ -1,4 +1,10 @@
-"""Hypothesis: no time limit on an example; `pytest --hypothesis-profile=thorough` tries 5,000 of each."""
+"""Hypothesis: no time limit on an example; `pytest --hypothesis-profile=thorough` tries 5,000 of each.
+
+Linear algebra: one thread for each process. There is a worker for each core already, and more threads than
+cores wait for one another by spinning.
+"""
+
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -8,6 +14,8 @@ from tests.learn.quick import weigh_quickly
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=5000)
 settings.load_profile("default")
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy and scipy are first imported
 
 
 @pytest.fixture
