@@ -138,6 +138,16 @@ def test_one_that_was_learnt_from_is_asked_whether_it_has_changed(home: Path, le
     assert "a" not in panel()
 
 
+@pytest.mark.parametrize("name", ["..", ".", ".lock", "a/b", "../..", "a:b"])
+def test_a_name_is_never_a_way_out(home: Path, name: str) -> None:
+    newcomers = Newcomers(home)
+    assert newcomers.folder(name).resolve().parent == home.resolve() / "newcomers"
+    newcomers.folder(name).mkdir(parents=True)
+    newcomers.forget([name])
+    assert (home / "artefact.npz").exists()
+    assert [path.name for path in (home / "newcomers").iterdir()] == [".lock"]
+
+
 def test_another_base_leaves_what_has_grown_behind(home: Path) -> None:
     probe("strong", *ENOUGH)
     save(hand_made({"a": 0.5, "b": 0.5}), home / "artefact.npz")

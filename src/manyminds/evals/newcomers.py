@@ -50,8 +50,10 @@ class Newcomers:
         return load(base(self._home)[0])
 
     def folder(self, name: str) -> Path:
-        """Where what a newcomer said is kept."""
-        return self._home / NEWCOMERS / quote(name, safe="")
+        """Where what a newcomer said is kept: a folder of its own, whatever it is called."""
+        quoted = quote(name, safe="")
+        hidden = quoted.startswith(".")  # as "..", which is the home
+        return self._home / NEWCOMERS / (f"%2E{quoted[1:]}" if hidden else quoted)
 
     def asked_s(self, name: str) -> float | None:
         """When it was last asked anything, in seconds since 1970, in whatever way; None: never."""
