@@ -4,14 +4,16 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from manyminds.artefact import load, save
-from manyminds.cli.newcomers import identities
+from manyminds.cli.newcomers import identities, settle
 from manyminds.config import load as configured
+from manyminds.errors import DataError
 from manyminds.evals.newcomers import Newcomers
 from manyminds.learn.bank import beside
 from manyminds.node import learnt as learnt_of
@@ -175,6 +177,23 @@ def test_without_what_learning_needs_it_says_so(home: Path, monkeypatch: pytest.
     done = call("experts", "probe", "strong")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "pip install 'manyminds[train]'" in done.stderr
+
+
+def test_what_grew_says_so_too_where_learning_is_gone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe("strong", *ENOUGH)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with pytest.raises(DataError, match="manyminds\\[train\\]"):
+        settle(configured(None, os.environ, {}))
+    assert "strong" in panel()
+
+
+def test_training_leaves_a_file_of_ones_own_where_the_bank_would_be(home: Path, learnt: Path) -> None:
+    (home / "mine.bank.npz").write_text("precious")
+    done = call("train", str(learnt / "toy"), "--out", str(home / "mine.npz"))
+    assert done.exit_code == 1
+    assert "mine.bank.npz is there" in done.stderr
+    assert (home / "mine.bank.npz").read_text() == "precious"
+    assert not (home / "mine.npz").exists()
 
 
 def test_the_whole_pool_is_asked_where_that_is_wanted(home: Path) -> None:

@@ -95,7 +95,10 @@ def _let_go(file: str | None, home: Path, name: str) -> None:
     try:
         settle(read(file, {}), gone=name)
     except ManymindsError as error:
-        click.echo(f"What was learnt still has it, and is not asked for it. {error.message}", err=True)
+        click.echo(
+            f"It is no longer asked, but what was learnt could not be made anew without it. {error.message}",
+            err=True,
+        )
     path, own = base(home)
     try:
         names = load(path).experts if own else ()

@@ -49,7 +49,8 @@ def train(
 
     config = read(file, {})
     path = config.home / ARTEFACT if out is None else Path(out)
-    _check_place(path, ours=out is None)
+    for place in (path, bank.beside(path)):
+        _check_place(place, ours=out is None)
     chosen = narrow(recorded, name, category, exclude)
     embed = encoder(file, chosen.questions)
     with bars() as progress:

@@ -83,10 +83,15 @@ def train(
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Within, sums of linear algebra are taken by one thread: threads that wait for each other are slow."""
-    import scipy.optimize  # noqa: F401  its linear algebra is another than numpy's, and held only once it is there
-    from threadpoolctl import threadpool_limits
+    """Within, sums of linear algebra are taken by one thread: threads that wait for each other are slow.
 
+    Raises: DataError where scipy is not installed.
+    """
+    try:
+        import scipy.optimize  # noqa: F401  its linear algebra is not numpy's, and held only once it is there
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise DataError("Learning needs scipy: pip install 'manyminds[train]'.") from error
     limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
     return limits
 
