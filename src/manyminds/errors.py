@@ -11,6 +11,9 @@ ManymindsError                     500
 ├── DataError                      500  a recorded set does not keep its schema
 ├── ArtefactError                  500  what was learnt cannot be loaded
 ├── IndexFileError                 500  an index on disk cannot be read
+├── SignatureError                 500  what is signed was not signed by who it says
+├── CardError                      500  a node's card that cannot be believed
+├── FrameError                     500  a piece of another node's answer is missing
 ├── InvalidRequestError            400  the request is wrong; `param` names the field
 │   ├── ModelNotFoundError         404
 │   ├── EndpointNotFoundError      404
@@ -19,6 +22,7 @@ ManymindsError                     500
 │   ├── MethodNotAllowedError      405
 │   ├── UnauthorizedError          401  no key, or one that this node does not know
 │   ├── ForbiddenError             403
+│   ├── AskError                   400  another node's ask that cannot be opened
 │   ├── SlowRequestError           408  the caller sent its request too slowly
 │   ├── TooLargeError              413
 │   │   └── HeadTooLargeError      431
@@ -44,7 +48,9 @@ __all__ = [
     "AlreadyGradedError",
     "AnswerError",
     "ArtefactError",
+    "AskError",
     "BudgetError",
+    "CardError",
     "CatalogError",
     "ConfigError",
     "CutError",
@@ -55,6 +61,7 @@ __all__ = [
     "EndpointNotFoundError",
     "ExpertError",
     "ForbiddenError",
+    "FrameError",
     "GarbageError",
     "HashMismatchError",
     "HeadTooLargeError",
@@ -68,6 +75,7 @@ __all__ = [
     "RateLimitError",
     "RefusedError",
     "RejectedError",
+    "SignatureError",
     "SlowError",
     "SlowRequestError",
     "TooLargeError",
@@ -158,6 +166,24 @@ class IndexFileError(ManymindsError):
     code = "index_file_error"
 
 
+class SignatureError(ManymindsError):
+    """What is signed was not signed by who it says, or not as what it is taken for."""
+
+    code = "bad_signature"
+
+
+class CardError(ManymindsError):
+    """A node's card is too large, damaged, forged or out of date."""
+
+    code = "bad_card"
+
+
+class FrameError(ManymindsError):
+    """A piece of another node's answer is missing or cannot be read."""
+
+    code = "bad_frame"
+
+
 class InvalidRequestError(ManymindsError):
     """The request is wrong; `param` names the field."""
 
@@ -214,6 +240,12 @@ class ForbiddenError(InvalidRequestError):
 
     status = 403
     code = "forbidden"
+
+
+class AskError(InvalidRequestError):
+    """What another node asks cannot be opened, was not signed by it, or was heard before."""
+
+    code = "bad_ask"
 
 
 class SlowRequestError(InvalidRequestError):

@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -23,11 +22,14 @@ from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES, suits
 from manyminds.types import (
     Answer,
+    Call,
     Card,
     Chunk,
     Combiner,
     Embed,
     Expert,
+    Hold,
+    Journey,
     Key,
     Limits,
     Outcome,
@@ -40,16 +42,10 @@ from manyminds.types import (
     Usage,
 )
 
-__all__ = ["Explore", "Gateway", "Hold", "Parts", "Record", "Reserve", "is_spared"]
+__all__ = ["HOPS", "Explore", "Gateway", "Parts", "Record", "Reserve", "is_spared"]
 
 Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
 """Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
-
-
-class Hold(Protocol):
-    """Money put aside for one request. Who never settles it has spent all of it."""
-
-    def settle(self, spent_usd: float) -> None: ...
 
 
 Explore = Callable[[Query, Route, Sequence[Card]], Route]
@@ -60,6 +56,9 @@ Reserve = Callable[[Key, float], Awaitable[Hold]]
 
 _CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
 _MORE = 4  # times as many are asked of the index where too few of the nearest can do it
+HOPS = 4
+"""How often a question may be passed on from node to node, unless its gateway says otherwise."""
+
 _FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _ENCODED = ("select", "fuse")
 """Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
@@ -101,6 +100,7 @@ class Gateway:
         patience: limits of time where a request sets none.
         defaults: limits where a request sets none; `policy` must be set.
         clock: what durations are measured by, in seconds; the loop's, without.
+        hops: how often a question that is asked here may be passed on from node to node.
     """
 
     def __init__(
@@ -110,7 +110,9 @@ class Gateway:
         patience: Patience,
         defaults: Limits,
         clock: Callable[[], float] | None = None,
+        hops: int = HOPS,
     ) -> None:
+        self._hops = hops
         self._card = card
         self._parts = parts
         self._patience = patience
@@ -132,6 +134,9 @@ class Gateway:
         """A panel's answer, or one that was given before."""
         began_s = self._alarm.clock()
         query = self._receive(query)
+        if query.journey is None:
+            due_s = asyncio.get_running_loop().time() + self._deadline_s(query)
+            query = replace(query, journey=Journey(due_s, self._hops))
         kept = self._look_up(query, query.limits.policy or DIRECT)
         hit = kept.exact() if kept else None
         if hit is None:
@@ -422,9 +427,35 @@ class Gateway:
                 posterior = combiner.posterior(query, route, answers)
             return route.threshold < 1 and posterior.best >= route.threshold
 
+        if query.limits.budget_usd is not None:
+            route = self._apportioned(query, route, query.limits.budget_usd)
         limits, asked = self._patience, encoded or route.threshold < 1
         patience = Patience(limits.first_token_s, limits.idle_s, self._deadline_s(query))
         return Fanout(query, route, self._parts.experts, patience, enough if asked else None, self._alarm)
+
+    def _apportioned(self, query: Query, route: Route, budget_usd: float) -> Route:
+        """The route with what each other network on it may charge: with all, no more than there is."""
+        if not any(self._is_network(call.expert) for call in route.everyone):
+            return route
+        most = {call: self._price_usd(query, call.expert, call.samples) for call in route.everyone}
+        share = min(1.0, budget_usd / total) if (total := sum(most.values())) > 0 else 1.0
+
+        def limited(calls: Sequence[Call]) -> tuple[Call, ...]:
+            return tuple(replace(call, budget_usd=share * most[call] / call.samples) for call in calls)
+
+        return replace(route, calls=limited(route.calls), reserve=limited(route.reserve))
+
+    def _is_network(self, name: str) -> bool:
+        expert = self._parts.experts.get(name)
+        return expert is not None and expert.card.kind == "peer"
+
+    def _price_usd(self, query: Query, name: str, samples: int = 1) -> float:
+        """The most that an expert's answers may cost by its card; 0 of one that has left."""
+        if (expert := self._parts.experts.get(name)) is None:
+            return 0.0
+        card = expert.card
+        written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
+        return card.price_usd(query.most_tokens * samples, written, samples * self._deadline_s(query))
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s

@@ -31,6 +31,8 @@ __all__ = [
     "Count",
     "Embed",
     "Expert",
+    "Hold",
+    "Journey",
     "Key",
     "Kind",
     "Limits",
@@ -119,6 +121,15 @@ class Task(Struct, frozen=True):
     stem: str = ""  # the question without its options: what comes before and behind them
 
 
+class Journey(Struct, frozen=True):
+    """What travels with a question from node to node, and holds for all that is asked on its way."""
+
+    due_s: float  # by the loop's clock: from then on nobody waits for the answer
+    hops: int  # how often it may be passed on from here
+    visited: tuple[str, ...] = ()  # ids of the nodes it came by, the one that asked this one last
+    purpose: str = ""  # what the answer is for, in a word
+
+
 class Query(Struct, frozen=True, eq=False):
     """One question with its conversation. `raw` holds the caller's own JSON, for pass-through."""
 
@@ -138,6 +149,7 @@ class Query(Struct, frozen=True, eq=False):
     task: Task = Task()
     section: str = ""  # what it is about, in a word: as the caller says, else as it is guessed
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
+    journey: Journey | None = None  # None until a gateway has taken it up
 
     @property
     def estimated_tokens(self) -> int:
@@ -267,7 +279,7 @@ class Card(Struct, frozen=True):
     """What an expert says of itself. Claims are a prior: what is measured here replaces them."""
 
     name: str
-    kind: str  # openai, local, recorded, scripted, gateway
+    kind: str  # openai, local, recorded, scripted, peer, gateway
     source: str = ""  # whom attribution credits
     model: str = ""  # its name upstream
     variant_of: str = ""  # the expert of which this is one way of asking; empty: an expert of its own
@@ -304,6 +316,7 @@ class Call(Struct, frozen=True):
     weight: float = 1.0  # the caller's multiplier of the vote
     method: Method = "generate"
     hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
+    budget_usd: float | None = None  # the most that it may cost; None where only its price limits that
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
 
 
@@ -418,6 +431,12 @@ class Key(Struct, frozen=True):
 
 
 # --- protocols -------------------------------------------------------------------------------------
+
+
+class Hold(Protocol):
+    """Money put aside for one request. Who never settles it has spent all of it."""
+
+    def settle(self, spent_usd: float) -> None: ...
 
 
 class Embed(Protocol):

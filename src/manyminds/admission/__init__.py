@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from fnmatch import translate
 from types import TracebackType
@@ -87,9 +87,12 @@ class Admission:
         self._accounts: dict[str, _Account] = {}  # by key id
         self.replace(keys)
 
-    def replace(self, keys: Mapping[bytes, Key]) -> None:
-        """Another set of keys from now on. Of those that remain, levels and purses stay."""
-        by_id = {key.id: key for key in keys.values()}
+    def replace(self, keys: Mapping[bytes, Key], others: Collection[Key] = ()) -> None:
+        """Another set of keys from now on. Of those that remain, levels and purses stay.
+
+        `others` are of whoever proves in another way who it is: no header has them.
+        """
+        by_id = {key.id: key for key in (*keys.values(), *others)}
         now_ns = self._now_ns()
         accounts = {}
         for key in by_id.values():

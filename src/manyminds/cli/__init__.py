@@ -18,7 +18,9 @@ try:
     from manyminds.cli.calibrate import calibrate
     from manyminds.cli.data import data
     from manyminds.cli.evaluate import eval_
+    from manyminds.cli.federate import federate
     from manyminds.cli.frontier import frontier
+    from manyminds.cli.join import join
     from manyminds.cli.keys import keys
     from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
@@ -28,6 +30,7 @@ try:
     from manyminds.cli.serve import serve
     from manyminds.cli.train import train
     from manyminds.cli.tree import tree
+    from manyminds.cli.verify import verify
     from manyminds.errors import ManymindsError
 except KeyboardInterrupt:  # Ctrl-C while this is loaded: there is nothing to end yet
     sys.exit(130)
@@ -92,12 +95,15 @@ for command in (
     doctor,
     eval_,
     experts,
+    federate,
     frontier,
+    join,
     keys,
     ledger,
     pull,
     serve,
     train,
+    verify,
 ):
     main.add_command(command)
 for command in (add, probe, remove):

@@ -7,7 +7,7 @@ import click
 
 from manyminds.cli.keys import opened
 from manyminds.cli.look import print_table, table_of
-from manyminds.cli.settings import as_json, print_json
+from manyminds.cli.settings import as_json, print_json, read
 
 __all__ = ["ledger"]
 
@@ -84,6 +84,108 @@ def totals(file: str | None, /, by: str, as_json: bool, **filters: Any) -> None:
         tokens = (f"{row['prompt_tokens']:,}", f"{row['completion_tokens']:,}")
         table.add_row(str(row[by]), *counts, *tokens)
     print_table(table)
+
+
+def _period(command: Any) -> Any:
+    """The options that choose a time."""
+    for option in (
+        click.option("--since", type=click.DateTime(), help="From that time on, in UTC."),
+        click.option("--until", type=click.DateTime(), help="Before that time, in UTC."),
+    ):
+        command = option(command)
+    return command
+
+
+@ledger.command()
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many at most.")
+@click.option("--peer", metavar="NAME|ID", help="Only those with this node.")
+@click.option("--request", "request_id", metavar="ID", help="Only those of this request.")
+@_period
+@as_json
+@click.pass_obj
+def receipts(
+    file: str | None,
+    /,
+    limit: int,
+    peer: str | None,
+    request_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    as_json: bool,
+) -> None:
+    """Show receipts of answers that went between this node and others, newest first.
+
+    With --json, each has the signed `document` that `manyminds verify` checks.
+    """
+    names = _peers(file)
+    node = next((node for node, name in names.items() if name == peer), peer)
+    with opened(file) as found:
+        rows = found.receipts(limit, peer=node, since=since, until=until, request_id=request_id)
+    if as_json:
+        print_json([_priced(row) for row in rows])
+        return
+    table = table_of("at (UTC)", "peer", "role", "tokens", "$", "signed by", "request")
+    for row in map(_priced, rows):
+        tokens = f"{row['prompt_tokens']:,} + {row['completion_tokens']:,}"
+        signed = "both" if row["countersigned"] else "who answered"
+        named = names.get(row["peer"], row["peer"])
+        table.add_row(
+            row["at_utc"], named, row["role"], tokens, f"{row['price_usd']:.9f}", signed, row["request_id"]
+        )
+    print_table(table)
+
+
+@ledger.command()
+@_period
+@as_json
+@click.pass_obj
+def settle(file: str | None, /, since: datetime | None, until: datetime | None, as_json: bool) -> None:
+    """Sum up what is owed to each peer, and by it."""
+    names = _peers(file)
+    with opened(file) as found:
+        rows = found.owed(since=since, until=until)
+    sums: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        peer = row["peer"]
+        one = sums.setdefault(
+            peer,
+            {
+                "peer": names.get(peer, peer),
+                "id": peer,
+                **{f"{role}_{what}": 0 for role in ("asked", "answered") for what in ("answers", "usd")},
+                "not_countersigned": 0,
+            },
+        )
+        one[f"{row['role']}_answers"], one[f"{row['role']}_usd"] = row["answers"], row["price_usd"]
+        one["not_countersigned"] += row["answers"] - row["countersigned"]
+    for one in sums.values():
+        one["net_usd"] = round(one["answered_usd"] - one["asked_usd"], 9)
+    if as_json:
+        print_json(list(sums.values()))
+        return
+    table = table_of("peer", "answers from it", "owed to it $", "answers to it", "owed by it $", "net $", "")
+    for one in sums.values():
+        lacking = one["not_countersigned"]
+        table.add_row(
+            one["peer"],
+            f"{one['asked_answers']:,}",
+            f"{one['asked_usd']:.9f}",
+            f"{one['answered_answers']:,}",
+            f"{one['answered_usd']:.9f}",
+            f"{one['net_usd']:+.9f}",
+            f"{lacking:,} signed by one side only" if lacking else "",
+        )
+    print_table(table)
+
+
+def _peers(file: str | None) -> dict[str, str]:
+    """Names by node id."""
+    return {entry.id: entry.name for entry in read(file, {}).peers}
+
+
+def _priced(row: dict[str, Any]) -> dict[str, Any]:
+    usd = row.pop("price_nusd") / 1e9
+    return {**row, "price_usd": usd, "countersigned": bool(row["countersigned"])}
 
 
 @ledger.command()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from manyminds.config import Config
     from manyminds.workers.seat import Seat
 
-__all__ = ["announce", "begin_log", "event_loop", "serve", "url_of", "work"]
+__all__ = ["announce", "begin_log", "event_loop", "serve", "serve_as", "url_of", "work"]
 
 _GC = (20_000, 20, 20)  # hardly anything that a request makes is a cycle: look for these less often
 
@@ -35,10 +35,15 @@ def serve(
     file: str | None, host: str | None, port: int | None, tier: str | None, workers: int | None, as_json: bool
 ) -> None:
     """Serve the network as an OpenAI-compatible endpoint."""
+    flags = {"server.host": host, "server.port": port, "local.tier": tier, "server.workers": workers}
+    serve_as(file, flags, as_json=as_json)
+
+
+def serve_as(file: str | None, flags: dict[str, Any], *, as_json: bool) -> None:
+    """Serves the configuration under these flags until it is told to end. Raises: ManymindsError."""
     from manyminds.cli.service import Service
     from manyminds.workers.listeners import Listeners, listen
 
-    flags = {"server.host": host, "server.port": port, "local.tier": tier, "server.workers": workers}
     config = read(file, flags)
     begin_log()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

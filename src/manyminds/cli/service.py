@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,10 +22,11 @@ from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
-from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
+from manyminds.node import ARTEFACT, ENCODER, GROWN, Membership, Node
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, render_all
+from manyminds.web.network import NetworkEdge
 from manyminds.web.observer import Observer
 from manyminds.web.requestlog import RequestLog
 from manyminds.web.server import Server, room
@@ -155,6 +157,7 @@ class Service:
                 rated=node.rated,
                 encoder=ENCODER,
                 embed=node.embed,
+                network=_network_edge(node.membership),
             )
 
         if seat is not None:
@@ -265,6 +268,14 @@ class Service:
             except OSError as error:  # it changed while it was looked at
                 log.error("The certificate stays as it was (%s): send SIGHUP again.", error)
         return config
+
+
+def _network_edge(membership: Membership | None) -> NetworkEdge | None:
+    if membership is None:
+        return None
+    answering = membership.answering
+    answer = partial(answering.answer, by_https=True)
+    return NetworkEdge(lambda: membership.card, answer, answering.tell)
 
 
 def _look(files: Iterable[Path]) -> list[tuple[int, int, int] | None]:

@@ -21,6 +21,8 @@ from manyminds.config.keys import (
     ExpertEntry,
     Ledger,
     Local,
+    Network,
+    PeerEntry,
     Policy,
     Server,
     reference,
@@ -36,6 +38,8 @@ __all__ = [
     "ExpertEntry",
     "Ledger",
     "Local",
+    "Network",
+    "PeerEntry",
     "Policy",
     "Server",
     "Setting",
@@ -45,12 +49,13 @@ __all__ = [
     "home_of",
     "load",
     "mask",
+    "peers",
     "reference",
     "tables",
 ]
 
 ADDED: Final = "experts.toml"
-"""In the home: experts that `manyminds experts add` was told of. The program's own file, unlike the other."""
+"""In the home: experts and peers that commands were told of. The program's own file, unlike the other."""
 
 _PREFIX: Final = "MANYMINDS_"
 _KUBERNETES: Final = ("MANYMINDS_SERVICE_", "MANYMINDS_PORT")  # set in pods beside a Service named manyminds
@@ -70,7 +75,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = Policy()
     ledger: Ledger = Ledger()
     cache: Cache = Cache()
+    network: Network = Network()
     experts: tuple[ExpertEntry, ...] = ()
+    peers: tuple[PeerEntry, ...] = ()
     aliases: dict[str, tuple[str, ...]] = {}
     """Under `[aliases]`: other names, or patterns of such, and the models that they stand for, in order."""
     origins: dict[str, str] = {}
@@ -106,6 +113,8 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
     experts = entries(document.get("expert", []), file, origins)
     experts |= entries(tables(home / ADDED), home / ADDED, origins, experts)
+    listed = peers(document.get("peer", []), file, origins, experts)
+    listed |= peers(tables(home / ADDED, "peer"), home / ADDED, origins, [*experts, *listed])
     aliases = _aliases(document.get("aliases", {}), file, origins)
     known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts.values()))
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
@@ -123,6 +132,8 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
         cache=Cache(**values["cache"]),
+        network=_joined(Network(**values["network"]), file),
+        peers=_distinct(listed),
         experts=tuple(experts.values()),
         aliases=aliases,
         origins=origins,
@@ -166,12 +177,12 @@ _Layer = Iterable[tuple[str, Any, str]]
 
 def _from_file(document: Mapping[str, Any], file: Path | None) -> _Layer:
     for section, table in document.items():
-        if section in ("expert", "aliases"):
+        if section in ("expert", "peer", "aliases"):
             continue
         if section not in sections():
             if not isinstance(table, dict | list):
                 _reject_key("", section, file)
-            _reject(section, [*sections(), "expert", "aliases"], f"section in {file}")
+            _reject(section, [*sections(), "expert", "peer", "aliases"], f"section in {file}")
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: {section} is a section: write [{section}] and its keys below.")
         for name, value in table.items():
@@ -202,7 +213,7 @@ def _from_flags(flags: Mapping[str, Any]) -> _Layer:
 def convert(key: str, value: Any, origin: str) -> Any:
     """The value in its type; outside a file text may spell a number or truth value. Raises: ConfigError."""
     section, _, name = key.partition(".")
-    struct = ExpertEntry if section == "expert" else sections()[section]
+    struct = {"expert": ExpertEntry, "peer": PeerEntry, **sections()}[section]
     hint = get_type_hints(struct, include_extras=True)[name]
     many = get_origin(getattr(hint, "__origin__", hint)) is tuple  # written with commas outside a file
     if many and isinstance(value, str) and not origin.startswith("file"):
@@ -243,14 +254,15 @@ def _locate(ledger: Ledger, home: Path) -> Ledger:
 # --- experts ---------------------------------------------------------------------------------------
 
 
-def tables(file: Path) -> Any:
-    """What `[[expert]]` says in the program's own file. Raises: ConfigError."""
+def tables(file: Path, kind: str = "expert") -> Any:
+    """What `[[expert]]`, or `[[peer]]`, says in the program's own file. Raises: ConfigError."""
     document = _read(file) if os.path.exists(file) else {}
-    if strange := document.keys() - {"expert"}:
+    if strange := document.keys() - {"expert", "peer"}:
         raise ConfigError(
-            f"{file} holds experts only, not {_clip(min(strange))}: settings belong in manyminds.toml."
+            f"{file} holds experts and peers only, not {_clip(min(strange))}: settings belong in "
+            "manyminds.toml."
         )
-    return document.get("expert", [])
+    return document.get(kind, [])
 
 
 def entries(
@@ -290,6 +302,55 @@ def entries(
         for field in ExpertEntry.__struct_fields__:
             origins[f"expert.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
     return experts
+
+
+def peers(
+    said: Any, file: Path | None, origins: dict[str, str], others: Collection[str] = ()
+) -> dict[str, PeerEntry]:
+    """All `[[peer]]` by name. Arguments and errors as of `entries`."""
+    if not isinstance(said, list) or not all(isinstance(table, dict) for table in said):
+        raise ConfigError(f"{file}: write each peer as [[peer]], with two brackets.")
+    found: dict[str, PeerEntry] = {}
+    for number, table in enumerate(said, 1):
+        for key in table:
+            if key not in PeerEntry.__struct_fields__:
+                _reject_key("peer", key, file)
+        for needed in ("name", "id"):
+            if needed not in table:
+                raise ConfigError(f'{file}: [[peer]] number {number} has no {needed}: add {needed} = "...".')
+        origin = f"file {file}, number {number}"
+        entry = PeerEntry(**{key: convert(f"peer.{key}", table[key], origin) for key in table})
+        if entry.name in POLICIES:
+            raise ConfigError(f"{file}: {entry.name!r} is a policy, so no peer can have that name.")
+        if entry.name in found or entry.name in others:
+            raise ConfigError(f"{file}: the name of peer {entry.name!r} is taken: give it another.")
+        if entry.url and not _is_web(entry.url):
+            raise ConfigError(
+                f"{file}: url of peer {entry.name!r} must be like https://HOST, not {_brief(entry.url)}."
+            )
+        found[entry.name] = entry
+        for field in PeerEntry.__struct_fields__:
+            origins[f"peer.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
+    return found
+
+
+def _distinct(listed: Mapping[str, PeerEntry]) -> tuple[PeerEntry, ...]:
+    """Raises: ConfigError where a node is listed twice."""
+    by_id: dict[str, str] = {}
+    for entry in listed.values():
+        if (other := by_id.setdefault(entry.id, entry.name)) != entry.name:
+            raise ConfigError(f"The peers {other!r} and {entry.name!r} are the same node: keep one of them.")
+    return tuple(listed.values())
+
+
+def _joined(network: Network, file: Path | None) -> Network:
+    """With absolute paths. Raises: ConfigError where an address is none."""
+    if network.url and not _is_web(network.url):
+        raise ConfigError(f"network.url must be like https://HOST, not {_brief(network.url)}.")
+    if not network.zenoh:
+        return network
+    base = file.parent if file else Path.cwd()
+    return msgspec.structs.replace(network, zenoh=str(_absolute(network.zenoh, base, "network.zenoh")))
 
 
 def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
@@ -354,6 +415,7 @@ def describe(config: Config) -> list[Setting]:
     shown = [Setting("home", str(config.home), config.origins.get("home", "default"))]
     parts: list[tuple[str, msgspec.Struct]] = [(name, getattr(config, name)) for name in sections()]
     parts += [(f"expert.{entry.name}", entry) for entry in config.experts]
+    parts += [(f"peer.{entry.name}", entry) for entry in config.peers]
     for prefix, part in parts:
         for field in part.__struct_fields__:
             value = getattr(part, field)
@@ -404,7 +466,7 @@ def _reject_key(section: str, key: str, file: Path | None) -> NoReturn:
 
 
 def _head(section: str) -> str:
-    return "[[expert]]" if section == "expert" else f"[{section}]"
+    return f"[[{section}]]" if section in ("expert", "peer") else f"[{section}]"
 
 
 def _reject(name: str, valid: Iterable[str], what: str) -> NoReturn:

@@ -11,6 +11,8 @@ __all__ = [
     "ExpertEntry",
     "Ledger",
     "Local",
+    "Network",
+    "PeerEntry",
     "Policy",
     "Server",
     "reference",
@@ -126,6 +128,112 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     ] = ("auto", "max", "cheap", "fast")
 
 
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """The node among other nodes; without `join`, `listen`, `url` and peers it is alone."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,31})?\Z",
+            description="What the node calls itself: up to 32 of letters, digits and . _ -; by default "
+            "the machine's name.",
+        ),
+    ] = ""
+    join: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(description="Where other nodes are: lan, or addresses such as tcp/10.0.0.1:7447 or tls/..."),
+    ] = ()
+    listen: Annotated[
+        str, Meta(description="Address at which other nodes may join, such as tcp/0.0.0.0:7447.")
+    ] = ""
+    zenoh: Annotated[
+        str, Meta(description="File with settings in Zenoh's own format: certificates, access control.")
+    ] = ""
+    url: Annotated[
+        str, Meta(description="Where nodes of other organisations reach this one, such as https://HOST")
+    ] = ""
+    asks: Annotated[
+        Literal["listed", "network"],
+        Meta(description="Whom the node asks: peers that are listed, or whoever is free on what it joined."),
+    ] = "network"
+    answers: Annotated[
+        Literal["listed", "network", "anyone"],
+        Meta(description="Whom it answers: listed peers, also whoever comes by what it joined, or anyone."),
+    ] = "network"
+    purposes: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(description="What answers may be used for, in words that who asks must state; empty is all."),
+    ] = ()
+    purpose: Annotated[
+        str, Meta(max_length=64, description="What this node uses other nodes' answers for.")
+    ] = ""
+    price_in_usd_per_m: Annotated[
+        float, Meta(ge=0, description="What it charges per million prompt tokens.")
+    ] = 0.0
+    price_out_usd_per_m: Annotated[
+        float, Meta(ge=0, description="What it charges per million completion tokens.")
+    ] = 0.0
+    requests_per_min: Annotated[
+        int, Meta(ge=1, description="Questions a minute of all nodes together that are not listed.")
+    ] = 600
+    hops: Annotated[
+        int, Meta(ge=0, le=16, description="How often a question asked here may be passed on.")
+    ] = 4
+
+
+class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One `[[peer]]`: another node, and what is agreed with it."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9._:/-]{1,64}\Z",
+            description="What callers call it: 1 to 64 of letters, digits and . _ : / -",
+        ),
+    ]
+    id: Annotated[
+        str, Meta(pattern=r"^[a-z2-7]{32}\Z", description="Its node id, which is the hash of its key.")
+    ]
+    url: Annotated[
+        str, Meta(description="Where it answers by HTTPS; unset, it is asked over what both have joined.")
+    ] = ""
+    asks: Annotated[bool, Meta(description="Whether this node asks it.")] = True
+    answers: Annotated[bool, Meta(description="Whether this node answers it.")] = True
+    pay_usd: Annotated[
+        float, Meta(ge=0, description="Most that is paid to it in a month; 0 asks it only while it is free.")
+    ] = 0.0
+    owe_usd: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="Most that it may come to owe in a month; unset is no limit."),
+    ] = None
+    price_in_usd_per_m: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(
+            description="Highest price per million prompt tokens that is agreed; unset, what its card says."
+        ),
+    ] = None
+    price_out_usd_per_m: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="The same per million completion tokens."),
+    ] = None
+    requests_per_min: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Questions a minute that it may ask; unset is no limit."),
+    ] = None
+    speaks_for: Annotated[
+        bool,
+        Meta(
+            description="Whether this node's card counts what it knows, and passes others' questions to it."
+        ),
+    ] = False
+    trust: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="How far it is trusted beforehand, from 0 to 1; unset, by what becomes known of it."
+        ),
+    ] = None
+
+
 class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[expert]]`."""
 
@@ -171,14 +279,21 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:
-    """All but `[[expert]]` and `[aliases]`."""
-    return {"server": Server, "local": Local, "policy": Policy, "ledger": Ledger, "cache": Cache}
+    """All but `[[expert]]`, `[[peer]]` and `[aliases]`."""
+    return {
+        "server": Server,
+        "local": Local,
+        "policy": Policy,
+        "ledger": Ledger,
+        "cache": Cache,
+        "network": Network,
+    }
 
 
 def reference() -> dict[str, dict[str, Any]]:
     """Every key with its JSON schema: type, range, default, description. Documentation is made of it."""
     keys: dict[str, dict[str, Any]] = {}
-    structs: dict[str, type[msgspec.Struct]] = {**sections(), "expert": ExpertEntry}
+    structs: dict[str, type[msgspec.Struct]] = {**sections(), "expert": ExpertEntry, "peer": PeerEntry}
     for section, struct in structs.items():
         (_, components) = msgspec.json.schema_components([struct])
         for name, schema in components[struct.__name__]["properties"].items():

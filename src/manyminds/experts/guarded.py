@@ -252,6 +252,10 @@ class Guarded:
     def card(self) -> Card:
         return self._expert.card
 
+    def inherit(self, other: "Guarded") -> None:
+        """Takes over what is known of the failures of the same expert."""
+        self._breaker = other._breaker
+
     @property
     def open_until(self) -> float | None:
         """Until when, by the loop's clock, every call fails at once; inf while a probe is under way.

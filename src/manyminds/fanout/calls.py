@@ -170,6 +170,8 @@ class Fanout:
         hedge.rival = slow
 
     def _start(self, call: Call, query: Query) -> "_Arrival":
+        if call.budget_usd is not None:
+            query = replace(query, limits=replace(query.limits, budget_usd=call.budget_usd))
         news = (self._begun, self._ended)
         arrival = _Arrival(call, self._experts.get(call.expert), query, news, self._alarm)
         work = arrival.run(self._patience, self.deadline)

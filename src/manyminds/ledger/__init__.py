@@ -6,19 +6,23 @@ Knows nothing of how requests are answered. Importing it imports no database.
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import budgets, history, keys, lessons, queries
+from manyminds.ledger import budgets, history, keys, lessons, queries, receipts
 from manyminds.ledger.database import Database
 from manyminds.ledger.queries import Filter, Grade, Group, Judge
+from manyminds.ledger.receipts import Kept, Role
 from manyminds.ledger.records import Records, Rows, rows
 from manyminds.ledger.tables import SCHEMA
 from manyminds.ledger.writer import Backlog, Writer
 from manyminds.types import Answer, Key, Outcome, Query, Report
 
-__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Judge", "Ledger"]
+__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Judge", "Kept", "Ledger", "Role"]
+
+_RECEIPT_BYTES: Final = 500  # of memory, about, besides its document
 
 
 class Ledger:
@@ -47,6 +51,8 @@ class Ledger:
         self._store_text = store_text
         self._busy_s = busy_s
         self._writer: Writer[Rows] = Writer(Records(self._database).write, window_s, drain_s=busy_s)
+        write = partial(receipts.write, self._database)
+        self._receipts: Writer[Kept] = Writer(write, window_s, drain_s=busy_s)
 
     # --- requests ---
 
@@ -79,10 +85,12 @@ class Ledger:
     def flush(self, budget_s: float | None = None) -> None:
         """Blocks until what was recorded before is durable. Raises: LedgerError when `budget_s` is over."""
         self._writer.flush(budget_s)
+        self._receipts.flush(budget_s)
 
     def close(self) -> None:
         """Writes what waits, as far as it can in `busy_s`, and lets go. Closing twice does no harm."""
         self._writer.close()
+        self._receipts.close()
         self._database.close()
 
     def requests(
@@ -121,6 +129,32 @@ class Ledger:
         """
         self._settle()
         return queries.grade(self._database, request_id, key_id, correct, judge, most)
+
+    # --- between nodes ---
+
+    def keep(self, kept: Kept) -> None:
+        """Takes a receipt, as `record` takes a request; of one that is there, the countersigned counts."""
+        self._receipts.put(kept, len(kept.document) + _RECEIPT_BYTES)
+
+    def receipts(
+        self,
+        limit: int = 20,
+        *,
+        peer: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        request_id: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """See `receipts.receipts`: the latest, newest first."""
+        self._settle()
+        return receipts.receipts(
+            self._database, limit, peer=peer, since=since, until=until, request_id=request_id
+        )
+
+    def owed(self, *, since: datetime | None = None, until: datetime | None = None) -> list[dict[str, Any]]:
+        """See `receipts.owed`: sums by peer."""
+        self._settle()
+        return receipts.owed(self._database, since=since, until=until)
 
     # --- what can be learnt ---
 
@@ -182,3 +216,4 @@ class Ledger:
         """What this process recorded shall be found; while it cannot be written, what is there is."""
         with suppress(LedgerError):
             self._writer.flush(self._busy_s)
+            self._receipts.flush(self._busy_s)

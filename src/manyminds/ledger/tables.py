@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Version of the tables. A ledger with a higher one is refused."""
 
 
@@ -31,6 +31,7 @@ class Tables:
     feedback: "sa.Table"  # what the caller said of the whole answer, once
     keys: "sa.Table"
     budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
+    receipts: "sa.Table"  # of answers that went between this node and another
     schema: "sa.Table"
 
 
@@ -101,6 +102,25 @@ def define() -> Tables:
             *(_text(name, primary_key=True) for name in ("key", "period")),
             _count("leased_nusd"),
         ),
+        receipts=_receipts(every, row, time),
+    )
+
+
+def _receipts(
+    every: "sa.MetaData", row: "sa.types.TypeEngine[int]", time: "sa.types.TypeEngine[str]"
+) -> "sa.Table":
+    import sqlalchemy as sa
+
+    return sa.Table(
+        "receipts",
+        every,
+        sa.Column("id", row, primary_key=True),
+        *map(_text, ("ask", "role", "peer", "request_id")),
+        sa.Column("at_utc", time, nullable=False, index=True),
+        *map(_count, ("prompt_tokens", "completion_tokens", "price_nusd", "countersigned")),
+        _text("document"),  # all of it, signed
+        sa.UniqueConstraint("ask", "role"),
+        sa.Index("ix_receipts_peer", "peer", "at_utc"),
     )
 
 
@@ -133,8 +153,10 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
 
     if version == 1:
         _from_1(connection, tables)
-    else:
+    elif version == 2:
         _from_2(connection, tables)
+    else:
+        tables.metadata.create_all(connection)  # schema 3 kept no receipts
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 

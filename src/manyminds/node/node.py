@@ -6,14 +6,18 @@ Knows every part by name and none from the inside.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.metadata import version
 from random import SystemRandom
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
 
 from manyminds import catalog
 from manyminds.admission import Admission
@@ -25,24 +29,48 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config
 from manyminds.encoder import Encoder
-from manyminds.errors import AlreadyGradedError, LedgerError, UnavailableError, UnknownRequestError
+from manyminds.errors import (
+    AlreadyGradedError,
+    ConfigError,
+    LedgerError,
+    UnavailableError,
+    UnknownRequestError,
+)
 from manyminds.experts.asked import variant
+from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
 from manyminds.fanout import Patience
 from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
+from manyminds.network.identity import read_or_make
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
+from manyminds.node.membership import Membership, is_networked, need_one_process
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
 from manyminds.ratings import Rated
 from manyminds.router import SkillRouter
 from manyminds.router.explorer import Explorer
-from manyminds.types import Answer, Card, Combiner, Embed, Expert, Key, Limits, Query, Report, Strategy
+from manyminds.types import (
+    Answer,
+    Card,
+    Chunk,
+    Combiner,
+    Embed,
+    Expert,
+    Key,
+    Limits,
+    Query,
+    Report,
+    Strategy,
+)
 from manyminds.upstream import Client
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
 
 __all__ = ["ENCODER", "Node"]
 
@@ -56,6 +84,8 @@ _GRADES = 100  # of each key a day that are learnt from
 _THREADS = 4  # in which the ledger is asked
 _RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
+
+_Made: TypeAlias = tuple[dict[str, Expert], Index, SkillRouter, Gateway]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -98,6 +128,9 @@ class Node:
         self._members: dict[str, Member] = {}
         self._loading = True
         self._retiring: dict[asyncio.Task[None], Local] = {}
+        self._peers: dict[str, _Neighbour] = {}
+        self.membership: Membership | None = None
+        """Other nodes; None where it is alone."""
 
     async def __aenter__(self) -> "Node":
         """Opens the ledger and makes the experts; loads no model.
@@ -120,7 +153,12 @@ class Node:
             self._members = self._roster.make(self._config, {})
             self._encoder = self._open_encoder()
             self._cache = _cache(self._config)
-            self._router, self.gateway = self._make_gateway(self._config, self._members)
+            self._experts, self._index, self._router, self.gateway = self._make_gateway(
+                self._config, self._members
+            )
+            self._client = client
+            stack.push_async_callback(self._leave)
+            await self._join(self._config)
             await self._study()
             for watch in (self._watch(), self._tidy()):
                 stack.push_async_callback(_ended, asyncio.create_task(watch))
@@ -158,12 +196,17 @@ class Node:
         members = self._roster.make(config, self._members)
         if self._encoder is None:
             self._encoder = await asyncio.to_thread(self._open_encoder)
-        router, gateway = await asyncio.to_thread(self._make_gateway, config, members)
+        made = await asyncio.to_thread(self._make_gateway, config, members)
         async with self._studying:
             before, self._members = self._members, members
-            router.inherit(self._router, [name for name in members if members[name] is before.get(name)])
+            known, (self._experts, self._index, self._router, self.gateway) = self._router, made
+            for peer in self._peers.values():
+                self._place(peer)
+            same = [name for name in members if members[name] is before.get(name)]
+            self._router.inherit(known, [*same, *self._peers])
             self._lessons.reread()
-            self._config, self._router, self.gateway = config, router, gateway
+            was, self._config = self._config, config
+        await self._rejoin(was)
         if self._cache is not None:
             self._cache.clear()
         for name, member in before.items():
@@ -180,12 +223,17 @@ class Node:
         await asyncio.gather(*(local.aclose() for local in (*self.locals, *retiring.values())))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._members
+        return name in self._members or name in self._peers
 
     @property
     def experts(self) -> dict[str, Expert]:
-        """By name."""
-        return {name: member.expert for name, member in self._members.items()}
+        """By name, peers included."""
+        return dict(self._all)
+
+    @property
+    def _all(self) -> dict[str, Guarded]:
+        of_here = {name: member.expert for name, member in self._members.items()}
+        return of_here | {name: peer.expert for name, peer in self._peers.items()}
 
     @property
     def locals(self) -> list[Local]:
@@ -199,7 +247,7 @@ class Node:
     @property
     def running(self) -> list[str]:
         """Names of the experts that can be asked: all but local models that have failed to load."""
-        return sorted(self._members.keys() - {local.card.name for local in self.locals if local.failed})
+        return sorted(self._all.keys() - {local.card.name for local in self.locals if local.failed})
 
     @property
     def backlog(self) -> Backlog:
@@ -259,7 +307,7 @@ class Node:
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
-        return {name: is_spared(member.expert) for name, member in self._members.items()}
+        return {name: is_spared(expert) for name, expert in self._all.items()}
 
     def _record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
@@ -270,16 +318,16 @@ class Node:
 
     def knows(self, name: str) -> bool:
         """Whether a policy, an expert, the encoder or this network itself has that name."""
-        return name in self._members or name in POLICIES or name in (ENCODER, self.gateway.card.name)
+        return name in self or name in POLICIES or name in (ENCODER, self.gateway.card.name)
 
     def look(self, name: str) -> tuple[Card, str] | None:
         """An expert's card, and its address where it has one; None where there is no such expert."""
-        member = self._members.get(name)
-        if member is None:
+        expert = self._all.get(name)
+        if expert is None:
             return None
-        return member.expert.card, next(
-            (entry.url for entry in self._config.experts if entry.name == name), ""
-        )
+        urls = {entry.name: entry.url for entry in self._config.experts}
+        urls |= {entry.name: entry.url for entry in self._config.peers}
+        return expert.card, urls.get(name, "")
 
     @property
     def has_keys(self) -> bool:
@@ -293,7 +341,7 @@ class Node:
     @property
     def cards(self) -> list[Card]:
         """Every expert's card, by name."""
-        return [self._members[name].expert.card for name in sorted(self._members)]
+        return [expert.card for _, expert in sorted(self._all.items())]
 
     async def rated(self) -> list[Rated]:
         """Every expert's card with what was measured of late; at most `_RATED_S` old."""
@@ -337,7 +385,8 @@ class Node:
         while True:
             await asyncio.sleep(_WATCH_S)
             try:
-                self.admission.replace(await self._in_ledger(self._ledger.keys))
+                others = self.membership.keys if self.membership is not None else ()
+                self.admission.replace(await self._in_ledger(self._ledger.keys), others)
                 await self._study()
             except LedgerError as error:
                 log.error("%s", error)
@@ -357,9 +406,89 @@ class Node:
         """In threads of its own: where it hangs, nothing else waits."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(do, *args, **more))
 
+    # --- other nodes ---
+
+    async def _join(self, config: Config) -> None:
+        """Joins the other nodes that this configuration speaks of, if any. Raises: ConfigError."""
+        if not is_networked(config):
+            return
+        need_one_process(config)
+        model = catalog.find(ENCODER)
+        membership = Membership(
+            config,
+            read_or_make(config.home),
+            self,
+            self._ledger,
+            self._client,
+            encoder=model.files[0].sha256 if self._encoder is not None else "",
+            dimension=_DIMENSION,
+            version=version("manyminds"),
+        )
+        self.admission.replace(await self._in_ledger(self._ledger.keys), membership.keys)
+        self.membership = await membership.__aenter__()
+
+    async def _leave(self) -> None:
+        membership, self.membership = self.membership, None
+        if membership is not None:
+            await membership.__aexit__()
+        for name in list(self._peers):
+            self.let_go(name)
+
+    async def _rejoin(self, was: Config) -> None:
+        """After another configuration: as a member that goes on, or that has left and joined again."""
+        now, membership = self._config, self.membership
+        if membership is None or not is_networked(now) or now.network != was.network:
+            await self._leave()
+            try:
+                await self._join(now)
+            except ConfigError as error:
+                log.error("This node is alone now: %s", error)
+            return
+        membership.relist(now)
+        self.admission.replace(await self._in_ledger(self._ledger.keys), membership.keys)
+        membership.refresh()
+
+    @property
+    def own_cards(self) -> Sequence[Card]:
+        """See `membership.Host`."""
+        return [self._members[name].expert.card for name in sorted(self._members)]
+
+    def skills(self) -> "Vectors":
+        """See `membership.Host`."""
+        found = [self._index.vectors_of(name) for name in sorted(self._members) if name in self._index]
+        return np.concatenate([np.zeros((0, _DIMENSION), np.float32), *found])
+
+    def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """See `membership.Host`."""
+        return self.gateway.stream(query)
+
+    def take_in(self, expert: Expert, vectors: "Vectors | None", made_of: object) -> None:
+        """See `membership.Host`."""
+        name = expert.card.name
+        known = self._peers.get(name)
+        guarded = Guarded(expert, SystemRandom().random, retries=0)
+        if known is not None and known.made_of == made_of:
+            guarded.inherit(known.expert)
+        self._peers[name] = peer = _Neighbour(guarded, vectors, made_of)
+        self._place(peer)
+        if known is None and self.membership is not None:
+            self.membership.refresh()
+
+    def let_go(self, name: str) -> None:
+        """See `membership.Host`. What was measured of it is remembered."""
+        if self._peers.pop(name, None) is not None:
+            self._experts.pop(name, None)
+            if self.membership is not None:
+                self.membership.refresh()
+
+    def _place(self, peer: "_Neighbour") -> None:
+        card = peer.expert.card
+        self._experts[card.name] = peer.expert
+        self._router.renew(card, peer.vectors)
+
     # --- gateway ---
 
-    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> tuple[SkillRouter, Gateway]:
+    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> _Made:
         """Raises: ArtefactError."""
         policy, embed = config.policy, self.embed
         index = Index(_DIMENSION)
@@ -388,7 +517,8 @@ class Node:
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
         card = Card("manyminds", "gateway", source="manyminds")
-        return router, Gateway(card, parts, patience, defaults, time.perf_counter)
+        gateway = Gateway(card, parts, patience, defaults, time.perf_counter, config.network.hops)
+        return experts, index, router, gateway
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
         """None where it is not wanted, or where none of what came with manyminds is of these experts.
@@ -420,6 +550,15 @@ def _cache(config: Config) -> Cache | None:
     return Cache(
         settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Neighbour:
+    """Another node as an expert: with where its skills lie, and what it was made of."""
+
+    expert: Guarded
+    vectors: "Vectors | None"
+    made_of: object
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

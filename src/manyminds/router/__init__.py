@@ -5,6 +5,7 @@ and speed as claimed and then measured. Knows no transport and calls nobody.
 """
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -26,6 +27,9 @@ from manyminds.router.predictor import (
     source_of,
 )
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
 
 __all__ = ["SkillRouter"]
 
@@ -152,17 +156,30 @@ class SkillRouter:
         found = ((name, known.drifted_utc) for name, known in sorted(self._standings.items()))
         return {name: utc for name, utc in found if utc is not None}
 
-    def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None:
-        """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it."""
+    def admit(self, card: Card, outcomes: Sequence[Outcome] = (), vectors: "Vectors | None" = None) -> None:
+        """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it.
+
+        `vectors`: (k, d) float32 unit rows, where its skills lie; without any, where its card's words do.
+        """
         self._drop(card.name)
-        self._cards[card.name] = card
-        texts = [text for text in (*card.skills, card.description) if text]
-        if self._embed is not None and texts:
-            self._index.add(card.name, self._embed(texts), 0 if card.variant_of else card.parameters)
+        self._place(card, vectors)
         self._recount(card.name)
         for outcome in outcomes:
             if outcome.expert == card.name:
                 self.observe(outcome)
+
+    def renew(self, card: Card, vectors: "Vectors | None" = None) -> None:
+        """Takes an expert in by this card; what was measured of it before stays."""
+        self._index.remove(card.name)
+        self._place(card, vectors)
+
+    def _place(self, card: Card, vectors: "Vectors | None") -> None:
+        self._cards[card.name] = card
+        texts = [text for text in (*card.skills, card.description) if text]
+        if vectors is None or not len(vectors):
+            vectors = self._embed(texts) if self._embed is not None and texts else None
+        if vectors is not None:
+            self._index.add(card.name, vectors, 0 if card.variant_of else card.parameters)
 
     def inherit(self, other: "SkillRouter", experts: Collection[str]) -> None:
         """Takes over what another one knows: all grades, and of these experts how their calls went."""

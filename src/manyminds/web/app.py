@@ -18,6 +18,7 @@ from manyminds.errors import (
     MethodNotAllowedError,
     ModelNotFoundError,
 )
+from manyminds.network.http import ASK_PATH, CARD_PATH, TELL_PATH
 from manyminds.types import Card, Completer, Embed
 from manyminds.web.aliases import Aliases
 from manyminds.web.answering import Answering, Seen
@@ -26,6 +27,7 @@ from manyminds.web.embedding import Embedding
 from manyminds.web.exchange import Exchange
 from manyminds.web.feedback import Feedback, Grade
 from manyminds.web.metrics import CONTENT_TYPE
+from manyminds.web.network import NetworkEdge
 from manyminds.web.openapi import document
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import JSON, named, new_id, refusal
@@ -65,7 +67,7 @@ class Edge:
     whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
     writes figures for Prometheus; `grade` keeps what callers say of their answers; `rated` shows cards with
-    what was measured of their experts.
+    what was measured of their experts; `network` is for other nodes, None where this one is alone.
     """
 
     expert: Completer
@@ -83,6 +85,7 @@ class Edge:
     rated: Callable[[], Awaitable[Sequence[Card]]] | None = None
     encoder: str = ""
     embed: Embed | None = None
+    network: NetworkEdge | None = None
 
 
 class App:
@@ -116,6 +119,9 @@ class App:
         }
         if edge.metrics is not None:
             self._gets["/metrics"] = self._metrics
+        if edge.network is not None:
+            self._gets[CARD_PATH] = edge.network.shown
+            self._posts |= {ASK_PATH: edge.network.ask, TELL_PATH: edge.network.told}
 
     @property
     def routes(self) -> list[tuple[str, str]]:

@@ -7,7 +7,14 @@ from manyminds.wire.embeddings import EMBEDDINGS, EmbeddingRequest, embeddings_b
 from manyminds.wire.events import Events, error_text, parse_chunk, parse_completion, parse_vectors
 from manyminds.wire.messages import MESSAGES, count_tokens
 from manyminds.wire.replies import completion, error_body, event, report_object, stream_end, written
-from manyminds.wire.requests import at_temperature, embedding_body, parse_request, request_body, rewritten
+from manyminds.wire.requests import (
+    at_temperature,
+    capped,
+    embedding_body,
+    parse_request,
+    request_body,
+    rewritten,
+)
 from manyminds.wire.responses import RESPONSES
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "Events",
     "Reply",
     "at_temperature",
+    "capped",
     "completion",
     "count_tokens",
     "embedding_body",

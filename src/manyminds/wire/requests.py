@@ -17,6 +17,7 @@ from manyminds.types import Limits, Message, Query, Sampling
 
 __all__ = [
     "at_temperature",
+    "capped",
     "embedding_body",
     "parse_limits",
     "parse_request",
@@ -339,6 +340,20 @@ def at_temperature(query: Query, temperature: float) -> Query:
     """The same request with this temperature. The caller's other fields stay as they came."""
     raw = query.raw and _encode(_object.decode(query.raw) | {"temperature": temperature})
     return replace(query, sampling=replace(query.sampling, temperature=temperature), raw=raw)
+
+
+def capped(query: Query, tokens: int) -> Query:
+    """The same request for an answer of so many tokens at most. Other fields stay as the caller sent them."""
+    sampling = query.sampling
+    each = max(1, tokens // sampling.n)
+    if sampling.max_tokens is not None and sampling.max_tokens <= each:
+        return query
+    raw = query.raw
+    if raw:
+        fields: dict[str, Any] = _object.decode(raw)
+        named = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
+        raw = _encode(fields | {named: each})
+    return replace(query, sampling=replace(sampling, max_tokens=each), raw=raw)
 
 
 def _written(messages: Sequence[Message]) -> list[dict[str, str]]:

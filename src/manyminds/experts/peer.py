@@ -1,0 +1,308 @@
+"""Another node as an expert, behind a transport. Knows no transport from the inside.
+
+What it sends counts only as far as it can be proved: sealed for this ask, in order, and at the end signed.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from manyminds.errors import (
+    CutError,
+    ExpertError,
+    FrameError,
+    GarbageError,
+    ManymindsError,
+    RefusedError,
+    SignatureError,
+    SlowError,
+    UnavailableError,
+)
+from manyminds.network import jws, receipt
+from manyminds.network.ask import Ask, new_ask, seal_ask
+from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Sealer, Told, request_hash
+from manyminds.network.identity import Identity
+from manyminds.network.receipt import Receipt, Signed
+from manyminds.network.transport import Transport
+from manyminds.types import Card, Chunk, Hold, Journey, Query, Usage
+from manyminds.wire import parse_chunk, request_body
+
+__all__ = ["SILENT_S", "Deed", "Line", "Peer"]
+
+SILENT_S: Final = 0.55
+"""After as long without a sign of life, an answer is lost: two of them are missing then."""
+
+_FIRST_S: Final = 3.0  # to the first sign of life
+_HOPS: Final = 4  # where the question was asked of nobody in particular
+_DEADLINE_S: Final = 60.0  # the same
+_SLACK_TOKENS: Final = 2_000  # of instructions and templates, beyond what a prompt can have
+
+log = logging.getLogger(__name__)
+
+Deed = Literal["kept", "cut", "garbled", "unsigned", "overcharged"]
+"""What a peer did: answered in good order, or how it did not."""
+
+
+class Line(Struct, frozen=True):
+    """The way to one peer, and what is agreed with it.
+
+    Attributes:
+        node: its id; public, exchange: its keys, 32 bytes each.
+        transport: carries what is asked.
+        identity: this node's.
+        reserve: puts money aside, of what may be spent with it.
+        keep: keeps a receipt, with the id of the request.
+        note: is told what it did.
+        strange: is told of frames that were not its own.
+    """
+
+    node: str
+    public: bytes
+    exchange: bytes
+    transport: Transport
+    identity: Identity
+    reserve: Callable[[float], Awaitable[Hold | None]]
+    keep: Callable[[Receipt, Signed, str], None]
+    note: Callable[[Deed], None]
+    strange: Callable[[], None]
+
+
+class Peer:
+    """Keeps the contract of `types.Expert`.
+
+    Args:
+        card: its prices are the most that it may charge.
+        line: the way to it.
+    """
+
+    def __init__(self, card: Card, line: Line) -> None:
+        self._card = card
+        self._line = line
+
+    @property
+    def card(self) -> Card:
+        return self._card
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """See `types.Expert`."""
+        line = self._line
+        journey = self._onward(query)
+        most_usd = self._most_usd(query)
+        try:
+            hold = await line.reserve(most_usd)
+        except ManymindsError as error:
+            raise RefusedError(f"{self._card.name} is not asked: {error.message}") from None
+        ask = self._ask(query, journey, most_usd)
+        call = _Call(self._card, line, ask, query.request_id)
+        frames = line.transport.ask(line.node, seal_ask(line.identity, ask, line.exchange))
+        try:
+            async with aclosing(frames):
+                async for chunk in call.heard(frames):
+                    yield chunk
+        finally:
+            if hold is not None:
+                hold.settle(call.spent_usd(most_usd))
+            if not call.ended and not line.transport.notices:
+                call.tell(Told(cancel=True))
+
+    def _onward(self, query: Query) -> Journey:
+        """What is left of its journey. Raises: RefusedError where it may not go there."""
+        name, now = self._card.name, asyncio.get_running_loop().time()
+        journey = query.journey or Journey(now + (query.limits.deadline_s or _DEADLINE_S), _HOPS)
+        if self._line.node in journey.visited:
+            raise RefusedError(f"{name} is on this question's way already.")
+        if journey.hops < 1:
+            raise RefusedError(f"{name} is not asked: this question may not be passed on any further.")
+        if journey.due_s <= now:
+            raise SlowError(f"{name} is not asked: there is no time left.")
+        return journey
+
+    def _most_usd(self, query: Query) -> float:
+        """The most that its answer may cost by its card, and by what the request may cost."""
+        card = self._card
+        written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n
+        most_usd = card.price_usd(query.most_tokens + _SLACK_TOKENS, written, 0.0)
+        return most_usd if query.limits.budget_usd is None else min(most_usd, query.limits.budget_usd)
+
+    def _ask(self, query: Query, journey: Journey, most_usd: float) -> Ask:
+        line = self._line
+        return new_ask(
+            line.identity,
+            line.node,
+            _request(query),
+            deadline_s=min(journey.due_s - asyncio.get_running_loop().time(), 86_400.0),
+            budget_usd=most_usd,
+            hops=journey.hops - 1,
+            visited=(*journey.visited, line.identity.id)[-64:],
+            purpose=journey.purpose,
+        )
+
+
+class _Call:
+    """One ask under way."""
+
+    def __init__(self, card: Card, line: Line, ask: Ask, request_id: str) -> None:
+        self.ended = False
+        self._card = card
+        self._line = line
+        self._ask = ask
+        self._request_id = request_id
+        self._sealer = Sealer(jws.from_base64url(ask.reply_key), answers=False)
+        self._said = AnswerHash(ask.nonce)
+        self._bytes = 0
+        self._pieces = 0
+        self._granted = ask.window
+        self._receipt: Receipt | None = None
+
+    async def heard(self, frames: AsyncGenerator[bytes, None]) -> AsyncGenerator[Chunk, None]:
+        """The answer, as far as it is one. Raises: ExpertError."""
+        held: Chunk | None = None  # what finishes it, until it is signed
+        try:
+            while True:
+                frame = await self._next(frames)
+                if frame.failed is not None:
+                    self.ended = True
+                    raise _failure(self._card.name, frame.failed)
+                if frame.answered is not None:
+                    usage = self._settle(frame.answered)
+                    self.ended = True
+                    yield self._last(frame.answered, usage, held)
+                    return
+                if (chunk := self._taken(frame)) is None:
+                    continue
+                if chunk.finish_reason is None:
+                    yield chunk
+                else:
+                    held = chunk
+        except FrameError as error:
+            self._line.note("garbled")
+            raise GarbageError(f"{self._card.name}: {error.message}") from None
+
+    async def _next(self, frames: AsyncGenerator[bytes, None]) -> Frame:
+        """The next frame that is of this answer."""
+        loop = asyncio.get_running_loop()
+        begun = self._sealer.received > 0
+        due_s = loop.time() + (SILENT_S if begun else _FIRST_S)
+        try:
+            async with asyncio.timeout_at(due_s):
+                async for sealed in frames:
+                    if (frame := self._sealer.open_frame(sealed)) is not None:
+                        return frame
+                    self._line.strange()
+        except TimeoutError:
+            self._line.note("cut")
+            if begun:
+                raise CutError(f"{self._card.name} gave no sign of life for {SILENT_S:g} s.") from None
+            raise UnavailableError(
+                f"{self._card.name} does not answer: nothing for {_FIRST_S:g} s."
+            ) from None
+        self._line.note("cut")
+        if begun:
+            raise CutError(f"{self._card.name} ended its stream without finishing its answer.")
+        raise UnavailableError(f"{self._card.name} cannot be reached.")
+
+    def _taken(self, frame: Frame) -> Chunk | None:
+        """A piece of the answer; None of a sign of life. Grants more of them before they are used up."""
+        if frame.chunk is msgspec.UNSET and not frame.text:
+            return None
+        self._said.take(frame)
+        self._pieces += 1
+        if self._granted - self._pieces < self._ask.window // 2:
+            self._granted = self._pieces + self._ask.window
+            self.tell(Told(granted=self._granted))
+        if frame.chunk is msgspec.UNSET:
+            self._bytes += len(frame.text.encode("utf-8", "surrogatepass"))
+            return Chunk(frame.text)
+        raw = bytes(frame.chunk)
+        self._bytes += len(raw)
+        return parse_chunk(raw)
+
+    def tell(self, told: Told) -> None:
+        self._line.transport.tell(self._line.node, self._ask.id, self._sealer.seal(told))
+
+    def spent_usd(self, most_usd: float) -> float:
+        """What is owed for it: where it broke off, nobody can prove anything, and so nothing."""
+        return 0.0 if self._receipt is None else min(self._receipt.price_usd, most_usd)
+
+    # --- the end ---
+
+    def _settle(self, answered: Answered) -> Usage:
+        """Checks the receipt, signs it too and keeps it. Raises: GarbageError where it does not hold."""
+        line, name = self._line, self._card.name
+        try:
+            found, signed = receipt.read(answered.receipt.encode())
+            wrong = self._mismatch(found)
+        except SignatureError as error:
+            line.note("unsigned")
+            raise GarbageError(f"{name} did not sign its answer: {error.message}") from None
+        if wrong:
+            line.note("unsigned")
+            raise GarbageError(f"{name} signed something else than its answer: {wrong}.")
+        if charged := self._overcharge(found):
+            line.note("overcharged")
+            raise GarbageError(f"{name} charges more than it may: {charged}.")
+        counter = receipt.countersign(line.identity, signed)
+        self.tell(Told(countersigned=msgspec.to_builtins(counter)))
+        self._receipt = found
+        line.keep(found, signed.with_(counter), self._request_id)
+        line.note("kept")
+        return Usage(found.prompt_tokens, found.completion_tokens, 0.0, found.price_usd)
+
+    def _mismatch(self, found: Receipt) -> str:
+        """What of it is not as it was here, "" where all is. Raises: SignatureError."""
+        ask, line = self._ask, self._line
+        expected = {
+            "ask": ask.id,
+            "nonce": ask.nonce,
+            "asker": ask.key,
+            "answerer": jws.base64url(line.public),
+            "request_sha256": request_hash(bytes(ask.request), ask.nonce),
+            "answer_sha256": self._said.hex,
+        }
+        return next((name for name, value in expected.items() if getattr(found, name) != value), "")
+
+    def _overcharge(self, found: Receipt) -> str:
+        """By budget, by its own prices, and by tokens that an answer of that length cannot have."""
+        card, ask, usd = self._card, self._ask, found.price_usd
+        by_tokens = card.price_usd(found.prompt_tokens, found.completion_tokens, 0.0)
+        if usd > ask.budget_usd * (1 + 1e-9):
+            return f"${usd:g} of ${ask.budget_usd:g}"
+        if usd > by_tokens * (1 + 1e-9):
+            return f"${usd:g} for what is ${by_tokens:g} by its card"
+        if not usd:
+            return ""
+        if found.completion_tokens > self._bytes + 16:
+            return f"{found.completion_tokens} tokens for {self._bytes} bytes"
+        if found.prompt_tokens > len(ask.request) + _SLACK_TOKENS:
+            return f"{found.prompt_tokens} tokens for a question of {len(ask.request)} bytes"
+        return ""
+
+    def _last(self, answered: Answered, usage: Usage, held: Chunk | None) -> Chunk:
+        chance = answered.probability
+        confidence = chance if chance is not None and 0.0 <= chance <= 1.0 else None
+        if held is None:
+            return Chunk("", answered.finish_reason, usage, confidence=confidence)
+        return replace(held, usage=usage, confidence=confidence)
+
+
+def _request(query: Query) -> bytes:
+    """The request as the other node gets it: the caller's, for whatever that node thinks best."""
+    return request_body(query, "auto")
+
+
+def _failure(name: str, failed: Failed) -> ExpertError:
+    """What the other node says, as what it is to this one."""
+    said = f"{name} says: {' '.join(failed.message.split())[:400]}"
+    if failed.status in (400, 403, 404, 409, 413, 422):
+        return RefusedError(said)
+    if failed.status == 504:
+        return SlowError(said)
+    if failed.status in (429, 503):
+        return UnavailableError(said, retry_after_s=failed.retry_after_s)
+    return ExpertError(said)

@@ -1,0 +1,309 @@
+"""Answers what other nodes ask: opens the ask, has it answered, and sends frames, the last one signed.
+
+Knows no transport: what is sent goes to a callable. Knows no terms: who may ask what is another callable's to
+say. Written so that nobody waits for ever: a silent answer sends a sign of life, one that nobody takes stops.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from manyminds.alarm import Alarm
+from manyminds.errors import BudgetError, FrameError, ManymindsError, SignatureError, UnavailableError
+from manyminds.network import jws, receipt
+from manyminds.network.ask import Ask, Heard, Once, open_ask
+from manyminds.network.card import PROTOCOL
+from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Said, Sealer, Told, request_hash
+from manyminds.network.identity import Identity
+from manyminds.network.receipt import Receipt, Signed
+from manyminds.network.transport import Send
+from manyminds.types import Chunk, Journey, Query, Report, Usage
+from manyminds.wire import capped, parse_request
+
+__all__ = ["BEAT_S", "Admit", "Answering", "Guest", "Keep", "Price"]
+
+BEAT_S: Final = 0.25
+"""Between two signs of life of an answer that is silent."""
+
+_KEPT_S: Final = 60.0  # for which a countersignature may come
+_MOST_KEPT: Final = 100_000
+_LEFT: Final = 0.97  # of the time that who asks has: the way back takes some
+_STALLED_S: Final = 20.0  # after which an answer that nobody takes is broken off
+
+log = logging.getLogger(__name__)
+
+Keep = Callable[[Receipt, Signed, str], None]
+"""Keeps a receipt, with the id of the request it is about; again, once it is countersigned."""
+
+
+class Price(Struct, frozen=True):
+    """What an answer is charged, in US dollars for a million tokens."""
+
+    in_usd_per_m: float = 0.0
+    out_usd_per_m: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """Of one answer, in US dollars."""
+        tokens = usage.prompt_tokens * self.in_usd_per_m + usage.completion_tokens * self.out_usd_per_m
+        return tokens / 1e6
+
+
+class Guest(Struct, frozen=True):
+    """An ask that was let in: as a query of this node, who answers it, and what is told of its price."""
+
+    query: Query
+    answer: Callable[[Query], AsyncGenerator[Chunk, None]]
+    price: Price
+    charge: Callable[[float], None]
+
+
+Admit = Callable[[Heard, Query, bool], AbstractAsyncContextManager[Guest]]
+"""Lets in what another node asks, as a query, which came by HTTPS or not. Raises: ManymindsError."""
+
+
+class Answering:
+    """What other nodes ask of this one.
+
+    Args:
+        identity: this node's.
+        admit: see `Admit`.
+        keep: see `Keep`.
+        new_id: makes the ids of requests.
+    """
+
+    def __init__(self, identity: Identity, admit: Admit, keep: Keep, new_id: Callable[[], str]) -> None:
+        self._identity = identity
+        self._admit = admit
+        self._keep = keep
+        self._new_id = new_id
+        self._seen = Once()
+        self._alarm = Alarm()
+        self._open: dict[str, _Conversation] = {}  # by the ask's id, in order of coming
+        self.refused = 0  # asks that were not opened
+
+    async def answer(self, sealed: bytes, send: Send, *, by_https: bool = False) -> None:
+        """Answers an ask. Raises: AskError, before anything is sent, where it is none for this node.
+
+        Cancelled, it breaks off. A failure is told in a frame, and not raised.
+        """
+        try:
+            heard = open_ask(self._identity, sealed, self._seen)
+        except ManymindsError:
+            self.refused += 1
+            raise
+        conversation = _Conversation(heard, send, self._alarm, asyncio.current_task())
+        self._forget_old()
+        self._open[heard.ask.id] = conversation
+        conversation.beat()
+        try:
+            await self._answer(conversation, by_https=by_https)
+        except ManymindsError as error:
+            conversation.fail(error)
+        except asyncio.CancelledError:
+            if not conversation.hung_up:
+                conversation.fail(UnavailableError("this node is ending: ask another."))
+                raise
+        except Exception:
+            log.exception("what %s asked failed unexpectedly", heard.asker)
+            conversation.fail(ManymindsError("Something went wrong inside this node; its log says what."))
+        finally:
+            conversation.end()
+
+    def tell(self, ask_id: str, sealed: bytes) -> None:
+        """What who asked says besides. What is of no ask that is known, or not from who asked, is nothing."""
+        conversation = self._open.get(ask_id)
+        if conversation is None:
+            return
+        try:
+            told = conversation.sealer.open_told(sealed)
+        except FrameError as error:
+            log.info("%s told what makes no sense: %s", conversation.heard.asker, error.message)
+            return
+        if told is None:
+            return
+        if told.cancel:
+            conversation.hang_up()
+        conversation.grant(told.granted)
+        if told.countersigned is not None:
+            self._countersigned(conversation, told)
+
+    def _countersigned(self, conversation: "_Conversation", told: Told) -> None:
+        issued = conversation.issued
+        if issued is None or issued.is_countersigned:
+            return
+        try:
+            both = issued.with_(msgspec.convert(told.countersigned, jws.Signature))
+            found, _ = receipt.read(msgspec.json.encode(both))
+        except (msgspec.ValidationError, SignatureError) as error:
+            log.info("%s countersigned a receipt that does not hold: %s", conversation.heard.asker, error)
+            return
+        conversation.issued = both
+        self._keep(found, both, conversation.request_id)
+
+    async def _answer(self, conversation: "_Conversation", *, by_https: bool) -> None:
+        heard = conversation.heard
+        ask, request = heard.ask, bytes(heard.ask.request)
+        conversation.request_id = request_id = self._new_id()
+        query = _query(ask, request, request_id, asyncio.get_running_loop().time())
+        said, last = AnswerHash(ask.nonce), Chunk()
+        async with self._admit(heard, query, by_https) as guest:
+            query = _within(ask, guest)
+            async with aclosing(guest.answer(query)) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish_reason is not None:
+                        last = chunk
+                    if (frame := _frame(query, chunk)) is not None:
+                        said.take(frame)
+                        await conversation.send(frame)
+            if last.finish_reason is None:
+                raise UnavailableError("the answer was broken off.")
+            usage = last.usage or Usage()
+            made = self._receipt(heard, guest.price, usage, last.report, said.hex, request)
+            conversation.issued = receipt.issue(self._identity, made)
+            guest.charge(made.price_usd)
+            self._keep(made, conversation.issued, request_id)
+            conversation.finish(_answered(last, conversation.issued))
+
+    def _receipt(
+        self, heard: Heard, price: Price, usage: Usage, report: Report | None, said: str, request: bytes
+    ) -> Receipt:
+        ask = heard.ask
+        shares = [entry for entry in report.panel if entry.status == "ok"] if report else []
+        return Receipt(
+            v=PROTOCOL,
+            ask=ask.id,
+            asker=ask.key,
+            answerer=jws.base64url(self._identity.public),
+            nonce=ask.nonce,
+            request_sha256=request_hash(request, ask.nonce),
+            answer_sha256=said,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            price_usd=min(price.of(usage), ask.budget_usd),
+            experts=tuple(dict.fromkeys(entry.expert for entry in shares))[:256],
+            sources=tuple(dict.fromkeys(entry.source for entry in shares))[:256],
+            at=round(time.time(), 3),
+        )
+
+    def _forget_old(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for name, old in list(self._open.items())[:2]:
+            if old.ended and (now - old.ended_at > _KEPT_S or len(self._open) > _MOST_KEPT):
+                del self._open[name]
+
+
+class _Conversation:
+    """One ask while it is answered, and a while longer: what may be sent, and what was signed."""
+
+    def __init__(self, heard: Heard, send: Send, alarm: Alarm, task: "asyncio.Task[object] | None") -> None:
+        self.heard = heard
+        self.sealer = Sealer(heard.reply_key, answers=True)
+        self.issued: Signed | None = None
+        self.request_id = ""
+        self.hung_up = self.ended = False
+        self.ended_at = 0.0
+        self._send = send
+        self._alarm = alarm
+        self._task = task
+        self._granted = heard.ask.window
+        self._pieces = 0  # frames that count: not signs of life
+        self._more = asyncio.Event()
+        self._quiet = True
+
+    def beat(self) -> None:
+        """A sign of life, now and whenever nothing else was sent for a while."""
+        if self.ended:
+            return
+        if self._quiet:
+            self._send(self.sealer.seal(Frame()), False)
+        self._quiet = True
+        self._alarm.note(self, asyncio.get_running_loop().time() + BEAT_S, self.beat)
+
+    async def send(self, frame: Frame) -> None:
+        """A piece of the answer, once it may be sent. Raises: UnavailableError where nobody takes it."""
+        while self._pieces >= self._granted:
+            self._more.clear()
+            try:
+                async with asyncio.timeout(_STALLED_S):
+                    await self._more.wait()
+            except TimeoutError:
+                raise UnavailableError("nobody took the answer.") from None
+        self._pieces += 1
+        self._put(frame)
+
+    def finish(self, answered: Answered) -> None:
+        self._put(Frame(answered=answered))
+
+    def fail(self, error: ManymindsError) -> None:
+        failed = Failed(error.message[:2000], error.code or "", error.status, error.retry_after_s)
+        self._put(Frame(failed=failed))
+
+    def grant(self, granted: int) -> None:
+        if granted > self._granted:
+            self._granted = granted
+            self._more.set()
+
+    def hang_up(self) -> None:
+        """Nobody wants the rest."""
+        if not self.ended and not self.hung_up and self._task is not None:
+            self.hung_up = True
+            self._task.cancel()
+
+    def end(self) -> None:
+        self.ended, self._task = True, None
+        self.ended_at = asyncio.get_running_loop().time()
+        self._alarm.drop(self)
+
+    def _put(self, frame: Frame) -> None:
+        self._quiet = False
+        self._send(self.sealer.seal(frame), frame.answered is not None or frame.failed is not None)
+
+
+def _query(ask: Ask, request: bytes, request_id: str, now: float) -> Query:
+    """Raises: InvalidRequestError."""
+    query = parse_request(request, request_id)
+    limits = query.limits
+    deadline_s = _LEFT * min(ask.deadline_s, limits.deadline_s or ask.deadline_s)
+    journey = Journey(hops=ask.hops, visited=ask.visited, due_s=now + deadline_s, purpose=ask.purpose)
+    return replace(query, stream=True, limits=replace(limits, deadline_s=deadline_s), journey=journey)
+
+
+def _within(ask: Ask, guest: Guest) -> Query:
+    """The query with no longer an answer than its budget pays for. Raises: BudgetError."""
+    query, price = guest.query, guest.price
+    left_usd = ask.budget_usd - query.estimated_tokens * price.in_usd_per_m / 1e6
+    if price.out_usd_per_m <= 0 and left_usd >= 0:
+        return query
+    tokens = int(left_usd * 1e6 / price.out_usd_per_m) if price.out_usd_per_m > 0 else 0
+    if tokens < 1:
+        raise BudgetError(
+            f"${ask.budget_usd:g} do not pay for an answer here, at ${price.in_usd_per_m:g} and"
+            f" ${price.out_usd_per_m:g} for a million tokens of question and answer."
+        )
+    return capped(query, tokens)
+
+
+def _frame(query: Query, chunk: Chunk) -> Frame | None:
+    """A chunk as a frame: as it came, where the request demands more than text."""
+    if (query.demands or query.sampling.n > 1) and chunk.raw:
+        return Frame(chunk=msgspec.Raw(chunk.raw))
+    return Frame(text=chunk.text) if chunk.text else None
+
+
+def _answered(last: Chunk, issued: Signed) -> Answered:
+    report = last.report
+    return Answered(
+        finish_reason=last.finish_reason or "stop",
+        receipt=msgspec.json.encode(issued).decode(),
+        probability=report.probability if report else last.confidence,
+        panel=tuple(Said(e.expert, e.source, e.weight, e.status) for e in report.panel[:256])
+        if report
+        else (),
+    )

@@ -1,0 +1,166 @@
+"""What comes back: frames, each sealed by the ask's reply key and numbered, the last one signed.
+
+Only who could open the ask can make one, so that an impostor's frames are told from the answer's. Pure; knows
+no transport and no clock.
+"""
+
+import hashlib
+import struct
+from typing import Annotated, Any, Final
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from msgspec import Meta, Struct
+
+from manyminds.errors import FrameError
+
+__all__ = [
+    "FRAME_BYTES",
+    "AnswerHash",
+    "Answered",
+    "Failed",
+    "Frame",
+    "Said",
+    "Sealer",
+    "Told",
+    "request_hash",
+]
+
+FRAME_BYTES: Final = 4_000_000
+"""A larger frame is refused unread."""
+
+_NUMBER: Final = struct.Struct(">I")
+_NONCE: Final = struct.Struct(">BxxxxxxxI")
+_ANSWER, _TELL = 0, 1  # direction
+
+
+class Failed(Struct, frozen=True, omit_defaults=True):
+    """Why there is no answer, as an error of OpenAI's shape says it."""
+
+    message: Annotated[str, Meta(max_length=2000)]
+    code: Annotated[str, Meta(max_length=64)] = ""
+    status: int = 500
+    retry_after_s: float | None = None
+
+
+class Said(Struct, frozen=True, omit_defaults=True):
+    """One who was asked by the answering node: expert, source, weight, and how that ended."""
+
+    expert: Annotated[str, Meta(max_length=200)]
+    source: Annotated[str, Meta(max_length=200)]
+    weight: float = 0.0
+    status: Annotated[str, Meta(max_length=20)] = "ok"
+
+
+class Answered(Struct, frozen=True, omit_defaults=True):
+    """The last frame of an answer.
+
+    `receipt`: see `receipt`; `probability`: that the answer is right, as the answering node reckons.
+    """
+
+    finish_reason: Annotated[str, Meta(max_length=40)]
+    receipt: Annotated[str, Meta(max_length=20_000)]
+    probability: float | None = None
+    panel: Annotated[tuple[Said, ...], Meta(max_length=256)] = ()
+
+
+class Frame(Struct, frozen=True, omit_defaults=True):
+    """One frame: a piece of the answer, its end, or its failure. One without any of these says: still alive.
+
+    `chunk` is a chat completion chunk in the place of `text`, where that would not say all.
+    """
+
+    text: str = ""
+    chunk: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    answered: Answered | None = None
+    failed: Failed | None = None
+
+
+class Told(Struct, frozen=True, omit_defaults=True):
+    """What who asked says while or after it is answered.
+
+    `granted`: frames that may be sent in all; `cancel`: nobody wants the rest; `countersigned`: a signature
+    of the receipt.
+    """
+
+    granted: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    cancel: bool = False
+    countersigned: dict[str, str] | None = None
+
+
+_frame, _told = msgspec.json.Decoder(Frame), msgspec.json.Decoder(Told)
+
+
+class Sealer:
+    """Seals and opens the messages of one ask, in one of its two directions each.
+
+    Of those it opens, each counts once and in order. A frame's first four bytes are its number, the rest is
+    ChaCha20-Poly1305 (RFC 8439) of its JSON; nonce: a byte for the direction, seven of 0, the number.
+    """
+
+    def __init__(self, reply_key: bytes, *, answers: bool) -> None:
+        """`answers`: whether this is the node that answers."""
+        self._cipher = ChaCha20Poly1305(reply_key)
+        self._out, self._in = (_ANSWER, _TELL) if answers else (_TELL, _ANSWER)
+        self.sent = self.received = 0
+
+    def seal(self, message: Frame | Told) -> bytes:
+        """The next message."""
+        number = self.sent
+        self.sent += 1
+        text = msgspec.json.encode(message)
+        return _NUMBER.pack(number) + self._cipher.encrypt(_NONCE.pack(self._out, number), text, None)
+
+    def open_frame(self, sealed: bytes) -> Frame | None:
+        """The next frame; None of one that is not of this answer, or was opened before: it does not count.
+
+        Raises: FrameError where one before it is missing, or it cannot be read: the answer is lost.
+        """
+        found: Frame | None = self._open(sealed, _frame, gaps=False)
+        return found
+
+    def open_told(self, sealed: bytes) -> Told | None:
+        """The same of the other direction, where each message says all that counts: some may be missing."""
+        found: Told | None = self._open(sealed, _told, gaps=True)
+        return found
+
+    def _open(self, sealed: bytes, decoder: "msgspec.json.Decoder[Any]", *, gaps: bool) -> Any:
+        if not 20 <= len(sealed) <= FRAME_BYTES:
+            return None
+        (number,) = _NUMBER.unpack_from(sealed)
+        if number < self.received:
+            return None
+        try:
+            text = self._cipher.decrypt(_NONCE.pack(self._in, number), sealed[4:], None)
+        except InvalidTag:
+            return None
+        if number > self.received and not gaps:
+            raise FrameError(f"frame {self.received} is missing: {number} came.")
+        self.received = number + 1
+        try:
+            return decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FrameError(f"frame {number} cannot be read: {error}.") from None
+
+
+def request_hash(request: bytes, nonce: str) -> str:
+    """SHA-256, in hex, of nonce and request: who does not know the nonce cannot guess at the request."""
+    return hashlib.sha256(nonce.encode() + b"\n" + request).hexdigest()
+
+
+class AnswerHash:
+    """SHA-256, in hex, of nonce and all pieces of an answer."""
+
+    def __init__(self, nonce: str) -> None:
+        self._hash = hashlib.sha256(nonce.encode() + b"\n")
+
+    def take(self, frame: Frame) -> None:
+        """A piece: its text, or its chunk as it came."""
+        self._hash.update(frame.text.encode("utf-8", "surrogatepass"))
+        if frame.chunk is not msgspec.UNSET:
+            self._hash.update(bytes(frame.chunk))
+
+    @property
+    def hex(self) -> str:
+        return self._hash.hexdigest()

@@ -1,0 +1,102 @@
+"""Signed texts: JSON Web Signatures (RFC 7515) by Ed25519 (RFC 8037), and nothing else that JWS allows.
+
+Knows no meaning of what is signed, but its `typ`, so that nothing signed for one purpose serves another.
+"""
+
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from msgspec import Struct
+
+from manyminds.errors import SignatureError
+from manyminds.network.identity import Identity, id_of
+
+__all__ = ["Signature", "base64url", "check", "from_base64url", "parted", "sign", "signature"]
+
+_ALGORITHM: Final = "EdDSA"
+_HEADER_CHARS: Final = 1024
+
+
+class Signature(Struct, frozen=True):
+    """One signature, as JWS writes it beside a payload: both in base64url."""
+
+    protected: str
+    signature: str
+
+
+class _Header(Struct, frozen=True):
+    alg: str
+    kid: str
+    typ: str
+    crit: msgspec.Raw | None = None
+
+
+_header = msgspec.json.Decoder(_Header)
+
+
+def base64url(data: bytes) -> str:
+    """Without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_base64url(text: str, size: int | None = None) -> bytes:
+    """Of so many bytes, where that is said. Raises: SignatureError."""
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise SignatureError("it holds what is no base64url.") from None
+    if size is not None and len(data) != size:
+        raise SignatureError(f"it holds {len(data)} bytes where {size} belong.")
+    return data
+
+
+def signature(identity: Identity, typ: str, payload: bytes) -> Signature:
+    """What this node says of a payload of that type."""
+    header = {"alg": _ALGORITHM, "kid": identity.id, "typ": typ}
+    protected = base64url(msgspec.json.encode(header))
+    signed = identity.sign(f"{protected}.{base64url(payload)}".encode())
+    return Signature(protected, base64url(signed))
+
+
+def check(made: Signature, public_key: bytes, typ: str, payload: bytes) -> None:
+    """Raises: SignatureError where that key did not sign this payload as being of that type."""
+    if len(made.protected) > _HEADER_CHARS:
+        raise SignatureError("its signature has a header that is too large.")
+    try:
+        header = _header.decode(from_base64url(made.protected))
+    except (msgspec.DecodeError, RecursionError):
+        raise SignatureError("its signature has no header that can be read.") from None
+    if header.alg != _ALGORITHM or header.crit is not None:
+        raise SignatureError(f"it is signed by {header.alg!r:.20}, and only {_ALGORITHM} counts.")
+    if header.typ != typ:
+        raise SignatureError(f"it is signed as {header.typ!r:.60}, not as {typ}.")
+    if header.kid != id_of(public_key):
+        raise SignatureError(f"it is signed by {header.kid!r:.40}, not by {id_of(public_key)}.")
+    signed = f"{made.protected}.{base64url(payload)}".encode()
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public_key)
+        key.verify(from_base64url(made.signature, 64), signed)
+    except (InvalidSignature, ValueError):
+        raise SignatureError(f"its signature is not that of {id_of(public_key)}.") from None
+
+
+def sign(identity: Identity, typ: str, payload: bytes) -> bytes:
+    """Payload and signature as one text, in JWS compact serialisation."""
+    made = signature(identity, typ, payload)
+    return f"{made.protected}.{base64url(payload)}.{made.signature}".encode()
+
+
+def parted(text: bytes) -> tuple[bytes, Signature]:
+    """The payload of such a text, and its signature, which says nothing until `check`.
+
+    Raises: SignatureError.
+    """
+    try:
+        protected, payload, made = text.decode("ascii").split(".")
+    except ValueError:
+        raise SignatureError("it is no signed text.") from None
+    return from_base64url(payload), Signature(protected, made)

@@ -1,0 +1,317 @@
+"""Zenoh as a way to the nodes of one network: on a LAN, or through one address that all can reach.
+
+Nodes announce themselves by liveliness tokens; cards, asks and answers go by queries. Knows no card's meaning
+and believes nobody: what it carries is signed and sealed.
+
+Zenoh calls back in threads of its own; all that comes is handed to the event loop.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from manyminds.errors import ConfigError, ManymindsError, UnavailableError
+from manyminds.network.ask import ASK_BYTES
+from manyminds.network.card import CARD_BYTES
+from manyminds.network.frames import FRAME_BYTES
+from manyminds.network.identity import is_id
+from manyminds.network.transport import Answer, Sighting, Tell, pack, unpack
+
+if TYPE_CHECKING:
+    import zenoh
+
+__all__ = ["LAN", "Zenoh", "settings"]
+
+LAN: Final = "lan"
+"""In the place of a seed: whoever is found on the local network."""
+
+_ROOT: Final = "manyminds/1"
+_CARD_S: Final = 3.0  # until another node's card must have come
+_SEEDS: Final = "connect/endpoints"
+_OPEN_MS: Final = 1_000  # for one try to reach a seed
+_AGAIN_S: Final = 0.5  # before another
+_WAITING: Final = 10_000  # sightings, asks or frames that wait to be looked at; more get lost
+_BLOCKING_BYTES: Final = 30_000  # of a frame, from which on it is waited for rather than lost
+_LEASE_MS: Final = 2_000  # after which a node that says nothing is gone
+
+log = logging.getLogger(__name__)
+
+
+def settings(seeds: Sequence[str], listen: str) -> dict[str, Any]:
+    """Zenoh's configuration: who is looked for where, and how soon it is noticed that somebody has gone.
+
+    A node at whose address others join is a router, so that they need not reach one another; whoever joins
+    through seeds is a client of theirs, and needs no port of its own; on a LAN all are peers.
+
+    Args:
+        seeds: addresses such as tcp/10.0.0.1:7447 or tls/HOST:PORT, or LAN.
+        listen: an address at which others may join; "" is none.
+    """
+    addresses, lan = [seed for seed in seeds if seed != LAN], LAN in seeds
+    mode = "router" if listen else "client" if addresses and not lan else "peer"
+    return {
+        "mode": mode,
+        _SEEDS: addresses,
+        "connect/timeout_ms": _OPEN_MS if mode == "client" else -1,
+        "connect/exit_on_failure": False,
+        "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
+        "listen/endpoints": [listen] if listen else ["tcp/0.0.0.0:0"] if lan else [],
+        "scouting/multicast/enabled": lan,
+        "scouting/gossip/enabled": lan or bool(listen),
+        "transport/link/tx/lease": _LEASE_MS,
+    }
+
+
+def _opened(made: dict[str, Any], file: Path | None) -> "zenoh.Session":
+    """Blocks for a moment. Raises: ConfigError; UnavailableError where no seed can be reached just now."""
+    try:
+        import zenoh
+    except ImportError:
+        raise ConfigError("Joining other nodes needs Zenoh: pip install 'manyminds[net]'.") from None
+    try:
+        config = zenoh.Config() if file is None else zenoh.Config.from_file(str(file))
+        for name, value in made.items():
+            config.insert_json5(name, json.dumps(value))
+        return zenoh.open(config)
+    except zenoh.ZError as error:
+        said = str(error).partition(" at /")[0][:300]
+        if "Unable to connect" in said:
+            raise UnavailableError(f"{', '.join(made[_SEEDS])} cannot be reached.") from None
+        raise ConfigError(f"Cannot join other nodes: {said}") from None
+
+
+class Zenoh:
+    """Keeps the contract of `types.Transport`. Use with `async with`.
+
+    Args:
+        node: this node's id.
+        made: see `settings`.
+        file: further settings in Zenoh's own format: certificates, access control.
+        answer: answers asks; tell: is told what is said besides.
+    """
+
+    notices = False
+
+    def __init__(
+        self, node: str, made: dict[str, Any], answer: Answer, tell: Tell, file: Path | None = None
+    ) -> None:
+        self._node = node
+        self._made = made
+        self._file = file
+        self._answer = answer
+        self._tell = tell
+        self._card = b""
+        self._session: zenoh.Session | None = None  # None until a seed has been reached
+        self._token: Any = None
+        self._opening: asyncio.Task[None] | None = None
+        self._sightings: asyncio.Queue[Sighting] = asyncio.Queue(_WAITING)
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Zenoh":
+        """Raises: ConfigError. Where no seed can be reached, it goes on trying."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._open()
+        except UnavailableError as error:
+            log.warning("%s This node tries again until it is.", error.message)
+            self._opening = asyncio.create_task(self._open_later())
+        return self
+
+    async def _open_later(self) -> None:
+        while self._session is None:
+            await asyncio.sleep(_AGAIN_S)
+            try:
+                await self._open()
+            except UnavailableError:
+                continue
+            except ConfigError as error:
+                log.error("%s", error.message)
+                return
+            log.info("%s can be reached now.", ", ".join(self._made[_SEEDS]))
+            self.announce(self._card)
+
+    async def _open(self) -> None:
+        session = await asyncio.to_thread(_opened, self._made, self._file)
+        try:
+            self._declared = await asyncio.to_thread(self._declare, session)
+        except BaseException:
+            session.close()  # type: ignore[no-untyped-call]
+            raise
+        self._session = session
+
+    def _declare(self, session: "zenoh.Session") -> list[Any]:
+        """Says what is asked for and offered here; what is declared stands while it is referred to."""
+        import zenoh
+
+        own = f"{_ROOT}/{self._node}"
+
+        def heard(take: Callable[[Any], None]) -> Any:
+            return zenoh.handlers.Callback(lambda found: self._hand(take, found), indirect=False)
+
+        return [
+            session.declare_queryable(f"{own}/card", heard(self._show)),
+            session.declare_queryable(f"{own}/ask", heard(self._asked)),
+            session.declare_subscriber(f"{own}/tell", heard(self._told)),
+            session.declare_subscriber(f"{_ROOT}/*/card", heard(self._shown)),
+            session.liveliness().declare_subscriber(f"{_ROOT}/*", heard(self._sighted), history=True),
+        ]
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [*self._answering, *([self._opening] if self._opening else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await asyncio.to_thread(self._close, self._session)
+
+    def _close(self, session: "zenoh.Session") -> None:
+        if self._token is not None:
+            self._token.undeclare()
+        session.close()  # type: ignore[no-untyped-call]
+
+    # --- other nodes ---
+
+    def announce(self, card: bytes) -> None:
+        """See `types.Transport`."""
+        self._card = card
+        session = self._session
+        if session is None or not card:
+            return
+        session.put(f"{_ROOT}/{self._node}/card", card)
+        if self._token is None:
+            self._token = session.liveliness().declare_token(f"{_ROOT}/{self._node}")
+
+    async def watch(self) -> AsyncGenerator[Sighting, None]:
+        """See `types.Transport`."""
+        while True:
+            yield await self._sightings.get()
+
+    def look(self, node: str) -> None:
+        """Asks for a node's card; it is among the sightings then."""
+        import zenoh
+
+        def found(reply: "zenoh.Reply") -> None:
+            if (sample := reply.ok) is not None:
+                self._hand(self._shown, sample)
+
+        handler: Any = zenoh.handlers.Callback(found, indirect=False)
+        target = zenoh.QueryTarget.ALL  # else an impostor may be the only one that is asked
+        selector = f"{_ROOT}/{node}/card"
+        none = zenoh.ConsolidationMode.NONE
+        if self._session is not None:
+            self._session.get(selector, handler, target=target, consolidation=none, timeout=_CARD_S)
+
+    def _sighted(self, sample: "zenoh.Sample") -> None:
+        """A node has come, or gone."""
+        import zenoh
+
+        node = str(sample.key_expr).removeprefix(f"{_ROOT}/")
+        if not is_id(node) or node == self._node:
+            return
+        if sample.kind == zenoh.SampleKind.DELETE:
+            self._see(Sighting(node))
+        self.look(node)  # also who is said to have gone: an impostor may have said it
+
+    def _shown(self, sample: "zenoh.Sample") -> None:
+        """A node's card, as somebody says."""
+        node = str(sample.key_expr).removeprefix(f"{_ROOT}/").removesuffix("/card")
+        if node != self._node and len(sample.payload) <= CARD_BYTES:
+            self._see(Sighting(node, sample.payload.to_bytes()))
+
+    def _see(self, sighting: Sighting) -> None:
+        if not self._sightings.full():
+            self._sightings.put_nowait(sighting)
+
+    def _show(self, query: "zenoh.Query") -> None:
+        with query:
+            if self._card:
+                query.reply(query.key_expr, self._card)
+
+    # --- asks ---
+
+    async def ask(self, node: str, sealed: bytes) -> AsyncGenerator[bytes, None]:
+        """See `types.Transport`."""
+        import zenoh
+
+        session = self._session
+        if session is None:
+            raise UnavailableError(f"{node} cannot be reached: this node has not joined yet.")
+        frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        def put(frame: bytes | None) -> None:
+            if frames.qsize() < _WAITING:
+                frames.put_nowait(frame)
+
+        def heard(reply: "zenoh.Reply") -> None:
+            if (sample := reply.ok) is not None and len(sample.payload) <= FRAME_BYTES:
+                self._hand(put, sample.payload.to_bytes())
+
+        token = zenoh.CancellationToken()
+        handler: Any = zenoh.handlers.Callback(
+            heard, lambda: self._hand(frames.put_nowait, None), indirect=False
+        )
+
+        def get() -> None:
+            session.get(
+                f"{_ROOT}/{node}/ask",
+                handler,
+                target=zenoh.QueryTarget.ALL,
+                consolidation=zenoh.ConsolidationMode.NONE,
+                timeout=86_400.0,
+                payload=sealed,
+                express=True,
+                cancellation_token=token,
+            )
+
+        try:
+            if len(sealed) < _BLOCKING_BYTES:
+                get()
+            else:
+                await asyncio.to_thread(get)
+            while (frame := await frames.get()) is not None:
+                yield frame
+        except zenoh.ZError as error:
+            raise UnavailableError(f"{node} cannot be reached: {error!s:.200}") from None
+        finally:
+            token.cancel()  # type: ignore[no-untyped-call]
+
+    def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
+        """See `types.Transport`."""
+        if self._session is not None:
+            self._session.put(f"{_ROOT}/{node}/tell", pack(ask_id, sealed), express=True)
+
+    def _told(self, sample: "zenoh.Sample") -> None:
+        self._tell(*unpack(sample.payload.to_bytes()))
+
+    def _asked(self, query: "zenoh.Query") -> None:
+        if len(self._answering) >= _WAITING or query.payload is None or len(query.payload) > ASK_BYTES:
+            query.drop()  # type: ignore[no-untyped-call]
+            return
+        task = asyncio.create_task(self._answered(query, query.payload.to_bytes()), name="answer a node")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answered(self, query: "zenoh.Query", sealed: bytes) -> None:
+        import zenoh
+
+        block, drop = zenoh.CongestionControl.BLOCK, zenoh.CongestionControl.DROP
+
+        def send(frame: bytes, last: bool) -> None:
+            congestion = block if last or len(frame) >= _BLOCKING_BYTES else drop
+            query.reply(query.key_expr, frame, congestion_control=congestion, express=True)
+
+        with query:
+            try:
+                await self._answer(sealed, send)
+            except ManymindsError as error:  # nothing was sent: who asks finds nobody here
+                log.info("an ask was not answered: %s", error.message)
+
+    def _hand(self, take: Callable[[Any], None], found: Any) -> None:
+        """To the event loop, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(take, found)
+        except RuntimeError:  # it has ended
+            return

@@ -1,0 +1,118 @@
+"""What other nodes may ask of this one, and how much of it. Knows terms and keys, no transport."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from msgspec.structs import replace
+
+from manyminds.admission import Admission
+from manyminds.config import POLICIES, Network, PeerEntry
+from manyminds.errors import ForbiddenError
+from manyminds.network.answering import Guest, Price
+from manyminds.network.ask import Heard
+from manyminds.types import Card, Chunk, Key, Query
+
+__all__ = ["Guests", "keys_of", "paying"]
+
+_UNLISTED: Final = "guests"  # the key of all nodes that are not listed
+
+_WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
+
+
+class Guests:
+    """Lets asks in; `admit` is for `network.answering.Answering`.
+
+    Args:
+        node: this node's id.
+        terms: under which it answers.
+        admission: counts what they ask.
+        answer: asks this node's network.
+        cards: of this node's experts.
+        beside: names of the experts that a question from there is not passed on to.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        terms: Network,
+        admission: Admission,
+        answer: Callable[[Query], AsyncGenerator[Chunk, None]],
+        cards: Callable[[], Sequence[Card]],
+        beside: Callable[[Heard, bool], Sequence[str]],
+    ) -> None:
+        self.listed: Mapping[str, PeerEntry] = {}
+        """Peers by node id."""
+        self._node = node
+        self._terms = terms
+        self._admission = admission
+        self._answer = answer
+        self._cards = cards
+        self._beside = beside
+        self._price = Price(terms.price_in_usd_per_m, terms.price_out_usd_per_m)
+
+    @asynccontextmanager
+    async def admit(self, heard: Heard, query: Query, by_https: bool) -> AsyncGenerator[Guest, None]:
+        """See `network.answering.Admit`. Raises: ForbiddenError, RateLimitError, BudgetError."""
+        entry = self.listed.get(heard.asker)
+        self._allow(heard, query, entry, by_https=by_https)
+        key = Key(f"from:{entry.id}", entry.name) if entry else Key(_UNLISTED, "other nodes")
+        admission, spent = self._admission, 0.0
+
+        def charge(usd: float) -> None:
+            nonlocal spent
+            spent += usd
+
+        with admission.enter():
+            sampling = query.sampling
+            tokens = query.estimated_tokens + (sampling.max_tokens or 0) * sampling.n
+            admission.take(key, tokens)
+            hold = await admission.reserve(key, min(heard.ask.budget_usd, self._most_usd(query)))
+            try:
+                exclude = (*query.limits.exclude, *self._beside(heard, by_https))
+                limited = replace(query, limits=replace(query.limits, exclude=exclude))
+                yield Guest(limited, self._answer, self._price, charge)
+            finally:
+                hold.settle(spent)
+
+    def _allow(self, heard: Heard, query: Query, entry: PeerEntry | None, *, by_https: bool) -> None:
+        """Raises: ForbiddenError."""
+        terms, ask = self._terms, heard.ask
+        if entry is not None and not entry.answers:
+            raise ForbiddenError("this node does not answer yours.")
+        if entry is None and (terms.answers == "listed" or (by_https and terms.answers != "anyone")):
+            raise ForbiddenError(
+                f"this node answers nodes that it knows: ask its owner to list {heard.asker} as a peer."
+            )
+        if terms.purposes and ask.purpose not in terms.purposes:
+            raise ForbiddenError(
+                f"this node answers for {', '.join(terms.purposes)} only, and not for "
+                f"{ask.purpose or 'what is not said'!r:.70}."
+            )
+        if self._node in ask.visited:
+            raise ForbiddenError("this question came by here already.")
+        if query.model not in POLICIES or query.fallbacks:
+            asked = f"{query.model!r:.60}"
+            raise ForbiddenError(f"other nodes may ask for {', '.join(POLICIES)}, not for {asked}.")
+
+    def _most_usd(self, query: Query) -> float:
+        """The most that an answer may be charged, by the longest that there can be."""
+        window = max((card.context_tokens for card in self._cards()), default=_WINDOW_TOKENS)
+        written = (query.sampling.max_tokens or window) * query.sampling.n
+        price = self._price
+        return (query.most_tokens * price.in_usd_per_m + written * price.out_usd_per_m) / 1e6
+
+
+def keys_of(terms: Network, peers: Sequence[PeerEntry]) -> list[Key]:
+    """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
+    found = [Key(_UNLISTED, "other nodes", requests_per_min=terms.requests_per_min)]
+    for entry in peers:
+        rate, owe_usd = entry.requests_per_min, entry.owe_usd
+        found.append(Key(f"from:{entry.id}", entry.name, requests_per_min=rate, budget_usd=owe_usd))
+        found.append(replace(paying(entry), budget_usd=entry.pay_usd))
+    return found
+
+
+def paying(entry: PeerEntry) -> Key:
+    """As whom this node counts what it spends with a peer."""
+    return Key(f"to:{entry.id}", entry.name)

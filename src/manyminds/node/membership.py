@@ -1,0 +1,411 @@
+"""A node among other nodes: who is here, whom it asks, and what came of that.
+
+Wires the network's parts; knows no gateway from the inside.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from secrets import token_hex
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from manyminds.admission import Admission
+from manyminds.config import POLICIES, Config, PeerEntry
+from manyminds.errors import CardError, ConfigError
+from manyminds.experts.peer import Deed, Line, Peer
+from manyminds.ledger import Kept, Ledger, Role
+from manyminds.network.answering import Answering
+from manyminds.network.ask import Heard
+from manyminds.network.card import LEVELS, PROTOCOL, NodeCard
+from manyminds.network.directory import Directory
+from manyminds.network.http import Http
+from manyminds.network.identity import Identity
+from manyminds.network.receipt import Receipt, Signed
+from manyminds.network.transport import Transport
+from manyminds.network.zenoh import LAN, Zenoh, settings
+from manyminds.node.guests import Guests, keys_of, paying
+from manyminds.node.portrait import PASSED, Portrait
+from manyminds.types import Card, Chunk, Expert, Hold, Key, Query
+from manyminds.upstream import Client
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
+
+__all__ = ["Host", "Membership", "is_networked", "need_one_process"]
+
+_ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
+_SETTLED_S: Final = 1.0  # after a change, before it is made anew
+_EXPIRE_S: Final = 5.0
+_MANY: Final = 50  # peers on a LAN, from which on one of them should be a router
+
+log = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """What a membership needs of its node."""
+
+    @property
+    def admission(self) -> Admission: ...
+
+    @property
+    def own_cards(self) -> Sequence[Card]:
+        """Of its experts, without peers."""
+        ...
+
+    def skills(self) -> "Vectors":
+        """(k, d) float32 unit rows: of its own experts."""
+        ...
+
+    def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """Asks its network."""
+        ...
+
+    def take_in(self, expert: Expert, vectors: "Vectors | None", made_of: object) -> None:
+        """One more expert, or another in its place."""
+        ...
+
+    def let_go(self, name: str) -> None: ...
+
+
+class Membership:
+    """Use with `async with`: it joins, and leaves again.
+
+    Args:
+        config: `network` and `peers` of it.
+        identity: this node's.
+        host: the node.
+        ledger: keeps receipts.
+        client: to reach nodes by HTTPS.
+        encoder: sha256 of the encoder whose vectors skills are, "" where there is none.
+        dimension: of these vectors.
+        version: of the software.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        host: Host,
+        ledger: Ledger,
+        client: Client,
+        *,
+        encoder: str,
+        dimension: int,
+        version: str,
+    ) -> None:
+        self._terms = config.network
+        self._identity = identity
+        self._host = host
+        self._ledger = ledger
+        self._client = client
+        self._portrait = Portrait(identity, config.network, encoder, dimension, version)
+        self._guests = Guests(
+            *(identity.id, config.network, host.admission, host.answer),
+            lambda: host.own_cards,
+            self._beside,
+        )
+        self._names: dict[str, str] = {}  # what each node is called here, by id
+        self._ways: dict[str, list[Transport]] = {}  # to each node that is here, by id
+        self._changed = asyncio.Event()
+        self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
+        self.directory = Directory(identity.id)
+        self.deeds: Counter[tuple[str, str]] = Counter()
+        """What each peer did, by its name here: see `experts.peer.Deed`."""
+        self.strange = 0  # frames that were of no answer
+        self.answering = Answering(identity, self._guests.admit, partial(self._keep, "answered"), _new_id)
+        self._list(config)
+
+    async def __aenter__(self) -> "Membership":
+        """Raises: ConfigError."""
+        async with AsyncExitStack() as stack:
+            transports: list[Transport] = []
+            terms, answering = self._terms, self.answering
+            if terms.join or terms.listen:
+                made = settings(terms.join, terms.listen)
+                file = Path(terms.zenoh) if terms.zenoh else None
+                zenoh = Zenoh(self._identity.id, made, answering.answer, answering.tell, file)
+                transports.append(await stack.enter_async_context(zenoh))
+            self._http = await stack.enter_async_context(Http(self._client))
+            self._transports = transports = [*transports, self._http]
+            self._http.direct(self._urls())
+            self._show()
+            for work in (*map(self._watch, transports), self._announce(), self._expire()):
+                stack.push_async_callback(_ended, asyncio.create_task(work))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def node(self) -> str:
+        """This node's id."""
+        return self._identity.id
+
+    @property
+    def card(self) -> bytes:
+        """This node's card, for nodes of other organisations."""
+        return self._cards[True]
+
+    @property
+    def keys(self) -> list[Key]:
+        """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
+        return keys_of(self._terms, list(self._listed.values()))
+
+    @property
+    def present(self) -> list[tuple[str, NodeCard]]:
+        """The nodes that are here, by what they are called here."""
+        return sorted((self._names[card.id], card) for card in self.directory.cards if card.id in self._names)
+
+    def relist(self, config: Config) -> None:
+        """These are the peers that are listed, and these the experts, from now on."""
+        self._list(config)
+        for card in self.directory.cards:
+            name = self._names.get(card.id)
+            if name is not None and name != self._name(card, self._listed.get(card.id)):
+                self._host.let_go(self._names.pop(card.id))
+            self._settle(card)
+        self._http.direct(self._urls())
+
+    def refresh(self) -> None:
+        """Has the card made anew soon: experts have come or gone."""
+        self._changed.set()
+
+    def _list(self, config: Config) -> None:
+        self._listed = self._guests.listed = {entry.id: entry for entry in config.peers}
+        self._taken_names = {entry.name for entry in config.experts} | set(POLICIES)
+        self.directory.relist(self._listed)
+
+    def _urls(self) -> dict[str, str]:
+        asked = [entry for entry in self._listed.values() if entry.url and entry.asks]
+        return {entry.id: entry.url.rstrip("/") for entry in asked}
+
+    # --- what this node says of itself ---
+
+    async def _announce(self) -> None:
+        """Shows the card anew, in time and whenever it has changed."""
+        while True:
+            try:
+                async with asyncio.timeout(_ANNOUNCE_S):
+                    await self._changed.wait()
+                await asyncio.sleep(_SETTLED_S)
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            try:
+                self._show()
+            except CardError as error:
+                log.error("%s", error.message)
+
+    def _show(self) -> None:
+        """Makes the cards as they are now, and shows them. Some milliseconds. Raises: CardError."""
+        own, skills = self._host.own_cards, self._host.skills()
+        for by_https in (True, False):
+            behind = [card.says for card in self._behind(by_https=by_https)]
+            self._cards[by_https] = self._portrait.card(own, skills, behind)
+        for transport in self._transports:
+            transport.announce(self._cards[transport is self._http])
+
+    def _behind(self, *, by_https: bool) -> list[NodeCard]:
+        """The nodes that this one speaks for. To other organisations that is the network it has joined; in
+        that network it is not, since there everybody sees everybody.
+        """
+        found = []
+        for _, card in self.present:
+            entry = self._listed.get(card.id)
+            joined = self._ways[card.id][0] is not self._http
+            speaks = (entry is not None and entry.speaks_for) or (by_https and joined)
+            if speaks and card.says.levels < LEVELS:
+                found.append(card)
+        return found
+
+    def _beside(self, heard: Heard, by_https: bool) -> list[str]:
+        """Whom a question of another node is not passed on to: who has had it, or can be asked directly."""
+        behind = {card.id for card in self._behind(by_https=by_https)} - {heard.asker, *heard.ask.visited}
+        return sorted(name for node, name in self._names.items() if node not in behind)
+
+    # --- other nodes ---
+
+    async def _watch(self, transport: Transport) -> None:
+        async for sighting in transport.watch():
+            try:
+                self._see(transport, sighting.node, bool(sighting.card))
+                change = self.directory.see(sighting, time.time())
+                if change is not None and (change.what == "here" or not self._ways.get(change.card.id)):
+                    self._settle(change.card)
+            except Exception:
+                log.exception("what was seen of %s was not understood", sighting.node)
+
+    def _see(self, transport: Transport, node: str, here: bool) -> None:
+        """Notes by which ways a node can be reached: the one that was joined first, before HTTPS."""
+        ways = self._ways.setdefault(node, [])
+        if here and transport not in ways:
+            ways.append(transport)
+            ways.sort(key=self._transports.index)
+        elif not here and transport in ways:
+            ways.remove(transport)
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRE_S)
+            for change in self.directory.expire(time.time()):
+                self._ways.pop(change.card.id, None)
+                self._settle(change.card)
+
+    def _settle(self, card: NodeCard) -> None:
+        """Takes a node in as an expert, or lets it go, as it is now."""
+        node, entry = card.id, self._listed.get(card.id)
+        here = self.directory.get(node) is not None and bool(self._ways.get(node))
+        why = self._unasked(card, entry)
+        if here and not why:
+            if node not in self._names:
+                self._names[node] = self._name(card, entry)
+                log.info("%s has come: node %s, %d experts.", self._names[node], node, card.says.experts)
+            self._take_in(card, entry)
+        elif (name := self._names.pop(node, None)) is not None:
+            self._host.let_go(name)
+            log.info("%s has left: node %s.", name, node)
+        elif why:
+            log.info("node %s (%s) is not asked: %s", node, card.name, why)
+        if LAN in self._terms.join and not self._terms.listen and len(self._names) == _MANY:
+            log.warning(
+                "%d nodes are on this network: let one of them `listen` and the others join through it, so "
+                "that they need not all be connected with each other.",
+                _MANY,
+            )
+
+    def _unasked(self, card: NodeCard, entry: PeerEntry | None) -> str:
+        """Why a node is not asked, "" where it is."""
+        says = card.says
+        if PROTOCOL not in says.protocols:
+            return f"it speaks versions {says.protocols} of the protocol"
+        if not says.experts:
+            return "it has no expert"
+        if entry is None and self._terms.asks == "listed":
+            return "it is not listed, and network.asks is listed"
+        if entry is not None and not entry.asks:
+            return "its peer.asks is false"
+        if says.terms.purposes and self._terms.purpose not in says.terms.purposes:
+            return f"it answers for {', '.join(says.terms.purposes)} only: see network.purpose"
+        if says.price_in_usd_per_m or says.price_out_usd_per_m:
+            if entry is None or not entry.pay_usd:
+                return "it has a price: list it as a peer with pay_usd"
+            for limit, price in (
+                (entry.price_in_usd_per_m, says.price_in_usd_per_m),
+                (entry.price_out_usd_per_m, says.price_out_usd_per_m),
+            ):
+                if limit is not None and price > limit:
+                    return f"its price of ${price:g} is above the ${limit:g} that is agreed"
+        return ""
+
+    def _name(self, card: NodeCard, entry: PeerEntry | None) -> str:
+        """A listed peer has the name by which it is listed; others have their own, if that is free."""
+        if entry is not None:
+            return entry.name
+        own = re.sub(r"[^A-Za-z0-9._-]+", "-", card.name).strip("-")[:32] or "node"
+        others = {name for node, name in self._names.items() if node != card.id}
+        taken = {*others, *(e.name for e in self._listed.values()), *self._taken_names}
+        taken |= {expert.name for expert in self._host.own_cards}
+        return own if own not in taken else f"{own}-{card.id[:6]}"
+
+    def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:
+        node, name, says = card.id, self._names[card.id], card.says
+        transport = self._ways[node][0]
+        shown = Card(
+            name=name,
+            kind="peer",
+            source=name,
+            model=node,
+            description=card.description,
+            skills=card.words,
+            accuracy=card.accuracy or 0.5,
+            ttft_s=says.ttft_s,
+            tokens_per_s=max(says.tokens_per_s, 0.1),
+            price_in_usd_per_m=says.price_in_usd_per_m,
+            price_out_usd_per_m=says.price_out_usd_per_m,
+            context_tokens=says.context_tokens,
+            offers=frozenset(says.offers) & PASSED,
+            parameters=says.parameters,
+        )
+        line = Line(
+            node,
+            card.public,
+            card.exchange,
+            transport,
+            self._identity,
+            self._reserving(entry),
+            partial(self._keep, "asked"),
+            partial(self._note, name),
+            self._note_strange,
+        )
+        same = says.encoder == self._portrait.encoder
+        vectors = card.vectors(self._portrait.dimension) if same else None
+        self._host.take_in(Peer(shown, line), vectors, (node, id(transport)))
+
+    def _reserving(self, entry: PeerEntry | None) -> Callable[[float], Awaitable[Hold | None]]:
+        admission = self._host.admission
+
+        async def reserve(most_usd: float) -> Hold | None:
+            if entry is None or not most_usd:
+                return None
+            return await admission.reserve(paying(entry), most_usd)
+
+        return reserve
+
+    def _note(self, name: str, deed: Deed) -> None:
+        self.deeds[name, deed] += 1
+        if deed not in ("kept", "cut"):
+            log.warning("%s sent an answer that does not count: %s.", name, deed)
+
+    def _note_strange(self) -> None:
+        self.strange += 1
+
+    def _keep(self, role: Role, receipt: Receipt, signed: Signed, request_id: str) -> None:
+        other = receipt.answerer_id if role == "asked" else receipt.asker_id
+        self._ledger.keep(
+            Kept(
+                ask=receipt.ask,
+                role=role,
+                peer=other,
+                request_id=request_id,
+                at_s=receipt.at,
+                prompt_tokens=receipt.prompt_tokens,
+                completion_tokens=receipt.completion_tokens,
+                price_usd=receipt.price_usd,
+                countersigned=signed.is_countersigned,
+                document=msgspec.json.encode(signed).decode(),
+            )
+        )
+
+
+def _new_id() -> str:
+    """As `web.replies` names requests: later ones sort later."""
+    return f"{time.time_ns() // 1_000_000:012x}{token_hex(6)}"
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def is_networked(config: Config) -> bool:
+    """Whether this configuration has anything to do with other nodes."""
+    network = config.network
+    return bool(network.join or network.listen or network.url or config.peers)
+
+
+def need_one_process(config: Config) -> None:
+    """Raises: ConfigError."""
+    if is_networked(config) and config.server.workers > 1:
+        raise ConfigError(
+            "A node among others answers in one process: set server.workers = 1, or leave [network] and "
+            "[[peer]] out. Several nodes may share one ledger."
+        )
