@@ -305,7 +305,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 ))  # fmt: skip
 def test_any_flag_is_taken_or_refused_in_words(value: Any) -> None:
     for key in reference():
-        if key.startswith("expert."):
+        if key.startswith(("expert.", "peer.")):
             continue
         try:
             taken = load(None, {"MANYMINDS_HOME": "/h"}, {key: value}).origins[key]
@@ -329,7 +329,7 @@ def test_every_value_is_shown_with_its_origin_and_no_secret(tmp_path: Path) -> N
     assert shown["server.port"].value == 9
     assert shown["ledger.url"].value == "postgresql://me:***@db/x?password=***"
     assert shown["home"].value == str(tmp_path)
-    keys = {key.replace("expert.", "expert.a.") for key in reference()}
+    keys = {key.replace("expert.", "expert.a.") for key in reference() if not key.startswith("peer.")}
     assert set(shown) == keys | {"home"}
     assert b"hunter2" not in msgspec.json.encode(list(shown.values()))
 
@@ -358,6 +358,6 @@ def test_mask_hides_whatever_the_secret_is(secret: str, form: str) -> None:
 def test_every_key_has_a_description_and_the_defaults_keep_their_schema() -> None:
     for key, schema in reference().items():
         assert schema["description"], key
-        assert "default" in schema or key == "expert.name"
-    for struct in (config.Server, config.Local, config.Policy, config.Ledger):
+        assert "default" in schema or key in ("expert.name", "peer.name", "peer.id")
+    for struct in (config.Server, config.Local, config.Policy, config.Ledger, config.Network):
         assert msgspec.convert(msgspec.to_builtins(struct()), struct) == struct()

@@ -459,9 +459,9 @@ def _reject_key(section: str, key: str, file: Path | None) -> NoReturn:
             f"Unknown {where}: {_clip(key)}. A secret is never written here: put it into an environment "
             'variable and name that, as in key_env = "MY_KEY".'
         )
-    elsewhere = [home for home, name in keys if name == key]
+    elsewhere = [_head(home) for home, name in keys if name == key]
     if elsewhere:
-        raise ConfigError(f"Unknown {where}: {key}. It belongs under {_head(elsewhere[0])}.")
+        raise ConfigError(f"Unknown {where}: {key}. It belongs under {' or '.join(elsewhere)}.")
     _reject(key, [name for home, name in keys if home == section] or list(sections()), where)
 
 
