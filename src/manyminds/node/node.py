@@ -80,6 +80,7 @@ _DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
+_PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
 _RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
@@ -467,7 +468,7 @@ class Node:
         """See `membership.Host`."""
         name = expert.card.name
         known = self._peers.get(name)
-        guarded = Guarded(expert, SystemRandom().random, retries=0)
+        guarded = Guarded(expert, SystemRandom().random, retries=_PEER_RETRIES)
         if known is not None and known.made_of == made_of:
             guarded.inherit(known.expert)
         self._peers[name] = peer = _Neighbour(guarded, vectors, made_of)
