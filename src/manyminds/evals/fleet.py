@@ -42,9 +42,7 @@ class Running:
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A chat completion; an error's body where it is one."""
         headers = {"content-type": "application/json"}
-        request = urllib.request.Request(
-            f"{self.url}/chat/completions", json.dumps(body).encode(), headers
-        )
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 found: dict[str, Any] = json.load(response)
@@ -120,7 +118,9 @@ class Fleet:
                 break
         folder = self._folder / name
         if not text:
-            raise ManymindsError(f"the node {name} did not start: {(folder / 'serve.log').read_text()[-500:]}")
+            raise ManymindsError(
+                f"the node {name} did not start: {(folder / 'serve.log').read_text()[-500:]}"
+            )
         return Running(name, json.loads(text)["url"], process, folder)
 
     def _speaker(self) -> str:

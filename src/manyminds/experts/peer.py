@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from manyminds.errors import (
+    BudgetError,
     CutError,
     ExpertError,
     FrameError,
@@ -308,7 +309,7 @@ def _request(query: Query) -> bytes:
 def _failure(name: str, failed: Failed) -> ExpertError:
     """What the other node says, as what it is to this one."""
     said = f"{name} says: {' '.join(failed.message.split())[:400]}"
-    if failed.status in (400, 403, 404, 409, 413, 422):
+    if failed.status in (400, 403, 404, 409, 413, 422) or failed.code == BudgetError.code:
         return RefusedError(said)
     if failed.status == 504:
         return SlowError(said)
