@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder
+from manyminds.cli.fleet import network
 from manyminds.cli.hydra import hydra
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
@@ -31,6 +32,7 @@ def bench() -> None:
 
 bench.add_command(hydra)
 bench.add_command(index)
+bench.add_command(network)
 
 
 @bench.command()
