@@ -1,8 +1,7 @@
 """Five nodes on this machine, as `make demo-network` shows them: found, asked, one killed, and who owes what.
 
-    asker --- library, slowpoke     one network, joined through the library's address
-      |
-     hub (federated) --- workshop   another organisation's network, which the asker knows as one
+The asker, the library and the slowpoke have joined one network. The hub and the workshop are another, of
+another organisation: the asker's owner and the hub's have federated, and the asker knows the two as one.
 """
 
 import json
@@ -19,7 +18,7 @@ from manyminds.config import home_of
 from manyminds.evals.fleet import Fleet, Running, free_port, until
 from manyminds.evals.speaker import name as speaks
 
-QUESTION = "Which of these is the capital of Australia?\nA) Sydney\nB) Canberra\nC) Perth\nD) Melbourne"
+QUESTION = "Which of these is an animal?\nA) chair\nB) dog\nC) stone\nD) cloud"
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     with Fleet() as fleet:
         say("Starting five nodes, each a process with its own key, models and ledger ...")
         slow = f'name = "mumbler"\nmodel = "{speaks("A", 200, 50)}"\nurl = "{fleet.speaker}"\naccuracy = 0.7'
-        fleet.start({"library": node("library", local("smollm2-135m"), listen=outer)})
+        fleet.start({"library": node("library", local("qwen2.5-coder-0.5b"), listen=outer)})
         fleet.start({"workshop": node("workshop", local("qwen2.5-coder-0.5b"), listen=inner)})
         (slowpoke, hub, asker) = fleet.start(
             {
@@ -38,7 +37,8 @@ def main() -> None:
             }
         )
         say("The hub and the asker belong to two organisations, and agree:")
-        agreed = run(asker, "federate", hub.url.removesuffix("/v1"), "--pay-usd", "1", "--name", "hub", "--json")
+        url = hub.url.removesuffix("/v1")
+        agreed = run(asker, "federate", url, "--pay-usd", "1", "--name", "hub", "--json")
         run(hub, "federate", json.loads(agreed)["own_id"], "--name", "asker", "--owe-usd", "1")
         names = {"library", "slowpoke", "hub"}
         if not until(lambda: asker.experts() == names, 30.0):
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"  the asker sees {expert['name']:10} {expert['description']}")
 
         say(f"The asker, which has no model of its own, asks all three:\n\n{QUESTION}\n")
-        Timer(1.5, lambda: (print("  ... slowpoke is killed in the midst of its answer"), slowpoke.kill())).start()
+        Timer(1.5, killed, [slowpoke]).start()
         wish = {"panel": 3, "strategy": "vote", "cache": "off"}
         body = {"model": "max", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60}
         began = time.monotonic()
@@ -75,6 +75,11 @@ def main() -> None:
         print(run(asker, "verify", str(receipts)))
 
 
+def killed(node: Running) -> None:
+    print(f"  ... {node.name} is killed in the midst of its answer", flush=True)
+    node.kill()
+
+
 def node(name: str, expert: str, *, listen: int | None = None, join: int | None = None) -> str:
     where = f'listen = "tcp/127.0.0.1:{listen}"' if listen else f'join = ["tcp/127.0.0.1:{join}"]'
     own = f"[[expert]]\n{expert}\n" if expert else ""
@@ -94,7 +99,7 @@ def run(at: Running, *words: str) -> str:
     """A command in that node's home: what it prints."""
     environ: dict[str, Any] = {**os.environ, "MANYMINDS_HOME": str(at.folder), "COLUMNS": "160"}
     command = [sys.executable, "-m", "manyminds", "--config", str(Path(at.folder) / "manyminds.toml"), *words]
-    ended = subprocess.run(command, capture_output=True, env=environ, text=True)
+    ended = subprocess.run(command, capture_output=True, env=environ, text=True)  # noqa: S603
     if ended.returncode:
         sys.exit(ended.stderr)
     return ended.stdout
