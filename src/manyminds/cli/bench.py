@@ -10,6 +10,7 @@ import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder
 from manyminds.cli.hydra import hydra
+from manyminds.cli.poison import poison
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
 
@@ -31,6 +32,7 @@ def bench() -> None:
 
 bench.add_command(hydra)
 bench.add_command(index)
+bench.add_command(poison)
 
 
 @bench.command()
