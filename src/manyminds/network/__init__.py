@@ -1,0 +1,3 @@
+"""Between nodes."""
+
+__all__: list[str] = []
