@@ -19,6 +19,7 @@ from manyminds.network.trust import (
     Record,
     bacon_rank,
     canaries,
+    credited,
     honesty,
     lent,
     noted,
@@ -172,6 +173,49 @@ def test_nobody_is_trusted_more_than_the_friends_by_whom_he_is_reached(graph: li
     for node, trust in lent(ME, graph, hops).items():
         most = 1.0 - math.prod(1.0 - weight for friend, weight in friends.items() if node in reached[friend])
         assert trust <= most + 1e-12
+
+
+seen = st.dictionaries(st.sampled_from(NODES), records)
+
+
+@settings(max_examples=200)
+@given(graphs, seen, st.integers(0, 99))
+def test_a_word_is_never_worth_more_than_was_said_and_knows_no_order(
+    graph: list[Edge], known: dict[str, Record], seed: int
+) -> None:
+    found = credited(graph, known)
+    assert [(e.source, e.target) for e in found] == [(e.source, e.target) for e in graph]
+    assert all(0.0 <= now.weight <= then.weight for now, then in zip(found, graph, strict=True))
+    shuffled = Random(seed).sample(graph, len(graph))
+    key = lambda edge: (edge.source, edge.target)  # noqa: E731
+    assert sorted(credited(shuffled, known), key=key) == sorted(found, key=key)
+    assert credited(graph, {}) == graph
+
+
+@given(st.integers(1, 30), st.integers(0, 30))
+def test_who_promises_no_more_than_he_measured_keeps_his_word(right: int, wrong: int) -> None:
+    record = Record(right=float(right), wrong=float(wrong))
+    (edge,) = credited([Edge("a", "b", vouched(record))], {"b": record})
+    assert edge.weight == vouched(record)
+
+
+def test_a_swarm_falls_with_the_first_of_it_that_are_found_out() -> None:
+    crowd = [Edge("door", f"s{i}", 1.0) for i in range(20)]
+    graph = [Edge("friend", "door", 0.8), *crowd]
+    own = Edge(ME, "friend", 0.9)
+    assert lent(ME, [own, *credited(graph, {})])["s19"] == pytest.approx(0.72)
+    lied = {f"s{i}": Record(wrong=4.0) for i in range(5)}
+    assert lent(ME, [own, *credited(graph, lied)])["s19"] < 0.72 / 5
+    lied["door"] = Record(right=5.0, wrong=15.0)
+    found = lent(ME, [own, *credited(graph, lied)])
+    assert found["s19"] < 0.04
+    assert found["friend"] == pytest.approx(0.9)  # whom the asker knows itself
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -1.0])
+def test_what_is_no_weight_promises_nothing_that_is_not_clipped_later(weight: float) -> None:
+    (edge,) = credited([Edge("a", "b", weight)], {"b": Record(wrong=3.0)})
+    assert bacon_rank("a", [edge]).get("b", 0.0) in (0.0, 1.0)
 
 
 # --- what was measured -----------------------------------------------------------------------------
