@@ -507,7 +507,7 @@ class Node:
         combiners: dict[Strategy, Combiner] = {
             "vote": vote,
             "select": select,
-            "fuse": Fuse(select),
+            "fuse": Fuse(select, vote),
             "race": race,
             "pass": race,
         }
