@@ -66,7 +66,7 @@ def check(made: Signature, public_key: bytes, typ: str, encoded: str) -> None:
         raise SignatureError("its signature has a header that is too large.")
     try:
         header = _header.decode(from_base64url(made.protected))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise SignatureError("its signature has no header that can be read.") from None
     if header.alg != _ALGORITHM or header.crit is not None:
         raise SignatureError(f"it is signed by {header.alg!r:.20}, and only {_ALGORITHM} counts.")
