@@ -159,7 +159,7 @@ def open_ask(identity: Identity, sealed: bytes, seen: "Once", now_s: float | Non
 class Once:
     """Remembers what was heard of late, so that nothing is heard twice. O(1).
 
-    While it can remember no more, nothing is new: who could push out what was heard could have it heard again.
+    While it has no more room, nothing is new: who could push out what was heard could have it heard again.
     """
 
     def __init__(self, keep_s: float = 2 * _SKEW_S) -> None:

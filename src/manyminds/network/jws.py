@@ -61,7 +61,7 @@ def signature(identity: Identity, typ: str, payload: bytes) -> Signature:
 
 
 def check(made: Signature, public_key: bytes, typ: str, encoded: str) -> None:
-    """Raises: SignatureError where that key did not sign this payload, in base64url, as being of that type."""
+    """Raises: SignatureError where that key did not sign this payload, in base64url, as of that type."""
     if len(made.protected) > _HEADER_CHARS:
         raise SignatureError("its signature has a header that is too large.")
     try:
