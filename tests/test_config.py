@@ -97,7 +97,10 @@ def test_experts_that_were_added_come_after_those_of_the_file(tmp_path: Path) ->
     assert nowhere.files == (Path.cwd() / "manyminds.toml", tmp_path / "manyminds.toml", added)
     added.write_text(mine)
     assert "`manyminds experts remove mine`" in complaint(tmp_path, mine)
-    for wrong, why in (("[server]\nport = 1", "experts and peers only, not server"), ("[[expert]]", "has no name")):
+    for wrong, why in (
+        ("[server]\nport = 1", "experts and peers only, not server"),
+        ("[[expert]]", "has no name"),
+    ):
         added.write_text(wrong)
         assert why in complaint(tmp_path, "")
 
@@ -187,7 +190,10 @@ WRONG = {
     "[server]\nprot = 1": ["prot", "[server]", "some.toml", "Did you mean port?"],
     "[servr]\nport = 1": ["servr", "some.toml", "Did you mean server?"],
     "[[experts]]\nname = 'a'": ["experts", "Did you mean expert?"],
-    "[zzzzzz]": ["zzzzzz", "There are: server, local, policy, ledger, cache, network, expert, peer, aliases."],
+    "[zzzzzz]": [
+        "zzzzzz",
+        "There are: server, local, policy, ledger, cache, network, expert, peer, aliases.",
+    ],
     "[server]\nxyzzy = 1": [
         "xyzzy",
         "There are: host, port, keys, most_at_once, max_body_mb, tls_cert, tls_key, workers.",

@@ -22,11 +22,10 @@ from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
-from manyminds.node import ARTEFACT, ENCODER, GROWN, Membership, Node
+from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, render_all
-from manyminds.web.network import NetworkEdge
 from manyminds.web.observer import Observer
 from manyminds.web.requestlog import RequestLog
 from manyminds.web.server import Server, room
@@ -34,6 +33,8 @@ from manyminds.web.spans import open_spans
 from manyminds.web.tls import context
 
 if TYPE_CHECKING:
+    from manyminds.node.membership import Membership
+    from manyminds.web.network import NetworkEdge
     from manyminds.workers.seat import Seat
 
 __all__ = ["DRAIN_S", "Service"]
@@ -270,9 +271,11 @@ class Service:
         return config
 
 
-def _network_edge(membership: Membership | None) -> NetworkEdge | None:
+def _network_edge(membership: "Membership | None") -> "NetworkEdge | None":
     if membership is None:
         return None
+    from manyminds.web.network import NetworkEdge
+
     answering = membership.answering
     answer = partial(answering.answer, by_https=True)
     return NetworkEdge(lambda: membership.card, answer, answering.tell)

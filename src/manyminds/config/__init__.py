@@ -83,6 +83,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str] = {}
     """For each key, such as `server.port`: default, file PATH, environment NAME, or flag."""
 
+    @property
+    def is_networked(self) -> bool:
+        """Whether it has anything to do with other nodes."""
+        network = self.network
+        return bool(network.join or network.listen or network.url or self.peers)
+
 
 class Setting(msgspec.Struct, frozen=True):
     """One value as `manyminds config` shows it, without secrets."""

@@ -41,6 +41,7 @@ SILENT_S: Final = 0.55
 _FIRST_S: Final = 3.0  # to the first sign of life
 _HOPS: Final = 4  # where the question was asked of nobody in particular
 _DEADLINE_S: Final = 60.0  # the same
+_POLICIES: Final = ("auto", "max", "cheap", "fast")
 _SLACK_TOKENS: Final = 2_000  # of instructions and templates, beyond what a prompt can have
 
 log = logging.getLogger(__name__)
@@ -292,8 +293,9 @@ class _Call:
 
 
 def _request(query: Query) -> bytes:
-    """The request as the other node gets it: the caller's, for whatever that node thinks best."""
-    return request_body(query, "auto")
+    """The request as the other node gets it: the caller's, for whom that node chooses by the same policy."""
+    policy = query.limits.policy
+    return request_body(query, policy if policy in _POLICIES else "auto")
 
 
 def _failure(name: str, failed: Failed) -> ExpertError:

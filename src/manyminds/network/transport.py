@@ -13,7 +13,7 @@ __all__ = ["Answer", "Send", "Sighting", "Tell", "Transport", "pack", "unpack"]
 _ID_CHARS: Final = 22  # of an ask's id: 16 bytes in base64url
 
 Send: TypeAlias = Callable[[bytes, bool], None]
-"""Sends a frame to who asks, and whether it is the last. Never waits; where nobody is there, does nothing."""
+"""Sends a frame to who asks, and whether it is the last. Never waits; does nothing where nobody is there."""
 
 Answer: TypeAlias = Callable[[bytes, Send], Awaitable[None]]
 """Answers a sealed ask: see `answering.Answering.answer`."""

@@ -134,13 +134,8 @@ class Zenoh:
             self.announce(self._card)
 
     async def _open(self) -> None:
-        session = await asyncio.to_thread(_opened, self._made, self._file)
-        try:
-            self._declared = await asyncio.to_thread(self._declare, session)
-        except BaseException:
-            session.close()  # type: ignore[no-untyped-call]
-            raise
-        self._session = session
+        self._session = session = await asyncio.to_thread(_opened, self._made, self._file)
+        self._declared = await asyncio.to_thread(self._declare, session)  # others are sighted from here on
 
     def _declare(self, session: "zenoh.Session") -> list[Any]:
         """Says what is asked for and offered here; what is declared stands while it is referred to."""

@@ -1,7 +1,6 @@
 """The only wiring: turns a configuration into a running gateway, and takes over another one."""
 
 from manyminds.node.learnt import ARTEFACT, GROWN, NEWCOMERS, base, knowledge, learnt
-from manyminds.node.membership import Membership
 from manyminds.node.models import LocalModel, estimate_mb, local_models
 from manyminds.node.node import ENCODER, Node
 from manyminds.node.roster import Shared
@@ -12,7 +11,6 @@ __all__ = [
     "GROWN",
     "NEWCOMERS",
     "LocalModel",
-    "Membership",
     "Node",
     "Shared",
     "base",

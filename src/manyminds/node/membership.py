@@ -39,7 +39,7 @@ from manyminds.upstream import Client
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["Host", "Membership", "is_networked", "need_one_process"]
+__all__ = ["Host", "Membership"]
 
 _ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
 _SETTLED_S: Final = 1.0  # after a change, before it is made anew
@@ -87,6 +87,8 @@ class Membership:
         encoder: sha256 of the encoder whose vectors skills are, "" where there is none.
         dimension: of these vectors.
         version: of the software.
+
+    Raises: ConfigError.
     """
 
     def __init__(
@@ -101,6 +103,11 @@ class Membership:
         dimension: int,
         version: str,
     ) -> None:
+        if config.server.workers > 1:
+            raise ConfigError(
+                "A node among others answers in one process: set server.workers = 1, or leave [network] and "
+                "[[peer]] out. Several nodes may share one ledger."
+            )
         self._terms = config.network
         self._identity = identity
         self._host = host
@@ -394,18 +401,3 @@ def _new_id() -> str:
 async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def is_networked(config: Config) -> bool:
-    """Whether this configuration has anything to do with other nodes."""
-    network = config.network
-    return bool(network.join or network.listen or network.url or config.peers)
-
-
-def need_one_process(config: Config) -> None:
-    """Raises: ConfigError."""
-    if is_networked(config) and config.server.workers > 1:
-        raise ConfigError(
-            "A node among others answers in one process: set server.workers = 1, or leave [network] and "
-            "[[peer]] out. Several nodes may share one ledger."
-        )

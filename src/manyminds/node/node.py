@@ -44,10 +44,8 @@ from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
-from manyminds.network.identity import read_or_make
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
-from manyminds.node.membership import Membership, is_networked, need_one_process
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.variants import named
@@ -70,6 +68,7 @@ from manyminds.types import (
 from manyminds.upstream import Client
 
 if TYPE_CHECKING:
+    from manyminds.node.membership import Membership
     from manyminds.types import Vectors
 
 __all__ = ["ENCODER", "Node"]
@@ -410,9 +409,11 @@ class Node:
 
     async def _join(self, config: Config) -> None:
         """Joins the other nodes that this configuration speaks of, if any. Raises: ConfigError."""
-        if not is_networked(config):
+        if not config.is_networked:
             return
-        need_one_process(config)
+        from manyminds.network.identity import read_or_make
+        from manyminds.node.membership import Membership
+
         model = catalog.find(ENCODER)
         membership = Membership(
             config,
@@ -437,7 +438,7 @@ class Node:
     async def _rejoin(self, was: Config) -> None:
         """After another configuration: as a member that goes on, or that has left and joined again."""
         now, membership = self._config, self.membership
-        if membership is None or not is_networked(now) or now.network != was.network:
+        if membership is None or not now.is_networked or now.network != was.network:
             await self._leave()
             try:
                 await self._join(now)

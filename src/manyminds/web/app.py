@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -18,7 +18,6 @@ from manyminds.errors import (
     MethodNotAllowedError,
     ModelNotFoundError,
 )
-from manyminds.network.http import ASK_PATH, CARD_PATH, TELL_PATH
 from manyminds.types import Card, Completer, Embed
 from manyminds.web.aliases import Aliases
 from manyminds.web.answering import Answering, Seen
@@ -27,11 +26,13 @@ from manyminds.web.embedding import Embedding
 from manyminds.web.exchange import Exchange
 from manyminds.web.feedback import Feedback, Grade
 from manyminds.web.metrics import CONTENT_TYPE
-from manyminds.web.network import NetworkEdge
 from manyminds.web.openapi import document
 from manyminds.web.origin import check_origin
 from manyminds.web.replies import JSON, named, new_id, refusal
 from manyminds.wire import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, count_tokens
+
+if TYPE_CHECKING:
+    from manyminds.web.network import NetworkEdge
 
 __all__ = ["ENDPOINTS", "App", "Edge"]
 
@@ -85,7 +86,7 @@ class Edge:
     rated: Callable[[], Awaitable[Sequence[Card]]] | None = None
     encoder: str = ""
     embed: Embed | None = None
-    network: NetworkEdge | None = None
+    network: "NetworkEdge | None" = None
 
 
 class App:
@@ -120,8 +121,8 @@ class App:
         if edge.metrics is not None:
             self._gets["/metrics"] = self._metrics
         if edge.network is not None:
-            self._gets[CARD_PATH] = edge.network.shown
-            self._posts |= {ASK_PATH: edge.network.ask, TELL_PATH: edge.network.told}
+            self._gets |= edge.network.gets
+            self._posts |= edge.network.posts
 
     @property
     def routes(self) -> list[tuple[str, str]]:

@@ -1,10 +1,11 @@
 """Endpoints for other nodes: this node's card, what they ask, and what they say besides. Knows no answer."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from manyminds.network.ask import ASK_BYTES
-from manyminds.network.http import event
+from manyminds.network.http import ASK_PATH, CARD_PATH, TELL_PATH, event
 from manyminds.network.transport import Answer, Tell, unpack
 from manyminds.web.exchange import Exchange
 from manyminds.web.replies import JSON, named, new_id
@@ -29,6 +30,16 @@ class NetworkEdge:
     card: Callable[[], bytes]
     answer: Answer
     tell: Tell
+
+    @property
+    def gets(self) -> dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]]:
+        """What is shown, by path."""
+        return {CARD_PATH: self.shown}
+
+    @property
+    def posts(self) -> dict[str, Callable[[Exchange], Coroutine[Any, Any, None]]]:
+        """What is heard, by path."""
+        return {ASK_PATH: self.ask, TELL_PATH: self.told}
 
     async def ask(self, exchange: Exchange) -> None:
         """See `connection.Serve`. Raises: ManymindsError before anything is sent."""
