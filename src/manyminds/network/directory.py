@@ -21,9 +21,9 @@ _BURST: Final = 8e6
 
 
 class Change(Struct, frozen=True):
-    """What a sighting changes: a node is here, by this card, or it has left."""
+    """What a sighting says: a node is here, by this card, also where that is known; or it has left."""
 
-    what: Literal["here", "left"]
+    what: Literal["here", "same", "left"]
     card: NodeCard
 
 
@@ -63,7 +63,7 @@ class Directory:
         return [self._cards[node] for node in sorted(self._cards)]
 
     def see(self, sighting: Sighting, now_s: float) -> Change | None:
-        """Takes a sighting in; None where it changes nothing. `now_s`: seconds since 1970."""
+        """Takes a sighting in; None where it is not believed. `now_s`: seconds since 1970."""
         if not sighting.card:
             return self._gone(sighting.node)
         if sighting.node == self._own:
@@ -73,7 +73,7 @@ class Directory:
             self.refused["crowded"] += 1
             return None
         if before is not None and before.raw == sighting.card and before.id in self._cards:
-            return None
+            return Change("same", before)
         try:
             card = read(sighting.card, now_s)
         except CardError as error:
@@ -84,7 +84,7 @@ class Directory:
             return None
         if before is not None and card.says.sequence < before.says.sequence:
             self.refused["old"] += 1
-            return None
+            return Change("same", before) if before.id in self._cards else None
         self._left.pop(card.id, None)
         self._cards[card.id] = card
         return Change("here", card)

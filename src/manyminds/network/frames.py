@@ -96,8 +96,8 @@ _frame, _told = msgspec.json.Decoder(Frame), msgspec.json.Decoder(Told)
 class Sealer:
     """Seals and opens the messages of one ask, in one of its two directions each.
 
-    Of those it opens, each counts once and in order. The first eleven bytes are its run and number; the rest is
-    ChaCha20-Poly1305 (RFC 8439) of its JSON; nonce: a byte for the direction, then these eleven.
+    Of those it opens, each counts once and in order. The first eleven bytes are its run and number, the rest
+    is ChaCha20-Poly1305 (RFC 8439) of its JSON; nonce: a byte for the direction, then these eleven.
 
     The run is random: should an ask be answered twice, as after a restart, no nonce is used twice, and the
     answers are not taken for one. The first message that can be opened says which run counts.
