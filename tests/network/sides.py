@@ -71,6 +71,7 @@ class Memory:
         finally:
             if self.notices:
                 task.cancel()
+                await asyncio.wait({task})
 
     async def _answered(self, node: str, sealed: bytes, frames: "asyncio.Queue[bytes | None]") -> None:
         def send(frame: bytes, last: bool) -> None:
@@ -85,7 +86,7 @@ class Memory:
 
     def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
         self.told.append((node, ask_id, sealed))
-        if not self.deaf:
+        if not self.deaf and node in self.answering:
             self.answering[node].tell(ask_id, sealed)
 
     def announce(self, card: bytes) -> None:

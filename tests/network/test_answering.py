@@ -14,8 +14,8 @@ from manyminds.network.answering import BEAT_S, Price
 from manyminds.network.ask import Ask, seal_ask
 from manyminds.network.frames import AnswerHash, Frame, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
-from manyminds.network.jws import from_base64url
-from manyminds.types import Card, Chunk, PanelEntry, Query, Report, Usage
+from manyminds.network.jws import base64url, from_base64url
+from manyminds.types import Card, Chunk, PanelEntry, Query, Report, Status, Usage
 from tests import clock
 from tests.changed import replace
 from tests.network.sides import ANN, BOB, EVE, Side, own
@@ -117,8 +117,8 @@ def test_a_countersignature_is_kept_beside_it() -> None:
 
 
 def test_panel_and_probability_come_with_the_end() -> None:
-    entries = [PanelEntry(name, f"{name}s", 0.5, "", None, None, 0, 0, status) for name, status in
-               (("a", "ok"), ("b", "late"), ("a", "ok"), ("c", "ok"))]  # fmt: skip
+    shares: list[tuple[str, Status]] = [("a", "ok"), ("b", "late"), ("a", "ok"), ("c", "ok")]
+    entries = [PanelEntry(name, f"{name}s", 0.5, "", None, None, 0, 0, status) for name, status in shares]
     report = Report("r", "auto", "vote", tuple(entries), None, 0.9, (), 0, 0)
 
     class Gateway(Scripted):
@@ -192,7 +192,7 @@ def test_nobody_takes_the_place_of_an_ask_by_its_id(monkeypatch: pytest.MonkeyPa
         line = Line(side)
         task = line.begin()
         await asyncio.sleep(1)
-        eves = replace(own(), id=line.ask.id, key=answering.jws.base64url(EVE.public))
+        eves = replace(own(), id=line.ask.id, key=base64url(EVE.public))
         with pytest.raises(AskError, match="of that id"):
             await Line(side, eves, by=EVE).answered()
         await task

@@ -133,7 +133,7 @@ def test_a_part_of_it_is_none(start: int, less: int) -> None:
         opened(text[start:-less])
 
 
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "version 0": {"v": 0},
     "version 2": {"v": 2},
     "another's": {"to": EVE.id},

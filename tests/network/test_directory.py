@@ -1,5 +1,7 @@
 """Who is here: the newest card of each node that holds, and nothing that anybody else says."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def shown(node: Identity = ANN, sequence: int = 1, valid_s: int = 900, name: str
     return card.made(node, says, name=name)
 
 
-def sighting(node: Identity = ANN, **more: int) -> Sighting:
+def sighting(node: Identity = ANN, **more: Any) -> Sighting:
     return Sighting(node.id, shown(node, **more))
 
 

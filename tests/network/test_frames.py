@@ -132,13 +132,11 @@ def test_whatever_is_put_between_them_the_frames_that_are_read_are_the_same(
 ) -> None:
     answerer, asker = both()
     found: list[Frame] = []
-    pieces: list[bytes] = []
-    noise = st.binary(max_size=60) | st.sampled_from(pieces or [b""])
-    for frame in every:
-        pieces.append(answerer.seal(frame))
-    for piece in pieces:
-        strange = data.draw(st.lists(noise | st.sampled_from(pieces[: len(found)] or [b""]), max_size=3))
-        found += [frame for one in (*strange, piece) if (frame := asker.open_frame(one)) is not None]
+    pieces = [answerer.seal(frame) for frame in every]
+    for i, piece in enumerate(pieces):
+        noise = st.binary(max_size=60) | st.sampled_from(pieces[:i] or [b""])
+        read_now = [asker.open_frame(one) for one in (*data.draw(st.lists(noise, max_size=3)), piece)]
+        found += [one for one in read_now if one is not None]
     assert msgspec.json.encode(found) == msgspec.json.encode(every)
     assert asker.received == len(every)
 

@@ -74,7 +74,7 @@ def test_who_asked_countersigns_it(by: Identity) -> None:
 
 
 def test_one_signature_does_not_do_for_two() -> None:
-    """Also where a node asks itself: what is issued is signed for another purpose than what is countersigned."""
+    """Also where a node asks itself: what is issued is signed for another purpose than the other."""
     own = replace(RECEIPT, asker=RECEIPT.answerer)
     one = issue(BOB, own)
     with pytest.raises(SignatureError, match="signed as"):
