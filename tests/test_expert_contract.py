@@ -73,12 +73,27 @@ async def local() -> AsyncGenerator[Subject, None]:
         yield Subject(expert)
 
 
+@asynccontextmanager
+async def peer() -> AsyncGenerator[Subject, None]:
+    from tests.network.sides import BOB, Asker, Memory, Side
+
+    async with scripted() as behind:
+        asker = Asker(Memory({BOB.id: Side(expert=behind.expert).answering}))
+
+        async def idle() -> None:
+            await asker.transport.idle()
+            await behind.idle()
+
+        yield Subject(asker.peer, idle=idle)
+
+
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 KINDS: dict[str, tuple[Maker, Run]] = {  # how to make one, and the loop it runs in: real peers need real time
     "scripted": (scripted, clock.run),
     "guarded": (guarded, clock.run),
     "recorded": (recorded, clock.run),
+    "peer": (peer, clock.run),
     "openai": (openai, asyncio.run),
     "local": (local, asyncio.run),
 }

@@ -5,6 +5,7 @@ What it sends counts only as far as it can be proved: sealed for this ask, in or
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Final, Literal
@@ -43,6 +44,9 @@ _FIRST_S: Final = 3.0  # to the first sign of life
 _HOPS: Final = 4  # where the question was asked of nobody in particular
 _DEADLINE_S: Final = 60.0  # the same
 _POLICIES: Final = ("auto", "max", "cheap", "fast")
+_CLOCKS_S: Final = (
+    120.0  # that a receipt may be from another time than now: see `ask` of what clocks may differ
+)
 _SLACK_TOKENS: Final = 2_000  # of instructions and templates, beyond what a prompt can have
 
 log = logging.getLogger(__name__)
@@ -96,13 +100,14 @@ class Peer:
         line = self._line
         journey = self._onward(query)
         most_usd = self._most_usd(query)
+        ask = self._ask(query, journey, most_usd)
         try:
+            sealed = seal_ask(line.identity, ask, line.exchange)
             hold = await line.reserve(most_usd)
         except ManymindsError as error:
             raise RefusedError(f"{self._card.name} is not asked: {error.message}") from None
-        ask = self._ask(query, journey, most_usd)
         call = _Call(self._card, line, ask, query.request_id)
-        frames = line.transport.ask(line.node, seal_ask(line.identity, ask, line.exchange))
+        frames = line.transport.ask(line.node, sealed)
         try:
             async with aclosing(frames):
                 async for chunk in call.heard(frames):
@@ -181,6 +186,9 @@ class _Call:
                     return
                 if (chunk := self._taken(frame)) is None:
                     continue
+                if held is not None:  # of several choices, another one goes on
+                    yield replace(held, finish_reason=None)
+                    held = None
                 if chunk.finish_reason is None:
                     yield chunk
                 else:
@@ -207,6 +215,9 @@ class _Call:
             raise UnavailableError(
                 f"{self._card.name} does not answer: nothing for {_FIRST_S:g} s."
             ) from None
+        except ExpertError:
+            self._line.note("cut")
+            raise
         self._line.note("cut")
         if begun:
             raise CutError(f"{self._card.name} ended its stream without finishing its answer.")
@@ -226,7 +237,11 @@ class _Call:
             return Chunk(frame.text)
         raw = bytes(frame.chunk)
         self._bytes += len(raw)
-        return parse_chunk(raw)
+        try:
+            chunk = parse_chunk(raw)
+        except GarbageError as error:
+            raise FrameError(f"a frame is {error.message}") from None
+        return replace(chunk, usage=None) if chunk.raw else None  # what it took says the receipt
 
     def tell(self, told: Told) -> None:
         self._line.transport.tell(self._line.node, self._ask.id, self._sealer.seal(told))
@@ -266,6 +281,7 @@ class _Call:
         """What of it is not as it was here, "" where all is. Raises: SignatureError."""
         ask, line = self._ask, self._line
         expected = {
+            "v": ask.v,
             "ask": ask.id,
             "nonce": ask.nonce,
             "asker": ask.key,
@@ -273,6 +289,8 @@ class _Call:
             "request_sha256": request_hash(bytes(ask.request), ask.nonce),
             "answer_sha256": self._said.hex,
         }
+        if abs(found.at - time.time()) > _CLOCKS_S:
+            return "at"
         return next((name for name, value in expected.items() if getattr(found, name) != value), "")
 
     def _overcharge(self, found: Receipt) -> str:

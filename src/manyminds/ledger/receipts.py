@@ -79,7 +79,8 @@ def _write(database: Database, connection: "sa.Connection", kept: Kept) -> None:
     }
     new = connection.execute(database.insert(table).values(**row)).rowcount
     if not new and kept.countersigned:
-        mine = sa.and_(table.c.ask == kept.ask, table.c.role == kept.role)
+        same = ("ask", "role", "peer", "at_utc", "prompt_tokens", "completion_tokens", "price_nusd")
+        mine = sa.and_(*(table.c[name] == row[name] for name in same))
         better = {"countersigned": 1, "document": kept.document}
         connection.execute(sa.update(table).where(mine).values(**better))
 

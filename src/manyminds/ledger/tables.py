@@ -119,7 +119,7 @@ def _receipts(
         sa.Column("at_utc", time, nullable=False, index=True),
         *map(_count, ("prompt_tokens", "completion_tokens", "price_nusd", "countersigned")),
         _text("document"),  # all of it, signed
-        sa.UniqueConstraint("ask", "role"),
+        sa.UniqueConstraint("ask", "role", "peer", "at_utc"),  # who asks chooses what an ask is called
         sa.Index("ix_receipts_peer", "peer", "at_utc"),
     )
 

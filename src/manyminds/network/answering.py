@@ -16,7 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from manyminds.alarm import Alarm
-from manyminds.errors import BudgetError, FrameError, ManymindsError, SignatureError, UnavailableError
+from manyminds.errors import (
+    AskError,
+    BudgetError,
+    FrameError,
+    ManymindsError,
+    SignatureError,
+    UnavailableError,
+)
 from manyminds.network import jws, receipt
 from manyminds.network.ask import Ask, Heard, Once, open_ask
 from manyminds.network.card import PROTOCOL
@@ -33,7 +40,7 @@ BEAT_S: Final = 0.25
 """Between two signs of life of an answer that is silent."""
 
 _KEPT_S: Final = 60.0  # for which a countersignature may come
-_MOST_KEPT: Final = 100_000
+_MOST_KEPT: Final = 20_000
 _LEFT: Final = 0.97  # of the time that who asks has: the way back takes some
 _STALLED_S: Final = 20.0  # after which an answer that nobody takes is broken off
 
@@ -85,7 +92,8 @@ class Answering:
         self._new_id = new_id
         self._seen = Once()
         self._alarm = Alarm()
-        self._open: dict[str, _Conversation] = {}  # by the ask's id, in order of coming
+        self._open: dict[str, _Conversation] = {}  # by the ask's id
+        self._signed: dict[str, _Conversation] = {}  # that have ended, in that order
         self.refused = 0  # asks that were not opened
 
     async def answer(self, sealed: bytes, send: Send, *, by_https: bool = False) -> None:
@@ -95,36 +103,39 @@ class Answering:
         """
         try:
             heard = open_ask(self._identity, sealed, self._seen)
+            if self._known(heard.ask.id) is not None:  # another's, whose answer would be nobody's then
+                raise AskError("An ask of that id is here: ask anew.")
         except ManymindsError:
             self.refused += 1
             raise
         conversation = _Conversation(heard, send, self._alarm, asyncio.current_task())
-        self._forget_old()
         self._open[heard.ask.id] = conversation
         conversation.beat()
         try:
-            await self._answer(conversation, by_https=by_https)
+            await self._answer(conversation, heard, by_https=by_https)
         except ManymindsError as error:
             conversation.fail(error)
         except asyncio.CancelledError:
+            why = "who asked hung up." if conversation.hung_up else "this node is ending: ask another."
+            conversation.fail(UnavailableError(why))
             if not conversation.hung_up:
-                conversation.fail(UnavailableError("this node is ending: ask another."))
                 raise
         except Exception:
             log.exception("what %s asked failed unexpectedly", heard.asker)
             conversation.fail(ManymindsError("Something went wrong inside this node; its log says what."))
         finally:
             conversation.end()
+            self._forget(heard.ask.id)
 
     def tell(self, ask_id: str, sealed: bytes) -> None:
         """What who asked says besides. What is of no ask that is known, or not from who asked, is nothing."""
-        conversation = self._open.get(ask_id)
+        conversation = self._known(ask_id)
         if conversation is None:
             return
         try:
             told = conversation.sealer.open_told(sealed)
         except FrameError as error:
-            log.info("%s told what makes no sense: %s", conversation.heard.asker, error.message)
+            log.info("%s told what makes no sense: %s", conversation.asker, error.message)
             return
         if told is None:
             return
@@ -142,13 +153,12 @@ class Answering:
             counter = msgspec.convert(told.countersigned, jws.Signature)
             found, both = receipt.countersigned(issued, counter)
         except (msgspec.ValidationError, SignatureError) as error:
-            log.info("%s countersigned a receipt that does not hold: %s", conversation.heard.asker, error)
+            log.info("%s countersigned a receipt that does not hold: %s", conversation.asker, error)
             return
         conversation.issued = both
         self._keep(found, both, conversation.request_id)
 
-    async def _answer(self, conversation: "_Conversation", *, by_https: bool) -> None:
-        heard = conversation.heard
+    async def _answer(self, conversation: "_Conversation", heard: Heard, *, by_https: bool) -> None:
         ask, request = heard.ask, bytes(heard.ask.request)
         conversation.request_id = request_id = self._new_id()
         query = _query(ask, request, request_id, asyncio.get_running_loop().time())
@@ -192,18 +202,29 @@ class Answering:
             at=round(time.time(), 3),
         )
 
-    def _forget_old(self) -> None:
+    def _known(self, ask_id: str) -> "_Conversation | None":
+        return self._open.get(ask_id) or self._signed.get(ask_id)
+
+    def _forget(self, ask_id: str) -> None:
+        """One that has ended: at once where nothing was signed, else when nobody can be expected to sign it
+        any more. O(1) for each.
+        """
+        ended = self._open.pop(ask_id)
+        if ended.issued is not None:
+            self._signed[ask_id] = ended
         now = asyncio.get_running_loop().time()
-        for name, old in list(self._open.items())[:2]:
-            if old.ended and (now - old.ended_at > _KEPT_S or len(self._open) > _MOST_KEPT):
-                del self._open[name]
+        while self._signed:
+            oldest = next(iter(self._signed))
+            if now - self._signed[oldest].ended_at <= _KEPT_S and len(self._signed) <= _MOST_KEPT:
+                break
+            del self._signed[oldest]
 
 
 class _Conversation:
     """One ask while it is answered, and a while longer: what may be sent, and what was signed."""
 
     def __init__(self, heard: Heard, send: Send, alarm: Alarm, task: "asyncio.Task[object] | None") -> None:
-        self.heard = heard
+        self.asker = heard.asker
         self.sealer = Sealer(heard.reply_key, answers=True)
         self.issued: Signed | None = None
         self.request_id = ""

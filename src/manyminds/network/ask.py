@@ -21,7 +21,7 @@ from manyminds.network.identity import Identity, id_of
 
 __all__ = ["ASK_BYTES", "Ask", "Heard", "Once", "new_ask", "open_ask", "seal_ask"]
 
-ASK_BYTES: Final = 32_000_000
+ASK_BYTES: Final = 16_000_000
 """A larger ask is refused unread."""
 
 _TYPE: Final = "manyminds-ask"
@@ -110,9 +110,15 @@ def new_ask(
 
 
 def seal_ask(identity: Identity, ask: Ask, exchange: bytes) -> bytes:
-    """The ask as it travels: signed by this node, sealed (HPKE, RFC 9180) to that X25519 key."""
+    """The ask as it travels: signed by this node, sealed (HPKE, RFC 9180) to that X25519 key.
+
+    Raises: AskError where nothing can be sealed to that key.
+    """
     signed = jws.sign(identity, _TYPE, msgspec.json.encode(ask))
-    return _SUITE.encrypt(signed, X25519PublicKey.from_public_bytes(exchange), _INFO + ask.to.encode())
+    try:
+        return _SUITE.encrypt(signed, X25519PublicKey.from_public_bytes(exchange), _INFO + ask.to.encode())
+    except ValueError:  # a point of low order, from which anybody could know the secret
+        raise AskError(f"{ask.to} shows a key to which nothing can be sealed.") from None
 
 
 def open_ask(identity: Identity, sealed: bytes, seen: "Once", now_s: float | None = None) -> Heard:
@@ -128,10 +134,10 @@ def open_ask(identity: Identity, sealed: bytes, seen: "Once", now_s: float | Non
     except (InvalidTag, ValueError):
         raise AskError("It is not sealed to this node: read its card anew.") from None
     try:
-        payload, made = jws.parted(signed)
+        payload, encoded, made = jws.parted(signed)
         ask = _ask.decode(payload)
         asker_key = jws.from_base64url(ask.key, 32)
-        jws.check(made, asker_key, _TYPE, payload)
+        jws.check(made, asker_key, _TYPE, encoded)
         reply_key = jws.from_base64url(ask.reply_key, 32)
         jws.from_base64url(ask.id, 16)
     except SignatureError as error:
@@ -146,12 +152,15 @@ def open_ask(identity: Identity, sealed: bytes, seen: "Once", now_s: float | Non
     if abs(now_s - ask.at) > _SKEW_S:
         raise AskError(f"It was asked {now_s - ask.at:.0f} s ago by your clock: set both nodes' clocks.")
     if not seen.is_new(ask.id, now_s):
-        raise AskError("It was heard before: ask anew.")
+        raise AskError("It was heard before, or too much was of late: ask anew.")
     return Heard(ask, id_of(asker_key), asker_key, reply_key)
 
 
 class Once:
-    """Remembers what was heard of late, so that nothing is heard twice. O(1)."""
+    """Remembers what was heard of late, so that nothing is heard twice. O(1).
+
+    While it has no more room, nothing is new: who could push out what was heard could have it heard again.
+    """
 
     def __init__(self, keep_s: float = 2 * _SKEW_S) -> None:
         self._keep_s = keep_s
@@ -161,10 +170,10 @@ class Once:
         """Whether it was not heard before; from now on it was."""
         while self._until:
             oldest = next(iter(self._until))
-            if self._until[oldest] > now_s and len(self._until) < _MOST_SEEN:
+            if self._until[oldest] > now_s:
                 break
             del self._until[oldest]
-        if name in self._until:
+        if name in self._until or len(self._until) >= _MOST_SEEN:
             return False
         self._until[name] = now_s + self._keep_s
         return True

@@ -302,10 +302,15 @@ def read(raw: bytes, now_s: float | None = None) -> NodeCard:
         raise CardError(f"a card of {node} that would be valid for more than a day.")
     for skill in says.skills:
         _numbers(skill.vector)
-    words = tuple(skill.name for skill in agent.skills)
+    words = tuple(_plain(skill.name) for skill in agent.skills)
     url = next((i.url for i in agent.supportedInterfaces if i.protocolBinding == _BINDING), "")
     url = url if url.startswith(("https://", "http://")) else ""
-    return NodeCard(node, agent.name, agent.description, words, url, says, raw)
+    return NodeCard(node, agent.name, _plain(agent.description), words, url, says, raw)
+
+
+def _plain(text: str) -> str:
+    """Without characters that a terminal might obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _signer(agent: _Agent, says: Claims, fields: Mapping[str, Any]) -> str:
@@ -314,7 +319,7 @@ def _signer(agent: _Agent, says: Claims, fields: Mapping[str, Any]) -> str:
         public = jws.from_base64url(says.key, 32)
         jws.from_base64url(says.exchange, 32)
         signed = rfc8785.dumps({name: value for name, value in fields.items() if name != "signatures"})
-        jws.check(agent.signatures[0], public, _TYPE, signed)
+        jws.check(agent.signatures[0], public, _TYPE, jws.base64url(signed))
     except SignatureError as error:
         raise CardError(f"a card that nobody can be sure of: {error.message}") from None
     except rfc8785.CanonicalizationError as error:

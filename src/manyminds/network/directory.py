@@ -1,6 +1,6 @@
 """Which other nodes there are, by the newest card of each that holds. Pure; knows no transport and no terms.
 
-Of what anybody may send, little is looked at: so many unknown nodes a second, and so many in all.
+Of what anybody may send, little is looked at: so many bytes of unknown nodes a second, and so many nodes.
 """
 
 from collections import Counter
@@ -16,14 +16,14 @@ from manyminds.network.transport import Sighting
 __all__ = ["Change", "Directory"]
 
 _MOST: Final = 4_096  # unlisted nodes
-_NEW_PER_S: Final = 200.0  # cards of nodes that are not known, which are read
-_BURST: Final = 1_000.0
+_BYTES_PER_S: Final = 1e6  # of cards of nodes that are not known, which are read: the worst takes 1 us a byte
+_BURST: Final = 8e6
 
 
 class Change(Struct, frozen=True):
-    """What a sighting changes: a node is here, by this card, or it has left."""
+    """What a sighting says: a node is here, by this card, also where that is known; or it has left."""
 
-    what: Literal["here", "left"]
+    what: Literal["here", "same", "left"]
     card: NodeCard
 
 
@@ -63,17 +63,17 @@ class Directory:
         return [self._cards[node] for node in sorted(self._cards)]
 
     def see(self, sighting: Sighting, now_s: float) -> Change | None:
-        """Takes a sighting in; None where it changes nothing. `now_s`: seconds since 1970."""
+        """Takes a sighting in; None where it is not believed. `now_s`: seconds since 1970."""
         if not sighting.card:
             return self._gone(sighting.node)
         if sighting.node == self._own:
             return None
         before = self._cards.get(sighting.node) or self._left.get(sighting.node)
-        if before is None and sighting.node not in self._listed and not self._has_room(now_s):
+        if before is None and sighting.node not in self._listed and not self._has_room(sighting, now_s):
             self.refused["crowded"] += 1
             return None
         if before is not None and before.raw == sighting.card and before.id in self._cards:
-            return None
+            return Change("same", before)
         try:
             card = read(sighting.card, now_s)
         except CardError as error:
@@ -84,7 +84,7 @@ class Directory:
             return None
         if before is not None and card.says.sequence < before.says.sequence:
             self.refused["old"] += 1
-            return None
+            return Change("same", before) if before.id in self._cards else None
         self._left.pop(card.id, None)
         self._cards[card.id] = card
         return Change("here", card)
@@ -103,13 +103,13 @@ class Directory:
         self._left[node] = card
         return Change("left", card)
 
-    def _has_room(self, now_s: float) -> bool:
-        """Whether one more unknown node may be looked at."""
+    def _has_room(self, sighting: Sighting, now_s: float) -> bool:
+        """Whether the card of one more unknown node may be read."""
         if len(self._cards) + len(self._left) >= self._most + len(self._listed):
             return False
-        self._level = min(_BURST, self._level + max(0.0, now_s - self._at_s) * _NEW_PER_S)
+        self._level = min(_BURST, self._level + max(0.0, now_s - self._at_s) * _BYTES_PER_S)
         self._at_s = now_s
-        if self._level < 1.0:
+        if self._level < len(sighting.card):
             return False
-        self._level -= 1.0
+        self._level -= len(sighting.card)
         return True

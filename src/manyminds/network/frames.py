@@ -5,6 +5,7 @@ no transport and no clock.
 """
 
 import hashlib
+import os
 import struct
 from typing import Annotated, Any, Final
 
@@ -30,8 +31,8 @@ __all__ = [
 FRAME_BYTES: Final = 4_000_000
 """A larger frame is refused unread."""
 
-_NUMBER: Final = struct.Struct(">I")
-_NONCE: Final = struct.Struct(">BxxxxxxxI")
+_HEAD: Final = struct.Struct(">7sI")
+_TAG_BYTES: Final = 16
 _ANSWER, _TELL = 0, 1  # direction
 
 
@@ -41,7 +42,7 @@ class Failed(Struct, frozen=True, omit_defaults=True):
     message: Annotated[str, Meta(max_length=2000)]
     code: Annotated[str, Meta(max_length=64)] = ""
     status: int = 500
-    retry_after_s: float | None = None
+    retry_after_s: Annotated[float, Meta(ge=0, le=1e8)] | None = None
 
 
 class Said(Struct, frozen=True, omit_defaults=True):
@@ -95,22 +96,26 @@ _frame, _told = msgspec.json.Decoder(Frame), msgspec.json.Decoder(Told)
 class Sealer:
     """Seals and opens the messages of one ask, in one of its two directions each.
 
-    Of those it opens, each counts once and in order. A frame's first four bytes are its number, the rest is
-    ChaCha20-Poly1305 (RFC 8439) of its JSON; nonce: a byte for the direction, seven of 0, the number.
+    Of those it opens, each counts once and in order. The first eleven bytes are its run and number, the rest
+    is ChaCha20-Poly1305 (RFC 8439) of its JSON; nonce: a byte for the direction, then these eleven.
+
+    The run is random: should an ask be answered twice, as after a restart, no nonce is used twice, and the
+    answers are not taken for one. The first message that can be opened says which run counts.
     """
 
-    def __init__(self, reply_key: bytes, *, answers: bool) -> None:
-        """`answers`: whether this is the node that answers."""
+    def __init__(self, reply_key: bytes, *, answers: bool, run: bytes | None = None) -> None:
+        """`answers`: whether this is the node that answers; `run`: seven bytes, by default random."""
         self._cipher = ChaCha20Poly1305(reply_key)
         self._out, self._in = (_ANSWER, _TELL) if answers else (_TELL, _ANSWER)
+        self._run = run or os.urandom(7)
+        self._their_run: bytes | None = None
         self.sent = self.received = 0
 
     def seal(self, message: Frame | Told) -> bytes:
         """The next message."""
-        number = self.sent
+        head = _HEAD.pack(self._run, self.sent)
         self.sent += 1
-        text = msgspec.json.encode(message)
-        return _NUMBER.pack(number) + self._cipher.encrypt(_NONCE.pack(self._out, number), text, None)
+        return head + self._cipher.encrypt(bytes([self._out]) + head, msgspec.json.encode(message), None)
 
     def open_frame(self, sealed: bytes) -> Frame | None:
         """The next frame; None of one that is not of this answer, or was opened before: it does not count.
@@ -126,15 +131,16 @@ class Sealer:
         return found
 
     def _open(self, sealed: bytes, decoder: "msgspec.json.Decoder[Any]", *, gaps: bool) -> Any:
-        if not 20 <= len(sealed) <= FRAME_BYTES:
+        if not _HEAD.size + _TAG_BYTES <= len(sealed) <= FRAME_BYTES:
             return None
-        (number,) = _NUMBER.unpack_from(sealed)
-        if number < self.received:
+        run, number = _HEAD.unpack_from(sealed)
+        if number < self.received or run != (self._their_run or run):
             return None
         try:
-            text = self._cipher.decrypt(_NONCE.pack(self._in, number), sealed[4:], None)
+            text = self._cipher.decrypt(bytes([self._in]) + sealed[: _HEAD.size], sealed[_HEAD.size :], None)
         except InvalidTag:
             return None
+        self._their_run = run
         if number > self.received and not gaps:
             raise FrameError(f"frame {self.received} is missing: {number} came.")
         self.received = number + 1

@@ -127,10 +127,8 @@ class Http:
         waiting = self._untold.setdefault(node, [])
         if len(waiting) < _WAITING:
             waiting.append(pack(ask_id, sealed))
-        if node not in self._telling:
-            telling = asyncio.create_task(self._tell(node))
-            self._telling[node] = telling
-            telling.add_done_callback(lambda _: self._telling.pop(node, None))
+        if node not in self._telling or self._telling[node].done():
+            self._telling[node] = asyncio.create_task(self._tell(node))
 
     def announce(self, card: bytes) -> None:
         """See `types.Transport`: whoever wants to see it asks this node's own edge."""

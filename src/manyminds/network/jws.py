@@ -44,31 +44,29 @@ def base64url(data: bytes) -> str:
 
 
 def from_base64url(text: str, size: int | None = None) -> bytes:
-    """Of so many bytes, where that is said. Raises: SignatureError."""
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise SignatureError("it holds what is no base64url.") from None
+    """Of so many bytes, where that is said. Raises: SignatureError, also where it is not written in the one
+    way that `base64url` has.
+    """
+    data = _decoded(text)
     if size is not None and len(data) != size:
         raise SignatureError(f"it holds {len(data)} bytes where {size} belong.")
+    if base64url(data) != text:
+        raise SignatureError("it holds what is no base64url.")
     return data
 
 
 def signature(identity: Identity, typ: str, payload: bytes) -> Signature:
     """What this node says of a payload of that type."""
-    header = {"alg": _ALGORITHM, "kid": identity.id, "typ": typ}
-    protected = base64url(msgspec.json.encode(header))
-    signed = identity.sign(f"{protected}.{base64url(payload)}".encode())
-    return Signature(protected, base64url(signed))
+    return _signature(identity, typ, base64url(payload))
 
 
-def check(made: Signature, public_key: bytes, typ: str, payload: bytes) -> None:
-    """Raises: SignatureError where that key did not sign this payload as being of that type."""
+def check(made: Signature, public_key: bytes, typ: str, encoded: str) -> None:
+    """Raises: SignatureError where that key did not sign this payload, in base64url, as of that type."""
     if len(made.protected) > _HEADER_CHARS:
         raise SignatureError("its signature has a header that is too large.")
     try:
         header = _header.decode(from_base64url(made.protected))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise SignatureError("its signature has no header that can be read.") from None
     if header.alg != _ALGORITHM or header.crit is not None:
         raise SignatureError(f"it is signed by {header.alg!r:.20}, and only {_ALGORITHM} counts.")
@@ -76,7 +74,7 @@ def check(made: Signature, public_key: bytes, typ: str, payload: bytes) -> None:
         raise SignatureError(f"it is signed as {header.typ!r:.60}, not as {typ}.")
     if header.kid != id_of(public_key):
         raise SignatureError(f"it is signed by {header.kid!r:.40}, not by {id_of(public_key)}.")
-    signed = f"{made.protected}.{base64url(payload)}".encode()
+    signed = f"{made.protected}.{encoded}".encode()
     try:
         key = Ed25519PublicKey.from_public_bytes(public_key)
         key.verify(from_base64url(made.signature, 64), signed)
@@ -86,17 +84,32 @@ def check(made: Signature, public_key: bytes, typ: str, payload: bytes) -> None:
 
 def sign(identity: Identity, typ: str, payload: bytes) -> bytes:
     """Payload and signature as one text, in JWS compact serialisation."""
-    made = signature(identity, typ, payload)
-    return f"{made.protected}.{base64url(payload)}.{made.signature}".encode()
+    encoded = base64url(payload)
+    made = _signature(identity, typ, encoded)
+    return f"{made.protected}.{encoded}.{made.signature}".encode()
 
 
-def parted(text: bytes) -> tuple[bytes, Signature]:
-    """The payload of such a text, and its signature, which says nothing until `check`.
+def parted(text: bytes) -> tuple[bytes, str, Signature]:
+    """The payload of such a text, the same in base64url, and its signature, which says nothing until `check`.
 
     Raises: SignatureError.
     """
     try:
-        protected, payload, made = text.decode("ascii").split(".")
+        protected, encoded, made = text.decode("ascii").split(".")
     except ValueError:
         raise SignatureError("it is no signed text.") from None
-    return from_base64url(payload), Signature(protected, made)
+    return _decoded(encoded), encoded, Signature(protected, made)
+
+
+def _signature(identity: Identity, typ: str, encoded: str) -> Signature:
+    header = {"alg": _ALGORITHM, "kid": identity.id, "typ": typ}
+    protected = base64url(msgspec.json.encode(header))
+    signed = identity.sign(f"{protected}.{encoded}".encode())
+    return Signature(protected, base64url(signed))
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise SignatureError("it holds what is no base64url.") from None

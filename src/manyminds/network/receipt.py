@@ -48,7 +48,7 @@ class Receipt(Struct, frozen=True):
     price_usd: Annotated[float, Meta(ge=0, le=1e9)]
     experts: _Names
     sources: _Names
-    at: float
+    at: Annotated[float, Meta(ge=0, lt=4_102_444_800)]  # up to the year 2100, which dates can have
 
     @property
     def asker_id(self) -> str:
@@ -106,7 +106,8 @@ def read(text: bytes) -> tuple[Receipt, Signed]:
         receipt = _receipt.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SignatureError(f"it is no receipt: {error}.") from None
-    jws.check(signed.signatures[0], jws.from_base64url(receipt.answerer, 32), _TYPE, payload)
+    asker, answerer = (jws.from_base64url(key, 32) for key in (receipt.asker, receipt.answerer))
+    jws.check(signed.signatures[0], answerer, _TYPE, signed.payload)
     if signed.is_countersigned:
-        jws.check(signed.signatures[1], jws.from_base64url(receipt.asker, 32), _COUNTER, payload)
+        jws.check(signed.signatures[1], asker, _COUNTER, signed.payload)
     return receipt, signed

@@ -296,7 +296,10 @@ class Zenoh:
 
         def send(frame: bytes, last: bool) -> None:
             congestion = block if last or len(frame) >= _BLOCKING_BYTES else drop
-            query.reply(query.key_expr, frame, congestion_control=congestion, express=True)
+            try:
+                query.reply(query.key_expr, frame, congestion_control=congestion, express=True)
+            except zenoh.ZError as error:
+                log.info("a frame was not sent: %s", error)
 
         with query:
             try:

@@ -11,7 +11,7 @@ from manyminds.config import POLICIES, Network, PeerEntry
 from manyminds.errors import ForbiddenError
 from manyminds.network.answering import Guest, Price
 from manyminds.network.ask import Heard
-from manyminds.types import Card, Chunk, Key, Query
+from manyminds.types import Card, Chunk, Key, Limits, Query
 
 __all__ = ["Guests", "keys_of", "paying"]
 
@@ -22,6 +22,9 @@ _WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
 
 class Guests:
     """Lets asks in; `admit` is for `network.answering.Answering`.
+
+    Of a request's `manyminds` object, policy, deadline and whom to leave out count here: whom this node asks,
+    and what that may cost, is not for others to say.
 
     Args:
         node: this node's id.
@@ -69,9 +72,10 @@ class Guests:
             admission.take(key, tokens)
             hold = await admission.reserve(key, min(heard.ask.budget_usd, self._most_usd(query)))
             try:
-                exclude = (*query.limits.exclude, *self._beside(heard, by_https))
-                limited = replace(query, limits=replace(query.limits, exclude=exclude))
-                yield Guest(limited, self._answer, self._price, charge)
+                dear = () if entry else self._dear()
+                exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
+                limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
+                yield Guest(replace(query, limits=limits), self._answer, self._price, charge)
             finally:
                 hold.settle(spent)
 
@@ -94,6 +98,15 @@ class Guests:
         if query.model not in POLICIES or query.fallbacks:
             asked = f"{query.model!r:.60}"
             raise ForbiddenError(f"other nodes may ask for {', '.join(POLICIES)}, not for {asked}.")
+
+    def _dear(self) -> list[str]:
+        """Experts whose owners are paid more than this node charges: nobody in particular has them asked."""
+        price = self._price
+        return [
+            card.name
+            for card in self._cards()
+            if card.price_in_usd_per_m > price.in_usd_per_m or card.price_out_usd_per_m > price.out_usd_per_m
+        ]
 
     def _most_usd(self, query: Query) -> float:
         """The most that an answer may be charged, by the longest that there can be."""

@@ -29,7 +29,7 @@ from manyminds.network.directory import Directory
 from manyminds.network.http import Http
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
-from manyminds.network.transport import Transport
+from manyminds.network.transport import Sighting, Transport
 from manyminds.network.zenoh import LAN, Zenoh, settings
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.portrait import PASSED, Portrait
@@ -175,10 +175,12 @@ class Membership:
     def relist(self, config: Config) -> None:
         """These are the peers that are listed, and these the experts, from now on."""
         self._list(config)
-        for card in self.directory.cards:
+        cards = self.directory.cards
+        for card in cards:  # all names are free before one of them is another's
             name = self._names.get(card.id)
             if name is not None and name != self._name(card, self._listed.get(card.id)):
                 self._host.let_go(self._names.pop(card.id))
+        for card in cards:
             self._settle(card)
         self._http.direct(self._urls())
 
@@ -211,6 +213,8 @@ class Membership:
                 self._show()
             except CardError as error:
                 log.error("%s", error.message)
+            except Exception:
+                log.exception("this node's card was not made anew")
 
     def _show(self) -> None:
         """Makes the cards as they are now, and shows them. Some milliseconds. Raises: CardError."""
@@ -244,28 +248,41 @@ class Membership:
     async def _watch(self, transport: Transport) -> None:
         async for sighting in transport.watch():
             try:
-                self._see(transport, sighting.node, bool(sighting.card))
-                change = self.directory.see(sighting, time.time())
-                if change is not None and (change.what == "here" or not self._ways.get(change.card.id)):
-                    self._settle(change.card)
+                self._see(transport, sighting)
             except Exception:
                 log.exception("what was seen of %s was not understood", sighting.node)
+            await asyncio.sleep(0)  # however many there are, others have their turn
 
-    def _see(self, transport: Transport, node: str, here: bool) -> None:
-        """Notes by which ways a node can be reached: the one that was joined first, before HTTPS."""
-        ways = self._ways.setdefault(node, [])
-        if here and transport not in ways:
-            ways.append(transport)
-            ways.sort(key=self._transports.index)
-        elif not here and transport in ways:
-            ways.remove(transport)
+    def _see(self, transport: Transport, sighting: Sighting) -> None:
+        """Notes who is here, and by which ways each can be reached: by what was joined, before HTTPS."""
+        node, ways = sighting.node, self._ways.get(sighting.node, [])
+        others = [way for way in ways if way is not transport]
+        if not sighting.card and others:  # it can be reached still
+            self._ways[node] = others
+            card = self.directory.get(node)
+            if card is not None and others != ways:
+                self._settle(card)
+            return
+        change = self.directory.see(sighting, time.time())
+        if change is None:
+            return
+        if change.what == "left":
+            self._ways.pop(node, None)
+        elif transport not in ways:
+            self._ways[node] = sorted([*ways, transport], key=self._transports.index)
+        elif change.what == "same":
+            return
+        self._settle(change.card)
 
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(_EXPIRE_S)
             for change in self.directory.expire(time.time()):
                 self._ways.pop(change.card.id, None)
-                self._settle(change.card)
+                try:
+                    self._settle(change.card)
+                except Exception:
+                    log.exception("node %s was not let go", change.card.id)
 
     def _settle(self, card: NodeCard) -> None:
         """Takes a node in as an expert, or lets it go, as it is now."""
@@ -321,7 +338,9 @@ class Membership:
         others = {name for node, name in self._names.items() if node != card.id}
         taken = {*others, *(e.name for e in self._listed.values()), *self._taken_names}
         taken |= {expert.name for expert in self._host.own_cards}
-        return own if own not in taken else f"{own}-{card.id[:6]}"
+        if own in taken:
+            own = f"{own}-{card.id[:6]}"
+        return own if own not in taken else card.id
 
     def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:
         node, name, says = card.id, self._names[card.id], card.says
