@@ -92,7 +92,7 @@ def countersigned(signed: Signed, counter: jws.Signature) -> tuple[Receipt, Sign
     """A receipt that this node has issued, with the signature of who asked. Raises: SignatureError."""
     payload = jws.from_base64url(signed.payload)
     receipt = _receipt.decode(payload)
-    jws.check(counter, jws.from_base64url(receipt.asker, 32), _COUNTER, payload)
+    jws.check(counter, jws.from_base64url(receipt.asker, 32), _COUNTER, signed.payload)
     return receipt, signed.with_(counter)
 
 

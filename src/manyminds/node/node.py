@@ -282,6 +282,8 @@ class Node:
             router = self._router
             for outcome in heard:
                 router.observe(outcome)
+            if self.membership is not None:
+                self.membership.hear(graded)
             if graded:
                 self._warn(await self._in_ledger(router.learn, graded))
 
