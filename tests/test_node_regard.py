@@ -49,7 +49,7 @@ def test_a_friend_s_word_counts_until_it_turns_out_wrong() -> None:
 
 def test_what_was_measured_wins_and_is_told_to_others() -> None:
     regard = Regard(A.id)
-    assert regard.vouches == ()
+    assert not regard.vouches
     regard.hear([graded("b", 1.0, place) for place in range(1, 40)], {"b": B.id})
     (vouch,) = regard.vouches
     assert vouch.node == B.id
