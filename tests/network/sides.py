@@ -21,7 +21,7 @@ from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting
 from manyminds.types import Card, Chunk, Expert, Hold, Journey, Message, Query, Sampling
 
-__all__ = ["ANN", "BOB", "EVE", "Asker", "Cut", "Memory", "Side", "own", "query", "speaks"]
+__all__ = ["ANN", "BOB", "EVE", "Asker", "Cut", "Memory", "Side", "heard_of", "own", "query", "speaks"]
 
 ANN, BOB, EVE = (Identity.of_seed(bytes([i]) * 32) for i in range(3))
 
@@ -201,6 +201,12 @@ def own(request: bytes = b'{"model":"auto","messages":[{"role":"user","content":
     """An ask of Ann's that no `Peer` would make."""
     fields: dict[str, Any] = {"deadline_s": 9.0, "budget_usd": 1.0, "hops": 1, "visited": (ANN.id,)}
     return new_ask(ANN, BOB.id, request, **(fields | more))
+
+
+def heard_of(by: Identity, to: Identity, visited: tuple[str, ...] = ()) -> Heard:
+    """An ask that was opened."""
+    made = new_ask(by, to.id, b"{}", deadline_s=9.0, budget_usd=0.0, hops=1, visited=(*visited, by.id))
+    return Heard(made, by.id, by.public, jws.from_base64url(made.reply_key))
 
 
 def speaks(frames: Callable[[Heard, Sealer], Sequence[bytes | Frame]]) -> Memory:

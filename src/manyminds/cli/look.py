@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from manyminds.ratings import Rated
 
-__all__ = ["config", "doctor", "experts", "print_table", "table_of"]
+__all__ = ["config", "doctor", "experts", "plain", "print_table", "table_of"]
 
 
 @click.group()
@@ -137,8 +137,13 @@ def table_of(*headings: str) -> "Table":
     return table
 
 
+def plain(text: str) -> str:
+    """What others wrote, without characters that a terminal might obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def print_table(table: "Table") -> None:
     """On standard output; as wide as it needs to be where that is not a terminal."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False).print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manyminds.cli.look import print_table, table_of
+from manyminds.cli.look import plain, print_table, table_of
 from manyminds.cli.settings import as_json, print_json
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def _print(found: list[dict[str, Any]]) -> None:
     table = table_of("holds", "at (UTC)", "asked by", "answered by", "signed by", "$", "experts")
     for one in found:
         if "asker" not in one:
-            table.add_row(f"no: {one['problem']}", *[""] * 6)
+            table.add_row(f"no: {plain(one['problem'])}", *[""] * 6)
             continue
         holds = f"no: {one['problem']}" if one["problem"] else "yes"
         signed = "both" if one["countersigned"] else "who answered"
-        price, experts = f"{one['price_usd']:.9f}", ", ".join(one["experts"])
+        price, experts = f"{one['price_usd']:.9f}", plain(", ".join(one["experts"]))
         table.add_row(holds, one["at_utc"], one["asker"], one["answerer"], signed, price, experts)
     print_table(table)

@@ -90,7 +90,7 @@ class Portrait(Struct, frozen=True):
             says,
             name=terms.name or _machine(),
             description=f"{says.experts} experts behind one node.",
-            words=list(dict.fromkeys(word for card in own for word in card.skills))[:24],
+            words=list(dict.fromkeys(word[:100] for card in own for word in card.skills))[:24],
             url=terms.url,
             version=self.version,
         )
