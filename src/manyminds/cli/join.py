@@ -50,5 +50,10 @@ def join(
 
 
 def _address(text: str) -> str:
-    """HOST:PORT is short for tcp/HOST:PORT."""
-    return text if "/" in text or text == _LAN else f"tcp/{text}"
+    """HOST:PORT is short for tcp/HOST:PORT. Raises: UsageError."""
+    if text == _LAN:
+        return text
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.UsageError(f"{text!r} is no address: write HOST:PORT, such as 10.0.0.1:7447.")
+    return text if "/" in text else f"tcp/{text}"

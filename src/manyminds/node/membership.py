@@ -154,6 +154,7 @@ class Membership:
             self._transports = transports = [*transports, self._http]
             self._http.direct(self._urls())
             self._show()
+            log.info("This node is %s.", self._identity.id)
             for work in (*map(self._watch, transports), self._announce(), self._expire(), self._reckon()):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             self._stack = stack.pop_all()
