@@ -17,10 +17,10 @@ $(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.plain $(VENV)/.dev)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help ask serve pull bench test check lint docs clean
+.PHONY: help ask serve pull bench demo-network test check lint docs clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-11s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-17s %s\n", $$1, $$2 }'
 
 ask: $(VENV)/.plain ## ask the network of this machine: make ask Q="..."
 	@exec $(BIN)/manyminds ask -- "$$Q"
@@ -33,6 +33,9 @@ pull: $(VENV)/.plain ## download models: make pull TIER=full
 
 bench: $(VENV)/.plain pull ## measure size, start and memory on this machine
 	@exec $(BIN)/manyminds bench footprint
+
+demo-network: $(VENV)/.dev pull ## show five nodes that ask each other, lose one, and settle
+	@exec $(BIN)/python examples/network.py
 
 test: $(VENV)/.dev pull ## run the tests
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile

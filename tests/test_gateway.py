@@ -158,6 +158,26 @@ def test_a_vote_that_is_sure_does_not_wait_for_the_rest() -> None:
     assert run(timed("max")) == ("B", {"a": "ok", "b": "ok", "slow": "ok"}, 20.0)
 
 
+def quick_liar(honest: int, **limits: object) -> tuple[str, Report]:
+    """What is released where one is quick and said to be right, and the others agree that it is not."""
+    liar = scripted("liar", Script(text="A) Sydney"), accuracy=0.98)
+    slow = Script(text="B) Canberra", first_token_s=2.0)
+    others = [scripted(f"e{i}", slow, accuracy=0.6) for i in range(honest)]
+    wish = Limits(panel=honest + 1, **limits)  # type: ignore[arg-type]
+    return run(answer(network(liar, *others), ask(CHOICE, limits=wish)))
+
+
+def test_who_is_quick_and_sure_does_not_keep_four_others_from_agreeing() -> None:
+    text, report = quick_liar(4)
+    assert text == "B) Canberra"
+    assert [entry.answer for entry in report.panel if entry.status == "ok"].count("B") >= 2
+
+
+def test_of_fewer_who_is_sure_is_still_enough_and_so_is_a_quorum() -> None:
+    for text, _ in (quick_liar(2), quick_liar(4, quorum=1), quick_liar(4, weights={"liar": 5.0})):
+        assert text == "A) Sydney"
+
+
 def test_a_client_that_leaves_cancels_every_call() -> None:
     experts = [scripted(name, Script(text="a " * 99, per_chunk_s=1.0)) for name in "abc"]
     records = Records()

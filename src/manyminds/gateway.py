@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from manyminds import canonical
 from manyminds.alarm import Alarm
 from manyminds.cache import Cache, Lookup
+from manyminds.combine.ballot import ENOUGH, likeliest
 from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, NoExpertError, UnavailableError
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
@@ -422,10 +423,8 @@ class Gateway:
 
         async def enough(answers: Sequence[Answer]) -> bool:
             if encoded:
-                posterior = await asyncio.to_thread(combiner.posterior, query, route, answers)
-            else:
-                posterior = combiner.posterior(query, route, answers)
-            return route.threshold < 1 and posterior.best >= route.threshold
+                return await asyncio.to_thread(_is_sure, query, route, combiner, answers)
+            return _is_sure(query, route, combiner, answers)
 
         if query.limits.budget_usd is not None:
             route = self._apportioned(query, route, query.limits.budget_usd)
@@ -485,6 +484,22 @@ class Gateway:
             self._parts.record(report, query, answers, text, status, seconds)
         except ManymindsError as error:
             log.error("request %s was not recorded: %s", query.request_id, error)
+
+
+def _is_sure(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> bool:
+    """Whether there is enough posterior mass to stop asking.
+
+    Where all are asked at once, and more than `ENOUGH` sources, somebody else must have said the same:
+    whoever is quick and thought to be right would else be heard alone, whatever the others agree on.
+    """
+    posterior = combiner.posterior(query, route, answers)
+    if route.threshold >= 1 or posterior.best < route.threshold:
+        return False
+    at_once = len({call.stage for call in route.calls}) == 1
+    if not at_once or len({call.source for call in route.calls}) <= ENOUGH:
+        return True
+    said, best = combiner.candidates(query, route, answers), likeliest(posterior)
+    return len({a.source for a, c in zip(answers, said, strict=True) if c == best}) > 1
 
 
 def _reporting(last: Chunk, report: Report) -> Chunk:

@@ -16,7 +16,6 @@ from manyminds.types import (
     Query,
     Report,
     Route,
-    Strategy,
 )
 
 __all__ = ["of_one", "of_panel", "waited_s"]
@@ -82,7 +81,9 @@ def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
     """The report of a panel, from all of its answers and what the combiner makes of them."""
     drafts = [answer for answer in answers if answer.method != "fuse"]
     fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
-    strategy: Strategy = "select" if route.strategy == "fuse" and not fused else route.strategy
+    strategy = route.strategy
+    if strategy == "fuse" and not fused:
+        strategy = "select" if query.task.kind == "text" else "vote"
     count = _counting(query, route, combiner, drafts)
     candidates, posterior = whole = count(range(len(drafts)))
     cost = sum(answer.usage.cost_usd for answer in answers)

@@ -52,6 +52,16 @@ def test_the_middle_is_weighted() -> None:
     assert Select(on_circle).choose(WHY, route, answers).expert == "a"
 
 
+def test_of_more_than_enough_nobody_weighs_more_than_the_middle_one() -> None:
+    """The heavy one at 0 is near the others and speaks for them only where they are fewer."""
+    texts = ("0", "20", "22", "24", "20")
+    for others, said in ((3, "a"), (4, "b")):
+        names = "abcde"[: others + 1]
+        route = panel(*(Call(n, n, 0.98 if n == "a" else 0.2) for n in names))
+        answers = [answered(n, text) for n, text in zip(names, texts, strict=False)]
+        assert Select(on_circle).choose(WHY, route, answers).expert == said
+
+
 def test_equal_texts_are_told_apart_by_name() -> None:
     route = panel(Call("b", "s", 0.6), Call("a", "s", 0.6))
     assert Select(on_circle).choose(WHY, route, [answered("b", "5"), answered("a", "5")]).expert == "a"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.errors import AllExpertsFailedError, AnswerError, DeadlineError
-from manyminds.types import Answer, Call, Chunk, Combiner, Route, Status, Task
+from manyminds.types import Answer, Call, Chunk, Combiner, Posterior, Route, Status, Task
 from tests.changed import replace
 from tests.clock import run
 from tests.combine.arrivals import Prepared, answered, panel, question
@@ -174,6 +174,33 @@ def check_abstention_has_no_vote(make: Make) -> None:
         wider = replace(route, calls=(*route.calls, Call("shy", "s", probability)))
         more = [answered("shy", "", ttft_s=99.0), *answers]
         assert make().posterior(QUERY, wider, more) == make().posterior(QUERY, route, answers)
+
+    check()
+
+
+def check_nobody_alone_wins_against_enough_who_agree(make: Make) -> None:
+    """Whatever is claimed, learnt or said by one source: what all others agree on is released."""
+    if not hasattr(make(), "counting"):
+        pytest.skip("the first to speak wins, before anybody can agree")
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.integers(4, 6), st.lists(hundredths, min_size=6, max_size=6), hundredths, st.data())
+    def check(others: int, chances: list[float], chance: float, data: st.DataObject) -> None:
+        names = data.draw(st.permutations([f"e{i}" for i in range(7)]))
+        alone, names = names[0], names[1 : others + 1]
+        agreed, lie = data.draw(st.permutations(("A", "B", "C")))[:2]
+        calls = [Call(name, f"s {name}", p) for name, p in zip(names, chances, strict=False)]
+        answers = [answered(name, agreed, source=f"s {name}") for name in names]
+        samples = data.draw(st.integers(1, 2))
+        liar = Call(alone, f"s {alone}", chance, samples=samples)
+        lies = [answered(alone, lie, source=f"s {alone}")] * samples
+        route = panel(*calls, liar, strategy="fuse", fuser=alone)
+        posterior, released = outcome(make(), route, [*lies, *answers])
+        assert released == agreed == outcome(make(), route, answers)[1]
+        best = make().candidates(QUERY, route, answers)[0]
+        assert isinstance(posterior, Posterior)
+        assert best is not None
+        assert posterior.probabilities[posterior.candidates.index(best)] == posterior.best
 
     check()
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -101,8 +102,8 @@ def expert(name: str, url: str) -> str:
     return f'[[expert]]\nname = "{name}"\nurl = "{url}"\nsource = "{name}\'s owner"\naccuracy = 0.7\n'
 
 
-def manyminds(folder: Path, *words: str) -> Any:
-    environ = os.environ | {"MANYMINDS_HOME": str(folder / "home")}
+def manyminds(folder: Path, *words: str, env: dict[str, str] | None = None) -> Any:
+    environ = os.environ | {"MANYMINDS_HOME": str(folder / "home")} | (env or {})
     command = [sys.executable, "-m", "manyminds", *words, "--json"]
     ended = subprocess.run(command, capture_output=True, env=environ, cwd=folder, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -140,8 +141,11 @@ def ask(node: Served, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(
         f"{node.url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        found: dict[str, Any] = json.load(response)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            found: dict[str, Any] = json.load(response)
+    except urllib.error.HTTPError as error:
+        found = json.load(error)
     return found
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from manyminds.errors import DataError
-from manyminds.evals.metrics import Gain, accuracy_gain, calibration_error
+from manyminds.evals.metrics import Gain, accuracy_gain, calibration_error, mean_interval
 
 Pairs = list[tuple[bool, bool]]
 Stated = list[tuple[float, bool]]
@@ -82,6 +82,19 @@ def test_what_cannot_be_compared_is_refused(n: int, m: int) -> None:
         accuracy_gain(np.ones(n, bool), np.ones(m, bool), 0)
     with pytest.raises(DataError, match=f"{n} with {m} questions"):
         calibration_error(np.ones(n), np.ones(m, bool))
+
+
+def test_the_interval_of_a_mean_is_that_of_drawing_questions_again() -> None:
+    values = np.random.default_rng(1).choice([0.0, 0.25, 0.5, 1.0], 300)
+    mean, low, high = mean_interval(values, seed=3)
+    drawn = np.random.default_rng(9).choice(values, (4000, 300)).mean(axis=1)
+    assert mean == values.mean()
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.006)
+    assert mean_interval(values, seed=3) == (mean, low, high)
+    assert mean_interval(values[::-1], seed=3) == pytest.approx((mean, low, high))
+    assert mean_interval(np.ones(4), seed=0) == (1.0, 1.0, 1.0)
+    with pytest.raises(DataError):
+        mean_interval(np.zeros(0), seed=0)
 
 
 # --- calibration -----------------------------------------------------------------------------------

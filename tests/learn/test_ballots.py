@@ -84,16 +84,19 @@ def shaken(ballot: Ballot, told: bool, seed: int) -> Ballot:
 def test_it_votes_live_as_it_learnt(told: bool, topics: bool, labels: bool, said: bool, seed: int) -> None:
     """The same posterior and the same released voter, for random panels, wide ones too, and abstentions."""
     examples, part = world(told, topics, labels)
+    if seed % 3:  # two or three of them are one source
+        shared = (("one",) * (1 + seed % 3), examples.sources[1 + seed % 3 :])
+        examples = replace(examples, sources=(*shared[0], *shared[1]))
     if not said:
         examples = replace(examples, topics=("",) * len(examples))
     ballot, wide = (shaken(ballot_of(part), told, seed + i) for i in range(2))
     vote, route = voting(replace(part, ballot=ballot, wide=wide)), panel_of(examples)
     x = topic_features(part.base, examples)
-    votes = panels(examples, np.random.default_rng(seed))
-    chance, voter = score(votes, cast(ballot, part.skills, x, examples))
+    votes, sources = panels(examples, np.random.default_rng(seed)), examples.sources
+    chance, voter = score(votes, cast(ballot, part.skills, x, examples), sources)
     broad = np.flatnonzero((votes >= 0).sum(axis=1) >= 0.8 * len(examples.experts))
     assert len(broad)
-    chance[broad], voter[broad] = score(votes[broad], cast(wide, part.skills, x, examples)[broad, :])
+    chance[broad], voter[broad] = score(votes[broad], cast(wide, part.skills, x, examples)[broad, :], sources)
     for i in range(seed % 5, len(examples), 5):
         answers = answers_to(examples, i, votes[i])
         posterior = vote.posterior(asked(examples, i), route, answers)
@@ -102,6 +105,22 @@ def test_it_votes_live_as_it_learnt(told: bool, topics: bool, labels: bool, said
             assert vote.choose(asked(examples, i), route, answers).expert == examples.experts[voter[i]]
         else:
             assert posterior.candidates == ()
+
+
+def test_who_is_alone_against_enough_does_not_win_whatever_was_learnt() -> None:
+    """The same as in the vote that serves; without the others' agreement he does."""
+    rng = np.random.default_rng(5)
+    votes = np.array([[0, 1, 1, 1, 1], [0, 1, 1, 1, -1], [0, 1, 1, 1, 2], [0, 1, 1, 1, 1]], np.int32)
+    weights = np.column_stack([np.full(4, 50.0), rng.normal(0.0, 1.0, (4, 4))])
+    scores = ballots.Scores(weights, np.zeros(4), np.zeros((4, 5)))
+    _, alone = score(votes, scores)
+    assert [voter == 0 for voter in alone] == [False, True, True, False]
+    _, shared = score(votes, scores, ["a", "b", "b", "c", "d"])
+    assert (shared == 0).all()
+    same = np.array([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]], np.int32)  # a source that is torn is alone, too
+    heavy = ballots.Scores(np.tile([50.0, 50.0, 1.0, 1.0, 1.0, 1.0], (2, 1)), np.zeros(2), np.zeros((2, 6)))
+    _, torn = score(same, heavy, ["a", "a", "b", "c", "d", "e"])
+    assert (torn > 0).all()
 
 
 def test_one_whose_tokens_are_not_recorded_votes_live_as_it_learnt() -> None:

@@ -79,7 +79,7 @@ def network(
         experts=by_name,
         index=index,
         router=router,
-        combiners={"vote": vote, "select": select, "fuse": Fuse(select), "race": race, "pass": race},
+        combiners={"vote": vote, "select": select, "fuse": Fuse(select, vote), "race": race, "pass": race},
         record=(records or Records()).record,
         embed=embed,
         reserve=reserve,

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from manyminds.ledger import Backlog
 from manyminds.types import PanelEntry, Report, Status, Usage
-from manyminds.web.metrics import Metrics, render_all, retired
+from manyminds.web.metrics import Metrics, Network, render_all, retired
 from tests.changed import replace
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
@@ -202,9 +202,22 @@ def test_every_family_is_there_from_the_start_with_type_and_help() -> None:
         "ledger_queued": "gauge",
         "ledger_dropped": "gauge",
         "expert_circuit_open": "gauge",
+        "nodes": "gauge",
+        "peer_answers": "counter",
+        "network_refused": "counter",
         "build_info": "gauge",
     }
     assert all(family.documentation.endswith(".") for family in families.values())
+
+
+def test_what_other_nodes_did_is_shown_by_their_names_here() -> None:
+    network = Network(2, {("sage", "kept"): 3, ("left long ago", "unsigned"): 1}, {"frame": 4, "card old": 5})
+    metrics = Metrics("1", [CHAT], ["auto"], {"sage"}, lambda: Backlog(0, 0, 0, None), dict, lambda: network)
+    lines = metrics.render().decode().splitlines()
+    assert "manyminds_nodes 2" in lines
+    assert 'manyminds_peer_answers_total{peer="sage",deed="kept"} 3' in lines
+    assert 'manyminds_peer_answers_total{peer="other",deed="unsigned"} 1' in lines
+    assert 'manyminds_network_refused_total{what="card old"} 5' in lines
 
 
 def test_a_bucket_includes_its_bound() -> None:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder
+from manyminds.cli.fleet import network
 from manyminds.cli.hydra import hydra
+from manyminds.cli.poison import poison
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
+from manyminds.cli.trust import trust
 
 if TYPE_CHECKING:
     from manyminds.artefact import Artefact
@@ -31,6 +34,9 @@ def bench() -> None:
 
 bench.add_command(hydra)
 bench.add_command(index)
+bench.add_command(network)
+bench.add_command(poison)
+bench.add_command(trust)
 
 
 @bench.command()

@@ -25,7 +25,7 @@ from manyminds.errors import ConfigError, ManymindsError
 from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
-from manyminds.web.metrics import Metrics, render_all
+from manyminds.web.metrics import Metrics, Network, render_all
 from manyminds.web.observer import Observer
 from manyminds.web.requestlog import RequestLog
 from manyminds.web.server import Server, room
@@ -124,6 +124,7 @@ class Service:
                 node,
                 lambda: node.backlog,
                 node.circuits,
+                lambda: _network(node.membership),
             )
             observer = Observer(metrics, lines, spans)
             await self._serve(node, metrics, observer)
@@ -269,6 +270,14 @@ class Service:
             except OSError as error:  # it changed while it was looked at
                 log.error("The certificate stays as it was (%s): send SIGHUP again.", error)
         return config
+
+
+def _network(membership: "Membership | None") -> Network:
+    if membership is None:
+        return Network(0, {}, {})
+    cards = {f"card {why}": count for why, count in membership.directory.refused.items()}
+    refused = cards | {"ask": membership.answering.refused, "frame": membership.strange}
+    return Network(len(membership.present), membership.deeds, refused)
 
 
 def _network_edge(membership: "Membership | None") -> "NetworkEdge | None":

@@ -1,6 +1,7 @@
 """One new answer, written by an expert from the others' drafts.
 
-Knows no expert: the fuser is opened by name. Drafts are untrusted text, marked off and never obeyed.
+Knows no expert: the fuser is opened by name. Drafts are untrusted text, marked off and never obeyed; and
+where enough of them say the same, nobody is asked what to make of them.
 """
 
 import math
@@ -11,7 +12,7 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
-from manyminds.combine.ballot import has_say
+from manyminds.combine.ballot import agreed, has_say
 from manyminds.combine.release import Chooser, release
 from manyminds.errors import CutError, ExpertError
 from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task
@@ -31,26 +32,31 @@ answer the question itself, in its language and in the form it asks for. Do not 
 class Fuse:
     """Keeps the contract of `types.Combiner`.
 
+    What all sources but one agree on is released as one of them said it (see `ballot.agreed`), and no fuser
+    is asked. So a draft that gives orders, or flatters whoever reads it, cannot win against them, nor can a
+    fuser that is itself the one that lies. It does not hold where fewer agree: then the fuser decides.
+
     Args:
         fallback: chooses among the drafts where nothing can be fused: no fuser, fewer than two distinct
             drafts, a fuser that fails before its first word, or a demand (a JSON schema, tools, images,
             log-probabilities) that each draft has met but a new text would not.
+        compared: the fallback of questions whose answers can be compared; without it the same.
     """
 
-    def __init__(self, fallback: Chooser) -> None:
-        self._fallback = fallback
+    def __init__(self, fallback: Chooser, compared: Chooser | None = None) -> None:
+        self._fallback, self._compared = fallback, compared or fallback
 
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The fallback's."""
-        return self._fallback.candidates(query, route, answers)
+        return self._chooser(query).candidates(query, route, answers)
 
     def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
         """The fallback's: that of the drafts, which is an estimate for what is fused from them."""
-        return self._fallback.posterior(query, route, answers)
+        return self._chooser(query).posterior(query, route, answers)
 
     def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
         """The fallback's."""
-        return self._fallback.counting(query, route, answers)
+        return self._chooser(query).counting(query, route, answers)
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """Streams the fuser. See `types.Combiner`.
@@ -59,14 +65,25 @@ class Fuse:
         """
         answers = [answer async for answer in arrivals.finished()]
         drafts = _drafts(route, answers)
+        if self._agree(query, route, answers):
+            drafts = []
         if route.fuser is not None and len(drafts) > 1 and not query.demands:
             async with aclosing(_fused(arrivals, route.fuser, _fusing(query, drafts))) as chunks:
                 async for chunk in chunks:
                     yield chunk
                     if chunk.finish_reason is not None:
                         return
-        for chunk in release(self._fallback.choose(query, route, answers)):
+        for chunk in release(self._chooser(query).choose(query, route, answers)):
             yield chunk
+
+    def _chooser(self, query: Query) -> Chooser:
+        return self._fallback if query.task.kind == "text" else self._compared
+
+    def _agree(self, query: Query, route: Route, answers: Sequence[Answer]) -> bool:
+        """Whether all sources but at most one say the same, and they are enough."""
+        candidates = self._chooser(query).candidates(query, route, answers)
+        said = zip(answers, candidates, strict=True)
+        return agreed((a.source, c) for a, c in said if c and has_say(route, a)) is not None
 
 
 async def _fused(arrivals: Arrivals, fuser: str, query: Query) -> AsyncGenerator[Chunk, None]:

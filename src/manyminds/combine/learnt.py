@@ -39,8 +39,8 @@ class _Weighed(NamedTuple):
         dilution = {voice.expert: self.dilution[voice.expert] for voice in voices}
         whole = math.fsum(dilution.values())  # exact, so that order does not matter
         return [
-            Voice(expert, candidate, weight / (1.0 + max(whole - dilution[expert], 0.0)))
-            for expert, candidate, weight in voices
+            voice._replace(weight=voice.weight / (1.0 + max(whole - dilution[voice.expert], 0.0)))
+            for voice in voices
         ], self.other
 
 
@@ -102,7 +102,7 @@ class Weigher:
             known = place >= 0
             own = self._weight(ballot, place, constant, answer, candidate) if known else _guess(ballot, call)
             weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
-            voices[i] = Voice(answer.expert, candidate, weight)
+            voices[i] = Voice(answer.expert, candidate, weight, call.source, call.weight)
             dilution[answer.expert] = float(ballot.dilution[place] if known else ballot.prior[2])
         return _Weighed(voices, dilution, float(ballot.other @ x))
 

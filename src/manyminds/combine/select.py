@@ -6,9 +6,10 @@ Knows no encoder: how texts become vectors is a constructor argument.
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from hashlib import sha256
+from statistics import median
 from typing import TYPE_CHECKING
 
-from manyminds.combine.ballot import Voice, by_name, likeliest, log_odds, poll, score, unnamed
+from manyminds.combine.ballot import ENOUGH, Voice, by_name, likeliest, log_odds, poll, score, unnamed
 from manyminds.combine.release import release, standby
 from manyminds.types import Answer, Arrivals, Chunk, Count, Embed, Posterior, Query, Route
 
@@ -49,7 +50,7 @@ class Select:
 
     def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
         """What `candidates` and `posterior` are of some of these answers: texts are compared once."""
-        weights = log_odds(route, answers, _CLASSES)
+        weights, calls = log_odds(route, answers, _CLASSES), by_name(route)
         heard = [w is not None and bool(a.text.strip()) for a, w in zip(answers, weights, strict=True)]
         meanings = _Meanings({a.text for a, h in zip(answers, heard, strict=True) if h}, self._near)
 
@@ -57,16 +58,21 @@ class Select:
             name = meanings.names({answers[i].text for i in kept if heard[i]})
             candidates = [name.get(answers[i].text) if weights[i] is not None else None for i in kept]
             cast = [
-                Voice(answers[i].expert, candidate, weight)
+                Voice(answers[i].expert, candidate, weight, call.source, call.weight)
                 for i, candidate in zip(kept, candidates, strict=True)
                 if candidate and (weight := weights[i]) is not None
+                for call in [calls[answers[i].expert]]
             ]
             return candidates, poll(cast, unnamed(cast, _CLASSES))
 
         return count
 
     def choose(self, query: Query, route: Route, answers: Sequence[Answer]) -> Answer:
-        """The weighted medoid of the winning cluster: the text that is closest to all of its voters."""
+        """The weighted medoid of the winning cluster: the text that is closest to all of its voters.
+
+        In one of more than `ENOUGH` sources nobody weighs more than the middle one: all say the same there,
+        and who speaks for them is not for the one to say that is believed most.
+        """
         candidates, posterior = self.counting(query, route, answers)(range(len(answers)))
         winner = likeliest(posterior)
         if winner is None:
@@ -76,6 +82,9 @@ class Select:
             return members[0]
         calls = by_name(route)
         weights = [max(score(calls[a.expert], _CLASSES), 0.0) for a in members]
+        if len({a.source for a in members}) > ENOUGH:
+            middle = median(weights)
+            weights = [min(weight, middle) for weight in weights]
         vectors = self._embed([a.text for a in members])
         closeness = [
             math.fsum(w * _cosine(vector, v) for w, v in zip(weights, vectors, strict=True))

@@ -176,6 +176,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_min: Annotated[
         int, Meta(ge=1, description="Questions a minute of all nodes together that are not listed.")
     ] = 600
+    trust: Annotated[
+        float,
+        Meta(ge=0, le=1, description="How far claims of nodes are believed that are not listed, likewise."),
+    ] = 1.0
     hops: Annotated[
         int, Meta(ge=0, le=16, description="How often a question asked here may be passed on.")
     ] = 4
@@ -227,11 +231,8 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     trust: Annotated[
-        Annotated[float, Meta(ge=0, le=1)] | None,
-        Meta(
-            description="How far it is trusted beforehand, from 0 to 1; unset, by what becomes known of it."
-        ),
-    ] = None
+        float, Meta(ge=0, le=1, description="How far its claims are believed until something is measured.")
+    ] = 0.5
 
 
 class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):

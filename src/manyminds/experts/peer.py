@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from manyminds.errors import (
+    BudgetError,
     CutError,
     ExpertError,
     FrameError,
@@ -176,9 +177,12 @@ class _Call:
                     self.ended = True
                     raise _failure(self._card.name, frame.failed)
                 if frame.answered is not None:
-                    usage = self._settle(frame.answered)
-                    self.ended = True
-                    yield self._last(frame.answered, usage, held)
+                    found, signed = self._checked(frame.answered)
+                    self.ended, self._receipt = True, found
+                    try:
+                        yield self._last(frame.answered, found, held)
+                    finally:  # nobody waits for it
+                        self._countersign(found, signed)
                     return
                 if (chunk := self._taken(frame)) is None:
                     continue
@@ -248,8 +252,8 @@ class _Call:
 
     # --- the end ---
 
-    def _settle(self, answered: Answered) -> Usage:
-        """Checks the receipt, signs it too and keeps it. Raises: GarbageError where it does not hold."""
+    def _checked(self, answered: Answered) -> tuple[Receipt, Signed]:
+        """The receipt, where it is of this answer. Raises: GarbageError."""
         line, name = self._line, self._card.name
         try:
             found, signed = receipt.read(answered.receipt.encode())
@@ -263,12 +267,15 @@ class _Call:
         if charged := self._overcharge(found):
             line.note("overcharged")
             raise GarbageError(f"{name} charges more than it may: {charged}.")
+        return found, signed
+
+    def _countersign(self, found: Receipt, signed: Signed) -> None:
+        """Signs it, too, tells so, and keeps it."""
+        line = self._line
         counter = receipt.countersign(line.identity, signed)
         self.tell(Told(countersigned=msgspec.to_builtins(counter)))
-        self._receipt = found
         line.keep(found, signed.with_(counter), self._request_id)
         line.note("kept")
-        return Usage(found.prompt_tokens, found.completion_tokens, 0.0, found.price_usd)
 
     def _mismatch(self, found: Receipt) -> str:
         """What of it is not as it was here, "" where all is. Raises: SignatureError."""
@@ -302,7 +309,8 @@ class _Call:
             return f"{found.prompt_tokens} tokens for a question of {len(ask.request)} bytes"
         return ""
 
-    def _last(self, answered: Answered, usage: Usage, held: Chunk | None) -> Chunk:
+    def _last(self, answered: Answered, found: Receipt, held: Chunk | None) -> Chunk:
+        usage = Usage(found.prompt_tokens, found.completion_tokens, 0.0, found.price_usd)
         chance = answered.probability
         confidence = chance if chance is not None and 0.0 <= chance <= 1.0 else None
         if held is None:
@@ -319,7 +327,7 @@ def _request(query: Query) -> bytes:
 def _failure(name: str, failed: Failed) -> ExpertError:
     """What the other node says, as what it is to this one."""
     said = f"{name} says: {' '.join(failed.message.split())[:400]}"
-    if failed.status in (400, 403, 404, 409, 413, 422):
+    if failed.status in (400, 403, 404, 409, 413, 422) or failed.code == BudgetError.code:
         return RefusedError(said)
     if failed.status == 504:
         return SlowError(said)

@@ -14,12 +14,14 @@ Source: McFadden 1974 (conditional logit); Nitzan & Paroush 1982 (log-odds weigh
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manyminds.artefact import WIDE, Ballot, Skills
+from manyminds.combine.ballot import AHEAD, ENOUGH
 from manyminds.learn.examples import Examples
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ _ROUNDS = 80
 _PROBES = 6  # of the curvature
 _OWN_DILUTION = 0.3  # precision of a normal prior: of how far the logarithm may be from what all share
 _NOWHERE = -1e9
+_SILENT, _TORN = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +111,22 @@ def cast(ballot: Ballot, skills: Skills, x: "Floats", examples: Examples) -> Sco
     return Scores(weights, other, np.broadcast_to(ballot.dilution, weights.shape))
 
 
-def score(votes: "NDArray[np.int32]", scores: Scores) -> "tuple[Floats, NDArray[np.intp]]":
+def score(
+    votes: "NDArray[np.int32]", scores: Scores, sources: Sequence[str] | None = None
+) -> "tuple[Floats, NDArray[np.intp]]":
     """What a panel of m experts would release: (n,) its probability, (n,) the heaviest voter or -1.
 
-    `votes` (n, m): of experts that were not asked, or abstained, a negative number.
+    `votes` (n, m): of experts that were not asked, or abstained, a negative number. `sources` (m,): without
+    them each is its own. Who is alone against enough others does not win: see `combine.ballot.poll`.
     """
     weights = _diluted(votes, scores)
     table, present = _table(votes, weights)
+    rows, safe = _safe(votes, sources)
+    if len(rows):
+        most = table[rows, safe] - AHEAD
+        capped = np.minimum(table[rows], most[:, None])
+        capped[np.arange(len(rows)), safe] = table[rows, safe]
+        table[rows] = capped
     best = np.where(present, table, _NOWHERE).argmax(axis=1)
     top = np.maximum(np.where(present, table, _NOWHERE).max(axis=1), scores.other)
     odds = np.where(present, np.exp(np.minimum(table - top[:, None], 0.0)), 0.0)
@@ -368,6 +380,42 @@ def _table(votes: "NDArray[np.int32]", weights: "Floats") -> "tuple[Floats, NDAr
     sums: Floats = np.bincount(places, weights[rows, experts], n * width).astype(np.float64)
     present = np.bincount(places, minlength=n * width).reshape(n, width) > 0
     return sums.reshape(n, width), present
+
+
+def _safe(
+    votes: "NDArray[np.int32]", sources: Sequence[str] | None
+) -> "tuple[NDArray[np.intp], NDArray[np.intp]]":
+    """(k,) questions on which all sources but one agree, and they are enough; (k,) on what.
+
+    As `combine.ballot.agreed` has it, of all questions at once.
+    """
+    nothing = np.zeros(0, np.intp)
+    if votes.shape[1] <= ENOUGH:
+        return nothing, nothing
+    alone = _by_source(votes, sources)
+    n, width = len(votes), max(int(votes.max(initial=-1)) + 1, 1)
+    named = alone >= 0
+    places = np.nonzero(named)[0] * width + alone[named]
+    times = np.bincount(places, minlength=n * width).reshape(n, width)
+    safe, heard = times.argmax(axis=1), (alone != _SILENT).sum(axis=1)
+    most = times[np.arange(n), safe]
+    rows = np.flatnonzero((most >= ENOUGH) & (most == heard - 1))
+    return rows, safe[rows]
+
+
+def _by_source(votes: "NDArray[np.int32]", sources: Sequence[str] | None) -> "NDArray[np.int32]":
+    """(n, s) what each source names alone; `_SILENT`, or `_TORN` where it names several."""
+    votes = np.where(votes >= 0, votes, _SILENT)
+    if sources is None or len(set(sources)) == len(sources):
+        return votes
+    owner = np.array(sources)
+    columns = []
+    for name in dict.fromkeys(sources):
+        own = votes[:, owner == name]
+        most = own.max(axis=1)
+        torn = ((own != _SILENT) & (own != most[:, None])).any(axis=1)
+        columns.append(np.where(torn, _TORN, most))
+    return np.stack(columns, axis=1)
 
 
 def _curve(skills: Skills, classes: float, steep: bool) -> "Floats":

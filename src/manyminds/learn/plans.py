@@ -148,10 +148,11 @@ class Explorer:
             chance, right = np.ones(len(rows)), correct[:, 0]
         else:
             votes = self._examples.votes[:, columns]
-            chance, voter = score(votes, self._scores[:, columns])
+            sources = [self._examples.sources[j] for j in key]
+            chance, voter = score(votes, self._scores[:, columns], sources)
             broad = np.flatnonzero(is_wide((votes >= 0).sum(axis=1), self._cost.shape[1]))
             if self._wide is not None and len(broad):
-                chance[broad], voter[broad] = score(votes[broad], self._wide[broad, columns])
+                chance[broad], voter[broad] = score(votes[broad], self._wide[broad, columns], sources)
             likeliest = int(self._examples.correct[:, columns].mean(axis=0).argmax())
             right = correct[rows, np.where(voter >= 0, voter, likeliest)]
         if len(self._known) >= _KEPT:

@@ -263,7 +263,7 @@ def _choose(
 
 def _worth(examples: Examples, votes: "NDArray[np.int32]", scores: Scores) -> "Floats":
     """(n,): whether what is released is right, less its Brier score: it must be right, and known to be."""
-    chance, voter = ballots.score(votes, scores)
+    chance, voter = ballots.score(votes, scores, examples.sources)
     right = np.where(voter >= 0, examples.correct[np.arange(len(votes)), voter], False)
     worth: Floats = right - (chance - right) ** 2
     return worth

@@ -150,8 +150,8 @@ class Answering:
         if issued is None or issued.is_countersigned:
             return
         try:
-            both = issued.with_(msgspec.convert(told.countersigned, jws.Signature))
-            found, _ = receipt.read(msgspec.json.encode(both))
+            counter = msgspec.convert(told.countersigned, jws.Signature)
+            found, both = receipt.countersigned(issued, counter)
         except (msgspec.ValidationError, SignatureError) as error:
             log.info("%s countersigned a receipt that does not hold: %s", conversation.asker, error)
             return
@@ -178,8 +178,8 @@ class Answering:
             made = self._receipt(heard, guest.price, usage, last.report, said.hex, request)
             conversation.issued = receipt.issue(self._identity, made)
             guest.charge(made.price_usd)
-            self._keep(made, conversation.issued, request_id)
             conversation.finish(_answered(last, conversation.issued))
+            self._keep(made, conversation.issued, request_id)
 
     def _receipt(
         self, heard: Heard, price: Price, usage: Usage, report: Report | None, said: str, request: bytes

@@ -13,7 +13,7 @@ from manyminds.errors import SignatureError
 from manyminds.network import jws
 from manyminds.network.identity import Identity, id_of
 
-__all__ = ["Receipt", "Signed", "countersign", "issue", "read"]
+__all__ = ["Receipt", "Signed", "countersign", "countersigned", "issue", "read"]
 
 _TYPE: Final = "manyminds-receipt"
 _COUNTER: Final = "manyminds-receipt-countersigned"
@@ -86,6 +86,14 @@ def issue(identity: Identity, receipt: Receipt) -> Signed:
 def countersign(identity: Identity, signed: Signed) -> jws.Signature:
     """The signature of who asked."""
     return jws.signature(identity, _COUNTER, jws.from_base64url(signed.payload))
+
+
+def countersigned(signed: Signed, counter: jws.Signature) -> tuple[Receipt, Signed]:
+    """A receipt that this node has issued, with the signature of who asked. Raises: SignatureError."""
+    payload = jws.from_base64url(signed.payload)
+    receipt = _receipt.decode(payload)
+    jws.check(counter, jws.from_base64url(receipt.asker, 32), _COUNTER, signed.payload)
+    return receipt, signed.with_(counter)
 
 
 def read(text: bytes) -> tuple[Receipt, Signed]:

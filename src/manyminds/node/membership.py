@@ -5,7 +5,6 @@ Wires the network's parts; knows no gateway from the inside.
 
 import asyncio
 import logging
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -32,8 +31,10 @@ from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
 from manyminds.network.zenoh import LAN, Zenoh, settings
 from manyminds.node.guests import Guests, keys_of, paying
+from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
-from manyminds.types import Card, Chunk, Expert, Hold, Key, Query
+from manyminds.node.regard import Regard
+from manyminds.types import Card, Chunk, Expert, Hold, Key, Outcome, Query
 from manyminds.upstream import Client
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ __all__ = ["Host", "Membership"]
 _ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
 _SETTLED_S: Final = 1.0  # after a change, before it is made anew
 _EXPIRE_S: Final = 5.0
+_RECKON_S: Final = 2.0  # between two looks at what nodes are worth
+_NOTABLE: Final = 0.01  # of accuracy
 _MANY: Final = 50  # peers on a LAN, from which on one of them should be a router
 
 log = logging.getLogger(__name__)
@@ -120,7 +123,10 @@ class Membership:
             self._beside,
         )
         self._names: dict[str, str] = {}  # what each node is called here, by id
+        self._called = Names(config.home / NAMES)
         self._ways: dict[str, list[Transport]] = {}  # to each node that is here, by id
+        self._regard = Regard(identity.id)
+        self._accuracy: dict[str, float] = {}  # of each node that is here, as it was last reckoned, by id
         self._changed = asyncio.Event()
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
         self.directory = Directory(identity.id)
@@ -144,7 +150,7 @@ class Membership:
             self._transports = transports = [*transports, self._http]
             self._http.direct(self._urls())
             self._show()
-            for work in (*map(self._watch, transports), self._announce(), self._expire()):
+            for work in (*map(self._watch, transports), self._announce(), self._expire(), self._reckon()):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             self._stack = stack.pop_all()
         return self
@@ -221,7 +227,7 @@ class Membership:
         own, skills = self._host.own_cards, self._host.skills()
         for by_https in (True, False):
             behind = [card.says for card in self._behind(by_https=by_https)]
-            self._cards[by_https] = self._portrait.card(own, skills, behind)
+            self._cards[by_https] = self._portrait.card(own, skills, behind, self._regard.vouches)
         for transport in self._transports:
             transport.announce(self._cards[transport is self._http])
 
@@ -273,6 +279,33 @@ class Membership:
         elif change.what == "same":
             return
         self._settle(change.card)
+
+    def hear(self, outcomes: Sequence[Outcome]) -> None:
+        """What callers said of answers, of this node's own experts too."""
+        listed = {entry.name: node for node, entry in self._listed.items()}
+        self._regard.hear(outcomes, {**self._called.nodes, **listed})
+
+    async def _reckon(self) -> None:
+        """Takes nodes anew whose worth has changed."""
+        while True:
+            await asyncio.sleep(_RECKON_S)
+            cards = [card for _, card in self.present]
+            found = self._regard.accuracies(cards, {card.id: self._trusted(card.id) for card in cards})
+            for card in cards:
+                if abs(found[card.id] - self._accuracy.get(card.id, -1.0)) > _NOTABLE:
+                    self._accuracy[card.id] = found[card.id]
+                    self._take_in(card, self._listed.get(card.id))
+
+    def _expected(self, node: str) -> float:
+        """How right a node is expected to be: as last reckoned; at first, by itself."""
+        if node not in self._accuracy and (card := self.directory.get(node)) is not None:
+            self._accuracy |= self._regard.accuracies([card], {node: self._trusted(node)})
+        return self._accuracy.get(node, 0.0)
+
+    def _trusted(self, node: str) -> float:
+        """How far it is trusted beforehand."""
+        entry = self._listed.get(node)
+        return self._terms.trust if entry is None else entry.trust
 
     async def _expire(self) -> None:
         while True:
@@ -334,17 +367,14 @@ class Membership:
         """A listed peer has the name by which it is listed; others have their own, if that is free."""
         if entry is not None:
             return entry.name
-        own = re.sub(r"[^A-Za-z0-9._-]+", "-", card.name).strip("-")[:32] or "node"
         others = {name for node, name in self._names.items() if node != card.id}
         taken = {*others, *(e.name for e in self._listed.values()), *self._taken_names}
         taken |= {expert.name for expert in self._host.own_cards}
-        if own in taken:
-            own = f"{own}-{card.id[:6]}"
-        return own if own not in taken else card.id
+        return self._called.of(card.id, card.name, taken)
 
     def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:
         node, name, says = card.id, self._names[card.id], card.says
-        transport = self._ways[node][0]
+        transport, accuracy = self._ways[node][0], self._expected(node)
         shown = Card(
             name=name,
             kind="peer",
@@ -352,7 +382,7 @@ class Membership:
             model=node,
             description=card.description,
             skills=card.words,
-            accuracy=card.accuracy or 0.5,
+            accuracy=accuracy,
             ttft_s=says.ttft_s,
             tokens_per_s=max(says.tokens_per_s, 0.1),
             price_in_usd_per_m=says.price_in_usd_per_m,
@@ -369,7 +399,7 @@ class Membership:
             self._identity,
             self._reserving(entry),
             partial(self._keep, "asked"),
-            partial(self._note, name),
+            partial(self._note, node, name),
             self._note_strange,
         )
         same = says.encoder == self._portrait.encoder
@@ -386,8 +416,9 @@ class Membership:
 
         return reserve
 
-    def _note(self, name: str, deed: Deed) -> None:
+    def _note(self, node: str, name: str, deed: Deed) -> None:
         self.deeds[name, deed] += 1
+        self._regard.note(node, deed)
         if deed not in ("kept", "cut"):
             log.warning("%s sent an answer that does not count: %s.", name, deed)
 

@@ -80,6 +80,7 @@ _DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
+_PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
 _RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
@@ -281,6 +282,8 @@ class Node:
             router = self._router
             for outcome in heard:
                 router.observe(outcome)
+            if self.membership is not None:
+                self.membership.hear(graded)
             if graded:
                 self._warn(await self._in_ledger(router.learn, graded))
 
@@ -467,7 +470,7 @@ class Node:
         """See `membership.Host`."""
         name = expert.card.name
         known = self._peers.get(name)
-        guarded = Guarded(expert, SystemRandom().random, retries=0)
+        guarded = Guarded(expert, SystemRandom().random, retries=_PEER_RETRIES)
         if known is not None and known.made_of == made_of:
             guarded.inherit(known.expert)
         self._peers[name] = peer = _Neighbour(guarded, vectors, made_of)
@@ -506,7 +509,7 @@ class Node:
         combiners: dict[Strategy, Combiner] = {
             "vote": vote,
             "select": select,
-            "fuse": Fuse(select),
+            "fuse": Fuse(select, vote),
             "race": race,
             "pass": race,
         }

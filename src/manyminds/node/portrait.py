@@ -12,7 +12,7 @@ from msgspec import Struct
 from manyminds.config import Network
 from manyminds.index.shelves import k_means
 from manyminds.network import card as cards
-from manyminds.network.card import Claim, Claims, Skill, quantised, unit_rows
+from manyminds.network.card import Claim, Claims, Skill, Vouch, quantised, unit_rows
 from manyminds.network.identity import Identity
 from manyminds.types import Card
 
@@ -45,13 +45,20 @@ class Portrait(Struct, frozen=True):
     dimension: int
     version: str
 
-    def card(self, own: Sequence[Card], skills: "Vectors", behind: Sequence[Claims]) -> bytes:
+    def card(
+        self,
+        own: Sequence[Card],
+        skills: "Vectors",
+        behind: Sequence[Claims],
+        vouches: Sequence[Vouch] = (),
+    ) -> bytes:
         """The card, signed. Some milliseconds.
 
         Args:
             own: cards of its experts.
             skills: (k, d) float32 unit rows, of these.
             behind: what the nodes claim that it speaks for.
+            vouches: what it says of other nodes.
 
         Raises: CardError.
         """
@@ -69,6 +76,7 @@ class Portrait(Struct, frozen=True):
             encoder=self.encoder,
             skills=self._skills(skills, behind),
             claims=(Claim(round(max(card.accuracy for card in chat), 3)),) if chat else (),
+            vouches=tuple(vouches),
             price_in_usd_per_m=terms.price_in_usd_per_m,
             price_out_usd_per_m=terms.price_out_usd_per_m,
             ttft_s=min((card.ttft_s for card in chat), default=1.0),

@@ -198,6 +198,8 @@ def choose(
     strategy: Strategy = limits.strategy or (
         "vote" if comparable else "race" if policy == "fast" else "select"
     )
+    if len(ranked) == 1 and strategy == "select" != limits.strategy:
+        strategy = "pass"  # of one there is nothing to select: it is heard as it speaks
     if "tools" in query.demands or query.sampling.n > 1 or strategy == "pass":
         strategy, panel = "pass", _Panel((tuple(ranked[:1]),))
     elif policy == "cheap":

@@ -17,7 +17,7 @@ from manyminds.types import Report, Status, Usage
 if TYPE_CHECKING:
     from manyminds.ledger import Backlog
 
-__all__ = ["CONTENT_TYPE", "Metrics", "render_all", "retired"]
+__all__ = ["CONTENT_TYPE", "Metrics", "Network", "render_all", "retired"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.render` and `render_all` give."""
@@ -59,6 +59,20 @@ _Figures: TypeAlias = dict[str, dict[_Labels, list[int]]]
 _Snapshot: TypeAlias = dict[str, list[tuple[_Labels, list[int]]]]
 
 
+class Network(NamedTuple):
+    """How it goes with other nodes.
+
+    Attributes:
+        nodes: that can be asked.
+        deeds: answers, by peer and whether they counted; see `experts.peer.Deed`.
+        refused: cards, asks and frames that were not believed, by what and why.
+    """
+
+    nodes: int
+    deeds: Mapping[tuple[str, str], int]
+    refused: Mapping[str, int]
+
+
 class _Family(NamedTuple):
     name: str
     kind: str  # counter, gauge, histogram; info is a gauge that is always 1
@@ -93,6 +107,13 @@ _FAMILIES: Final = (
     _Family("ledger_dropped", "gauge", (), "Requests since the start that the ledger lost."),
     _Family(
         "expert_circuit_open", "gauge", ("expert",), "Processes that leave the expert alone for a while."
+    ),
+    _Family("nodes", "gauge", (), "Other nodes that can be asked."),
+    _Family(
+        "peer_answers_total", "counter", ("peer", "deed"), "Answers of other nodes, by whether they counted."
+    ),
+    _Family(
+        "network_refused_total", "counter", ("what",), "What came from other nodes and was not believed."
     ),
     _Family("build_info", "info", ("version",), "Always 1."),
 )
@@ -141,6 +162,7 @@ class Metrics:
         experts: by name; may change while it counts.
         backlog: how the ledger's writing goes.
         circuits: of each expert, whether it is left alone for a while.
+        network: how it goes with other nodes.
     """
 
     in_flight: int
@@ -154,12 +176,14 @@ class Metrics:
         experts: Container[str],
         backlog: Callable[[], "Backlog"],
         circuits: Callable[[], Mapping[str, bool]],
+        network: Callable[[], Network] = lambda: Network(0, {}, {}),
     ) -> None:
         self._version = version
         self._policies = frozenset(policies)
         self._experts = experts
         self._backlog = backlog
         self._circuits = circuits
+        self._network = network
         self.in_flight = 0
         self._requests: dict[tuple[str, str, int | str], int] = {}
         self._seconds = {endpoint: _Histogram(_SECONDS) for endpoint in (*endpoints, _OTHER)}
@@ -281,6 +305,13 @@ class Metrics:
         for result, count in self._cache.items():
             _add(found["cache_total"], (result,), [count])
         self._gauge(found)
+        network = self._network()
+        _add(found["nodes"], (), [network.nodes])
+        for (peer, deed), count in network.deeds.items():
+            known = peer in self._experts and len(found["peer_answers_total"]) < _NAMES
+            _add(found["peer_answers_total"], (peer if known else _OTHER, deed), [count])
+        for what, count in network.refused.items():
+            _add(found["network_refused_total"], (what,), [count])
         return found
 
     def _gauge(self, found: _Figures) -> None:

@@ -1,0 +1,169 @@
+"""Nodes as real processes on this machine, to measure how they get on with each other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from manyminds.errors import ManymindsError
+
+__all__ = ["Fleet", "Running", "free_port", "until"]
+
+_READY_S: Final = 120.0
+_AT_ONCE: Final = 4  # nodes that are starting
+_ENDED_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node that answers."""
+
+    name: str
+    url: str
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def get(self, path: str) -> Any:
+        """What it shows at a path, such as /v1/experts."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as response:  # noqa: S310
+            return json.load(response)
+
+    def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A chat completion; an error's body where it is one."""
+        headers = {"content-type": "application/json"}
+        url, data = f"{self.url}/chat/completions", json.dumps(body).encode()
+        request = urllib.request.Request(url, data, headers)  # noqa: S310  # a loopback address of our own
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                found: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            found = json.load(error)
+        return found
+
+    def experts(self) -> set[str]:
+        """Names of those that can be asked through it."""
+        return {expert["name"] for expert in self.get("/v1/experts")["data"]}
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+
+    def pss_mb(self) -> float:
+        """Memory of its own, and its share of what it shares, in MB (1e6 bytes). Linux."""
+        lines = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
+        (kb,) = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
+        return kb * 1024 / 1e6
+
+
+class Fleet:
+    """Starts nodes, each with a home of its own, and ends them all. Use with `with`."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.nodes: dict[str, Running] = {}
+
+    def __enter__(self) -> "Fleet":
+        self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="manyminds-fleet-")))
+        self.speaker = self._speaker()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes.values():
+            node.process.send_signal(signal.SIGTERM)
+        for node in self.nodes.values():
+            _ended(node.process)
+        self._stack.close()
+
+    def start(self, nodes: Mapping[str, str]) -> list[Running]:
+        """Starts nodes by name, each with this manyminds.toml; returns when all are ready.
+
+        Raises: ManymindsError where one does not get so far.
+        """
+        names = list(nodes)
+        for i in range(0, len(names), _AT_ONCE):
+            begun = {name: self._begin(name, nodes[name]) for name in names[i : i + _AT_ONCE]}
+            for name, process in begun.items():
+                self.nodes[name] = self._listening(name, process)
+        found = [self.nodes[name] for name in names]
+        for node in found:
+            if not until(lambda node=node: _is_ready(node), _READY_S):  # type: ignore[misc]
+                raise ManymindsError(f"the node {node.name} was not ready within {_READY_S:g} s")
+        return found
+
+    def _begin(self, name: str, toml: str) -> "subprocess.Popen[bytes]":
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "manyminds.toml").write_text(f'{toml}\n[local]\ntier = "none"\n')
+        environ = os.environ | {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0"}
+        command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json"]
+        with (folder / "serve.log").open("wb") as log:
+            return subprocess.Popen(  # noqa: S603
+                command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder
+            )
+
+    def _listening(self, name: str, process: "subprocess.Popen[bytes]") -> Running:
+        assert process.stdout is not None
+        text = b""
+        for line in process.stdout:
+            text += line
+            if line.rstrip() == b"}":
+                break
+        folder = self._folder / name
+        if not text:
+            raise ManymindsError(
+                f"the node {name} did not start: {(folder / 'serve.log').read_text()[-500:]}"
+            )
+        return Running(name, json.loads(text)["url"], process, folder)
+
+    def _speaker(self) -> str:
+        """The URL of a model that says what it is told to."""
+        command = [sys.executable, "-m", "manyminds.evals.speaker"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        self._stack.callback(_ended, process)
+        self._stack.callback(process.terminate)
+        assert process.stdout is not None
+        return f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+
+
+def until(condition: Callable[[], bool], budget_s: float) -> bool:
+    """Looks again and again until it holds, or until the budget is gone; whether it does."""
+    end_s = time.monotonic() + budget_s
+    while not condition():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def free_port() -> int:
+    """One that nobody has just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _is_ready(node: Running) -> bool:
+    with suppress(OSError, urllib.error.URLError):
+        return bool(node.get("/health/ready")["status"] == "ready")
+    return False
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(_ENDED_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
