@@ -11,6 +11,7 @@ from manyminds.config import Network, PeerEntry
 from manyminds.errors import BudgetError, ForbiddenError, RateLimitError
 from manyminds.network.answering import Guest
 from manyminds.network.ask import Heard
+from manyminds.network.identity import member_of
 from manyminds.network.jws import from_base64url
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.types import Card, Chunk, Limits, Message, Query, Sampling
@@ -34,7 +35,7 @@ def question(**more: Any) -> Query:
 class Door:
     """Bob's door, with peers that are listed."""
 
-    def __init__(self, *listed: PeerEntry, most_at_once: int = 9, **terms: Any) -> None:
+    def __init__(self, *listed: PeerEntry, most_at_once: int = 9, secret: str = "", **terms: Any) -> None:
         self.leased: list[tuple[str, int]] = []
 
         async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
@@ -52,7 +53,9 @@ class Door:
         )
         self.admission.replace({}, keys_of(self.terms, listed))
         self.beside: list[tuple[str, bool]] = []
-        self.guests = Guests(BOB.id, self.terms, self.admission, _nobody, lambda: CARDS, self._beside)
+        self.guests = Guests(
+            *(BOB.id, self.terms, self.admission, _nobody, lambda: CARDS, self._beside), secret
+        )
         self.guests.listed = {entry.id: entry for entry in listed}
 
     def _beside(self, one: Heard, by_https: bool) -> list[str]:
@@ -256,3 +259,15 @@ def test_keys_are_of_peers_and_of_nobody_in_particular() -> None:
     assert (asks.id, asks.requests_per_min, asks.budget_usd) == (f"from:{ANN.id}", 7, 2.0)
     assert (pays.id, pays.requests_per_min, pays.budget_usd) == (paying(ann).id, None, 3.0)
     assert len({others.id, asks.id, pays.id}) == 3
+
+
+@pytest.mark.parametrize("member", ["", "§", member_of("hush", EVE.id), member_of("other", ANN.id)])
+def test_who_does_not_know_the_secret_is_not_answered(member: str) -> None:
+    door = Door(secret="hush")
+    with pytest.raises(ForbiddenError, match=r"network\.secret_env"):
+        door.let_in(heard(member=member))
+    assert door.let_in(heard(member=member_of("hush", ANN.id))).query
+
+
+def test_who_is_listed_needs_no_secret() -> None:
+    assert Door(PeerEntry(name="ann", id=ANN.id), secret="hush").let_in().query

@@ -15,7 +15,7 @@ from manyminds.errors import ConfigError
 from manyminds.ledger import Ledger
 from manyminds.network import card as cards
 from manyminds.network.card import Claims, Skill, Terms, quantised
-from manyminds.network.identity import Identity
+from manyminds.network.identity import Identity, member_of
 from manyminds.network.transport import Sighting
 from manyminds.node.membership import Membership
 from manyminds.types import Card, Chunk, Expert, Query
@@ -100,7 +100,11 @@ def peer(node: Identity, name: str, more: str = "") -> str:
 
 
 def played(
-    folder: Path, story: Callable[[Here], Awaitable[None]], peers: str = "", network: str = ""
+    folder: Path,
+    story: Callable[[Here], Awaitable[None]],
+    peers: str = "",
+    network: str = "",
+    secret: str = "",
 ) -> None:
     async def run() -> None:
         house = House()
@@ -115,6 +119,7 @@ def played(
                     encoder="e",
                     dimension=3,
                     version="1",
+                    secret=secret,
                 )
                 async with made as membership:
                     await story(Here(membership, house))
@@ -128,6 +133,18 @@ def read(folder: Path, peers: str = "", network: str = "", experts: str = "") ->
 
 
 # --- who is asked ----------------------------------------------------------------------------------
+
+
+def test_who_does_not_know_the_secret_is_not_asked(tmp_path: Path) -> None:
+    async def story(here: Here) -> None:
+        here.see(BOB)
+        assert not here.names
+        here.see(BOB, sequence=int(time.time()) + 1, member=member_of("hush", BOB.id))
+        assert here.names == {"bob": BOB.id}
+        here.see(EVE, name="eve", member=member_of("hush", BOB.id))  # another's
+        assert here.names == {"bob": BOB.id}
+
+    played(tmp_path, story, secret="hush")
 
 
 def test_who_comes_is_asked_and_who_goes_is_not(tmp_path: Path) -> None:

@@ -122,7 +122,9 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     listed = peers(document.get("peer", []), file, origins, experts)
     listed |= peers(tables(home / ADDED, "peer"), home / ADDED, origins, [*experts, *listed])
     aliases = _aliases(document.get("aliases", {}), file, origins)
-    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts.values()))
+    secret = document.get("network", {})
+    named = secret.get("secret_env") if isinstance(secret, dict) else None
+    known = (f"{_PREFIX}HOME", *(entry.key_env for entry in experts.values()), str(named or ""))
     values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     layers = (*_from_file(document, file), *_from_environment(environ, known), *_from_flags(flags))
     for key, value, origin in layers:

@@ -146,6 +146,14 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     listen: Annotated[
         str, Meta(description="Address at which other nodes may join, such as tcp/0.0.0.0:7447.")
     ] = ""
+    secret_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Z_][A-Z0-9_]{0,63})?\Z",
+            description="Name of the environment variable with the secret of what it joins: who lacks it is "
+            "neither asked nor answered, unless listed.",
+        ),
+    ] = ""
     zenoh: Annotated[
         str, Meta(description="File with settings in Zenoh's own format: certificates, access control.")
     ] = ""

@@ -66,6 +66,8 @@ class Line(Struct, frozen=True):
         keep: keeps a receipt, with the id of the request.
         note: is told what it did.
         strange: is told of frames that were not its own.
+        purpose: what answers are used for, where who asked did not say.
+        member: proof that this node knows the secret of the network by which it asks.
     """
 
     node: str
@@ -77,6 +79,8 @@ class Line(Struct, frozen=True):
     keep: Callable[[Receipt, Signed, str], None]
     note: Callable[[Deed], None]
     strange: Callable[[], None]
+    purpose: str = ""
+    member: str = ""
 
 
 class Peer:
@@ -147,7 +151,8 @@ class Peer:
             budget_usd=most_usd,
             hops=journey.hops - 1,
             visited=(*journey.visited, line.identity.id)[-64:],
-            purpose=journey.purpose,
+            purpose=journey.purpose if journey.visited else line.purpose,
+            member=line.member,
         )
 
 

@@ -47,6 +47,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         request: a chat completion request, as docs/api.md has it; `nonce` salts its hash.
         hops: how often it may be passed on from there; visited: nodes on its way so far, who asks included.
         purpose: what the answer is for, in a word, "" where that is not said.
+        member: see `identity.member_of`.
         window: frames that may be under way until more are granted.
     """
 
@@ -63,6 +64,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     hops: Annotated[int, Meta(ge=0, le=64)] = 0
     visited: Annotated[tuple[_Id, ...], Meta(max_length=64)] = ()
     purpose: Annotated[str, Meta(max_length=64)] = ""
+    member: Annotated[str, Meta(max_length=64)] = ""
     window: Annotated[int, Meta(ge=1, le=65_536)] = 256
 
 
@@ -88,6 +90,7 @@ def new_ask(
     hops: int,
     visited: tuple[str, ...],
     purpose: str = "",
+    member: str = "",
     window: int = 256,
 ) -> Ask:
     """An ask of this node; with fresh randomness."""
@@ -105,6 +108,7 @@ def new_ask(
         hops=hops,
         visited=visited,
         purpose=purpose,
+        member=member,
         window=window,
     )
 

@@ -112,6 +112,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
         levels: of networks within networks behind it, itself included.
         encoder: whose vectors `skills` are, by sha256 of the encoder's file.
         price_in_usd_per_m, price_out_usd_per_m: per million tokens of question and answer.
+        member: see `identity.member_of`.
     """
 
     key: _Base64
@@ -133,6 +134,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     context_tokens: Annotated[int, Meta(ge=1, le=10**9)] = 8192
     offers: Annotated[tuple[_Name, ...], Meta(max_length=16)] = ()
     terms: Terms = Terms()
+    member: Annotated[str, Meta(max_length=64)] = ""
 
 
 class NodeCard(Struct, frozen=True):

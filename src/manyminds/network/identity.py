@@ -6,6 +6,7 @@ node alone.
 
 import base64
 import hashlib
+import hmac
 import os
 import re
 from pathlib import Path
@@ -20,13 +21,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from manyminds.errors import ConfigError
 
-__all__ = ["KEY_FILE", "Identity", "id_of", "is_id", "read_or_make"]
+__all__ = ["KEY_FILE", "Identity", "id_of", "is_id", "member_of", "read_or_make"]
 
 KEY_FILE: Final = "node.key"
 """Where in the home a node's secret key is."""
 
 _ID: Final = re.compile(r"[a-z2-7]{32}")
 _EXCHANGE: Final = b"manyminds exchange 1"
+_MEMBER: Final = b"manyminds member 1 "
 
 
 def id_of(public_key: bytes) -> str:
@@ -35,6 +37,17 @@ def id_of(public_key: bytes) -> str:
     base32, in lower case, of the first 20 bytes of its SHA-256.
     """
     return base64.b32encode(hashlib.sha256(public_key).digest()[:20]).decode().lower()
+
+
+def member_of(secret: str, node: str) -> str:
+    """Proof that a node knows the secret of a network, for its own id alone; "" where there is no secret.
+
+    base64url of HMAC-SHA256 under the secret, of "manyminds member 1 " and the id.
+    """
+    if not secret:
+        return ""
+    proof = hmac.digest(secret.encode(), _MEMBER + node.encode(), "sha256")
+    return base64.urlsafe_b64encode(proof).rstrip(b"=").decode()
 
 
 def is_id(text: str) -> bool:

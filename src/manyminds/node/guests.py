@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from hmac import compare_digest
 from typing import Final
 
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from manyminds.config import POLICIES, Network, PeerEntry
 from manyminds.errors import ForbiddenError
 from manyminds.network.answering import Guest, Price
 from manyminds.network.ask import Heard
+from manyminds.network.identity import member_of
 from manyminds.types import Card, Chunk, Key, Limits, Query
 
 __all__ = ["Guests", "keys_of", "paying"]
@@ -33,6 +35,7 @@ class Guests:
         answer: asks this node's network.
         cards: of this node's experts.
         beside: names of the experts that a question from there is not passed on to.
+        secret: that all nodes of what it has joined share, "" where there is none.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Guests:
         answer: Callable[[Query], AsyncGenerator[Chunk, None]],
         cards: Callable[[], Sequence[Card]],
         beside: Callable[[Heard, bool], Sequence[str]],
+        secret: str = "",
     ) -> None:
         self.listed: Mapping[str, PeerEntry] = {}
         """Peers by node id."""
@@ -52,6 +56,7 @@ class Guests:
         self._answer = answer
         self._cards = cards
         self._beside = beside
+        self._secret = secret
         self._price = Price(terms.price_in_usd_per_m, terms.price_out_usd_per_m)
 
     @asynccontextmanager
@@ -84,6 +89,12 @@ class Guests:
         terms, ask = self._terms, heard.ask
         if entry is not None and not entry.answers:
             raise ForbiddenError("this node does not answer yours.")
+        proof = "" if by_https or entry else member_of(self._secret, heard.asker)
+        if proof and not compare_digest(ask.member.encode(), proof.encode()):
+            raise ForbiddenError(
+                "this network has a secret that your node does not know: ask its owner for it, and set "
+                "network.secret_env."
+            )
         if entry is None and (terms.answers == "listed" or (by_https and terms.answers != "anyone")):
             raise ForbiddenError(
                 f"this node answers nodes that it knows: ask its owner to list {heard.asker} as a peer."

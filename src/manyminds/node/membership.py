@@ -26,7 +26,7 @@ from manyminds.network.ask import Heard
 from manyminds.network.card import LEVELS, PROTOCOL, NodeCard
 from manyminds.network.directory import Directory
 from manyminds.network.http import Http
-from manyminds.network.identity import Identity
+from manyminds.network.identity import Identity, member_of
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
 from manyminds.network.zenoh import LAN, Zenoh, settings
@@ -90,6 +90,7 @@ class Membership:
         encoder: sha256 of the encoder whose vectors skills are, "" where there is none.
         dimension: of these vectors.
         version: of the software.
+        secret: that all nodes of what it joins share, "" where there is none.
 
     Raises: ConfigError.
     """
@@ -105,6 +106,7 @@ class Membership:
         encoder: str,
         dimension: int,
         version: str,
+        secret: str = "",
     ) -> None:
         if config.server.workers > 1:
             raise ConfigError(
@@ -121,7 +123,9 @@ class Membership:
             *(identity.id, config.network, host.admission, host.answer),
             lambda: host.own_cards,
             self._beside,
+            secret,
         )
+        self._secret = secret
         self._names: dict[str, str] = {}  # what each node is called here, by id
         self._called = Names(config.home / NAMES)
         self._ways: dict[str, list[Transport]] = {}  # to each node that is here, by id
@@ -227,7 +231,8 @@ class Membership:
         own, skills = self._host.own_cards, self._host.skills()
         for by_https in (True, False):
             behind = [card.says for card in self._behind(by_https=by_https)]
-            self._cards[by_https] = self._portrait.card(own, skills, behind, self._regard.vouches)
+            member = "" if by_https else member_of(self._secret, self._identity.id)
+            self._cards[by_https] = self._portrait.card(own, skills, behind, self._regard.vouches, member)
         for transport in self._transports:
             transport.announce(self._cards[transport is self._http])
 
@@ -346,6 +351,8 @@ class Membership:
             return f"it speaks versions {says.protocols} of the protocol"
         if not says.experts:
             return "it has no expert"
+        if entry is None and says.member != member_of(self._secret, card.id) and self._secret:
+            return "it does not know the secret of this network"
         if entry is None and self._terms.asks == "listed":
             return "it is not listed, and network.asks is listed"
         if entry is not None and not entry.asks:
@@ -401,6 +408,8 @@ class Membership:
             partial(self._keep, "asked"),
             partial(self._note, node, name),
             self._note_strange,
+            self._terms.purpose,
+            "" if transport is self._http else member_of(self._secret, self._identity.id),
         )
         same = says.encoder == self._portrait.encoder
         vectors = card.vectors(self._portrait.dimension) if same else None

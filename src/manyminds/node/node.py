@@ -427,9 +427,18 @@ class Node:
             encoder=model.files[0].sha256 if self._encoder is not None else "",
             dimension=_DIMENSION,
             version=version("manyminds"),
+            secret=self._secret(config),
         )
         self.admission.replace(await self._in_ledger(self._ledger.keys), membership.keys)
         self.membership = await membership.__aenter__()
+
+    def _secret(self, config: Config) -> str:
+        """What all nodes of the network share. Raises: ConfigError where it is named and not set."""
+        name = config.network.secret_env
+        found = self._environ.get(name, "").strip() if name else ""
+        if name and not found:
+            raise ConfigError(f"The network's secret is in {name}, which is not set: export it first.")
+        return found
 
     async def _leave(self) -> None:
         membership, self.membership = self.membership, None

@@ -51,6 +51,7 @@ class Portrait(Struct, frozen=True):
         skills: "Vectors",
         behind: Sequence[Claims],
         vouches: Sequence[Vouch] = (),
+        member: str = "",
     ) -> bytes:
         """The card, signed. Some milliseconds.
 
@@ -59,6 +60,7 @@ class Portrait(Struct, frozen=True):
             skills: (k, d) float32 unit rows, of these.
             behind: what the nodes claim that it speaks for.
             vouches: what it says of other nodes.
+            member: proof that it knows the secret of the network where this is shown.
 
         Raises: CardError.
         """
@@ -77,6 +79,7 @@ class Portrait(Struct, frozen=True):
             skills=self._skills(skills, behind),
             claims=(Claim(round(max(card.accuracy for card in chat), 3)),) if chat else (),
             vouches=tuple(vouches),
+            member=member,
             price_in_usd_per_m=terms.price_in_usd_per_m,
             price_out_usd_per_m=terms.price_out_usd_per_m,
             ttft_s=min((card.ttft_s for card in chat), default=1.0),
