@@ -58,7 +58,6 @@ class Subject:
         show: has that node show a card.
         vanish: ends that node.
         noise: puts on the wire what is of no protocol.
-        poll: whether who asks looks for cards now and then, and sees that a node has gone at such a look.
     """
 
     transport: Transport
