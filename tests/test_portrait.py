@@ -40,7 +40,11 @@ def claims(**more: Any) -> Claims:
 
 
 def test_a_card_says_what_its_experts_can() -> None:
-    terms = {"price_in_usd_per_m": 0.1, "price_out_usd_per_m": 0.3, "url": "https://bob.example"}
+    terms: dict[str, Any] = {
+        "price_in_usd_per_m": 0.1,
+        "price_out_usd_per_m": 0.3,
+        "url": "https://bob.example",
+    }
     found = shown(portrait(**terms, purposes=("research",), answers="listed", requests_per_min=7))
     says = found.says
     assert (found.id, found.name, found.url) == (BOB.id, "bob", "https://bob.example")

@@ -180,7 +180,7 @@ def kept(
 def filled(home: Path) -> Path:
     (home / "manyminds.toml").write_text(f'[[peer]]\nname = "bob"\nid = "{BOB.id}"\n')
     (home / "home").mkdir()
-    ledger = Ledger(f"sqlite:///{home}/home/ledger.db")
+    ledger = Ledger(f"sqlite:///{home / 'home' / 'ledger.db'}")
     ledger.keep(kept("a", "asked", BOB, 0.3))
     ledger.keep(kept("b", "asked", BOB, 0.1, at_s=AT + 86_400))
     ledger.keep(kept("c", "answered", BOB, 0.7, countersigned=False))

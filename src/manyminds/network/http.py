@@ -108,13 +108,13 @@ class Http:
                 events = Events(_LINE_BYTES)
                 async for received in response:
                     found = list(events.feed(received))
-                    if ended := bool(found) and found[-1] == _DONE:
+                    if found and found[-1] == _DONE:
                         response.release()
                     for data in found:
+                        if data == _DONE:
+                            return
                         with suppress(binascii.Error, ValueError):
                             yield base64.b64decode(data, validate=True)
-                    if ended:
-                        return
             finally:
                 response.close()
         except ConnectError as error:

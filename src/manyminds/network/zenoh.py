@@ -34,7 +34,7 @@ _SEEDS: Final = "connect/endpoints"
 _OPEN_MS: Final = 1_000  # for one try to reach a seed
 _AGAIN_S: Final = 0.5  # before another
 _WAITING: Final = 10_000  # sightings, asks or frames that wait to be looked at; more get lost
-_BLOCKING_BYTES: Final = 30_000  # of a frame, from which on it is waited for rather than lost
+_BLOCKING_BYTES: Final = 30_000  # of an ask, from which on a thread sends it: that may wait
 _LEASE_MS: Final = 2_000  # after which a node that says nothing is gone
 
 log = logging.getLogger(__name__)
@@ -292,12 +292,9 @@ class Zenoh:
     async def _answered(self, query: "zenoh.Query", sealed: bytes) -> None:
         import zenoh
 
-        block, drop = zenoh.CongestionControl.BLOCK, zenoh.CongestionControl.DROP
-
         def send(frame: bytes, last: bool) -> None:
-            congestion = block if last or len(frame) >= _BLOCKING_BYTES else drop
             try:
-                query.reply(query.key_expr, frame, congestion_control=congestion, express=True)
+                query.reply(query.key_expr, frame, express=True)
             except zenoh.ZError as error:
                 log.info("a frame was not sent: %s", error)
 

@@ -1,9 +1,10 @@
 """Endpoints for other nodes: this node's card, what they ask, and what they say besides. Knows no answer."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from manyminds.errors import RateLimitError
 from manyminds.network.ask import ASK_BYTES
 from manyminds.network.http import ASK_PATH, CARD_PATH, TELL_PATH, event
 from manyminds.network.transport import Answer, Tell, unpack
@@ -13,6 +14,7 @@ from manyminds.web.replies import JSON, named, new_id
 __all__ = ["NetworkEdge"]
 
 _TOLD_BYTES = 40_000
+_COMING = 64  # asks at once whose bodies are on their way: nobody knows yet whose they are
 _STREAM = (
     b"content-type: text/event-stream\r\ncache-control: no-store\r\n"
     b"x-accel-buffering: no\r\n"  # nginx would gather events otherwise
@@ -24,12 +26,13 @@ class NetworkEdge:
     """What other nodes find here: see `network.answering.Answering`.
 
     `card` is this node's, signed; `answer` answers what is asked, frame by frame; `tell` hears what is said
-    besides.
+    besides; `coming` are asks that are being read.
     """
 
     card: Callable[[], bytes]
     answer: Answer
     tell: Tell
+    coming: set[Exchange] = field(default_factory=set)
 
     @property
     def gets(self) -> dict[str, Callable[[], Awaitable[tuple[int, bytes, bytes]]]]:
@@ -43,7 +46,13 @@ class NetworkEdge:
 
     async def ask(self, exchange: Exchange) -> None:
         """See `connection.Serve`. Raises: ManymindsError before anything is sent."""
-        sealed = await exchange.body(ASK_BYTES)
+        if len(self.coming) >= _COMING:
+            raise RateLimitError("Too many asks are on their way in: ask again soon.", retry_after_s=1.0)
+        self.coming.add(exchange)
+        try:
+            sealed = await exchange.body(ASK_BYTES)
+        finally:
+            self.coming.discard(exchange)
 
         def send(frame: bytes, last: bool) -> None:
             if exchange.gone or exchange.ended:
