@@ -159,7 +159,7 @@ def fit(
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
     `wide`: for panels on which nearly all vote, from such. Deterministic by seed. Some seconds for 5,000
-    questions and 30 experts.
+    questions and 30 experts, half a minute at most.
     """
     labels = _common_labels(examples)
     terms = _terms(skills, x, examples, labels)
@@ -197,7 +197,7 @@ def _least(problem: "_Problem", rng: np.random.Generator) -> "Floats":
     """The parameters of least loss. `rng` is for the scale on which they are looked for, and decides no more.
 
     L-BFGS with a long memory: with many experts the loss curves far less along some sums of parameters than
-    along each of them, which no scale mends. Where rounds end early, what is learnt is where they began.
+    along each of them, which no scale mends. Rounds that end early would leave what is learnt to that scale.
     """
     from scipy.optimize import minimize
 
