@@ -161,23 +161,37 @@ def test_random_panels_are_parts_of_the_full_one() -> None:
 # --- fitting ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("topics", [True, False])
-@pytest.mark.parametrize("complexity", [COMPLEXITIES[0], COMPLEXITIES[-1]])
-def test_the_gradient_is_that_of_the_loss(labels: bool, topics: bool, complexity: Complexity) -> None:
-    examples = outcomes(n=40, unasked=0.1, abstained=0.1, labels=labels, topics=topics)
+def problem_of(examples: Examples, complexity: Complexity, wide: bool = False) -> ballots._Problem:
+    """What `fit` minimises, from the full panels and one copy with random ones."""
     made = base.make(examples)
     own = skills.fit(made, base.features(made, examples), examples, skills.Shrinkage(30.0, 30.0))
     names = ballots._common_labels(examples)
     terms = ballots._terms(own, topic_features(made, examples), examples, names)
     curve = ballots._curve(own, examples.classes, complexity.steep)
-    copies = [(examples.votes, 1.0), (panels(examples, np.random.default_rng(0)), 0.25)]
-    problem = ballots._Problem(examples, terms, curve, copies, complexity, len(names))
+    copies = [(examples.votes, 1.0), (panels(examples, np.random.default_rng(0), wide), 0.25)]
+    return ballots._Problem(examples, terms, curve, copies, complexity, len(names))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("topics", [True, False])
+@pytest.mark.parametrize("complexity", [COMPLEXITIES[0], COMPLEXITIES[-1]])
+def test_the_gradient_is_that_of_the_loss(labels: bool, topics: bool, complexity: Complexity) -> None:
+    problem = problem_of(outcomes(n=40, unasked=0.1, abstained=0.1, labels=labels, topics=topics), complexity)
     flat = np.random.default_rng(1).normal(0.0, 0.3, problem.size)
     _, gradient = problem(flat)
     steps = 1e-6 * np.eye(problem.size)
     differences = [(problem(flat + step)[0] - problem(flat - step)[0]) / 2e-6 for step in steps]
     assert gradient == pytest.approx(np.array(differences), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_many_votes_are_weighed_alike_on_whatever_scale_they_are_fitted(wide: bool) -> None:
+    """Rounds end when there is nothing left to gain, not before."""
+    many = {f"{i:02}": 0.2 + 0.01 * i for i in range(60)}
+    examples = outcomes(many, n=150, together=0.8, same_errors=0.8, labels=False)
+    problem = problem_of(examples, COMPLEXITIES[5], wide)
+    losses = [problem(ballots._least(problem, np.random.default_rng(seed)))[0] for seed in range(3)]
+    assert max(losses) - min(losses) < 5e-5
 
 
 def test_refitting_without_an_expert_is_as_if_it_had_never_been() -> None:

@@ -35,7 +35,8 @@ __all__ = ["COMPLEXITIES", "FINER", "Complexity", "Scores", "cast", "fit", "judg
 
 _COPIES = 4  # of the questions with random panels, together as heavy as the full panels
 _MAX_LABELS = 32
-_ROUNDS = 80
+_ROUNDS = (80, 1000)  # at most, before the scale is told anew and after; most fits end within 50 to 400
+_MEMORY = 40  # rounds that L-BFGS looks back on
 _PROBES = 6  # of the curvature
 _OWN_DILUTION = 0.3  # precision of a normal prior: of how far the logarithm may be from what all share
 _NOWHERE = -1e9
@@ -170,10 +171,8 @@ def fit(
     """The ballot of least penalised loss on the full panels and on random ones. `x`: (n, t) topic features.
 
     `wide`: for panels on which nearly all vote, from such. Deterministic by seed. Some seconds for 5,000
-    questions and 30 experts.
+    questions and 30 experts, half a minute at most.
     """
-    from scipy.optimize import minimize
-
     labels = _common_labels(examples)
     terms = _terms(skills, x, examples, labels)
     curve = _curve(skills, examples.classes, complexity.steep)
@@ -181,18 +180,7 @@ def fit(
     copies = [(examples.votes, 1.0)]
     copies += [(panels(examples, rng, wide), 1.0 / _COPIES) for _ in range(_COPIES)]
     problem = _Problem(examples, terms, curve, copies, complexity, len(labels))
-    start = np.zeros(problem.size)
-    start[0] = 0.5
-    start[problem.size - 1 - len(skills.experts)] = np.log(0.1)  # what all dilutions have in common
-    scale = problem.scale(start, rng)
-
-    def scaled(z: "Floats") -> "tuple[float, Floats]":
-        value, slope = problem(z * scale)
-        return value, slope * scale
-
-    options = {"maxiter": _ROUNDS, "ftol": 1e-7}
-    found = minimize(scaled, start / scale, jac=True, method="L-BFGS-B", options=options)
-    part = problem.split(found.x * scale)
+    part = problem.split(_least(problem, rng))
     constant = curve @ part["curve"] + part["own"]
     dilution = np.exp(part["dilution"][0] + part["dilution"][1:])
     odds = curve[:, 0]
@@ -215,6 +203,30 @@ def fit(
         prior=np.array([max(prior[0], 0.0), prior[1], np.median(dilution)]),
         classes=examples.classes,
     )
+
+
+def _least(problem: "_Problem", rng: np.random.Generator) -> "Floats":
+    """The parameters of least loss. `rng` is for the scale on which they are looked for, and decides no more.
+
+    L-BFGS with a long memory: with many experts the loss curves far less along some sums of parameters than
+    along each of them, which no scale mends. Rounds that end early would leave what is learnt to that scale.
+    """
+    from scipy.optimize import minimize
+
+    at = problem.start()
+    for rounds in _ROUNDS:
+        scale = problem.scale(at, rng)
+
+        def scaled(z: "Floats", scale: "Floats" = scale) -> "tuple[float, Floats]":
+            value, slope = problem(z * scale)
+            return value, slope * scale
+
+        options = {"maxiter": rounds, "maxcor": _MEMORY, "ftol": 1e-7}
+        found = minimize(scaled, at / scale, jac=True, method="L-BFGS-B", options=options)
+        at = found.x * scale
+        if found.success:
+            break
+    return at
 
 
 class _Problem:
@@ -274,6 +286,12 @@ class _Problem:
             parts[name] = flat[at : at + size].reshape(shape)
             at += size
         return parts
+
+    def start(self) -> "Floats":
+        start = np.zeros(self.size)
+        start[0] = 0.5  # of the log-odds
+        start[self.size - self._shapes["dilution"][0]] = np.log(0.1)  # what all dilutions have in common
+        return start
 
     def scale(self, at: "Floats", rng: np.random.Generator) -> "Floats":
         """In which the loss curves alike, nearly, along all parameters: of one topic, or common to all.
