@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from manyminds import catalog
+from manyminds.cli.canaries import canaries
 from manyminds.cli.reprobe import reprobe
 from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
@@ -27,6 +28,7 @@ from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, Network, render_all
 from manyminds.web.observer import Observer
+from manyminds.web.replies import new_id
 from manyminds.web.requestlog import RequestLog
 from manyminds.web.server import Server, room
 from manyminds.web.spans import open_spans
@@ -175,6 +177,7 @@ class Service:
         ]
         if seat is None or seat.shared.tidies:
             working.append(asyncio.create_task(reprobe(lambda: node.drifted, lambda: self._config)))
+            working.append(asyncio.create_task(canaries(node, lambda: self._config, new_id)))
         try:
             await self._ending.wait()
             if seat is not None:

@@ -188,6 +188,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=1, description="How far claims of nodes are believed that are not listed, likewise."),
     ] = 1.0
+    canaries: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="Questions with known answers that it puts to other nodes a day."),
+    ] = 24
     hops: Annotated[
         int, Meta(ge=0, le=16, description="How often a question asked here may be passed on.")
     ] = 4

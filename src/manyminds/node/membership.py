@@ -29,6 +29,7 @@ from manyminds.network.http import Http
 from manyminds.network.identity import Identity, member_of
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
+from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.names import NAMES, Names
@@ -182,6 +183,22 @@ class Membership:
     def present(self) -> list[tuple[str, NodeCard]]:
         """The nodes that are here, by what they are called here."""
         return sorted((self._names[card.id], card) for card in self.directory.cards if card.id in self._names)
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """What was seen of each node that is here, by id."""
+        return {card.id: self._regard.record(card.id) for _, card in self.present}
+
+    @property
+    def relied(self) -> dict[str, float]:
+        """Share of other nodes' answers that came from each, by id."""
+        kept = {card.id: self.deeds[name, "kept"] for name, card in self.present}
+        return {node: count / max(1, sum(kept.values())) for node, count in kept.items()}
+
+    @property
+    def secret_seed(self) -> str:
+        """A secret of this node, to draw by."""
+        return self._identity.sign(b"manyminds canaries 1").hex()
 
     def relist(self, config: Config) -> None:
         """These are the peers that are listed, and these the experts, from now on."""

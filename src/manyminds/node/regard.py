@@ -29,9 +29,13 @@ class Regard:
         self._records: dict[str, Record] = {}
         self._place = 0  # in the log of outcomes, up to which it was heard
 
+    def record(self, node: str) -> Record:
+        """What was seen of it."""
+        return self._records.get(node, Record())
+
     def note(self, node: str, deed: Deed) -> None:
         """It did that."""
-        self._records[node] = noted(self._records.get(node, Record()), deed)
+        self._records[node] = noted(self.record(node), deed)
 
     def hear(self, outcomes: Sequence[Outcome], nodes: Mapping[str, str]) -> None:
         """Takes in what callers said of answers; `nodes` are ids by the names that outcomes go by."""
@@ -54,7 +58,7 @@ class Regard:
         return {
             card.id: prior(
                 _CLAIM if card.accuracy is None else card.accuracy,
-                self._records.get(card.id, Record()),
+                self.record(card.id),
                 trust.get(card.id, 0.0),
             )
             for card in cards
