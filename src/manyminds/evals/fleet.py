@@ -9,8 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,10 @@ from typing import Any, Final
 
 from manyminds.errors import ManymindsError
 
-__all__ = ["Fleet", "Running", "free_port", "until"]
+__all__ = ["SECRET", "Fleet", "Running", "free_port", "until"]
+
+SECRET: Final = "FLEET_SECRET"  # noqa: S105 - its name
+"""Name of the variable that holds what the nodes of a fleet share, for `network.secret_env`."""
 
 _READY_S: Final = 120.0
 _AT_ONCE: Final = 4  # nodes that are starting
@@ -38,6 +41,11 @@ class Running:
         """What it shows at a path, such as /v1/experts."""
         with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as response:  # noqa: S310
             return json.load(response)
+
+    def raw(self, path: str) -> bytes:
+        """The same, as it came."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as response:  # noqa: S310
+            return bytes(response.read())
 
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A chat completion; an error's body where it is one."""
@@ -101,11 +109,32 @@ class Fleet:
                 raise ManymindsError(f"the node {node.name} was not ready within {_READY_S:g} s")
         return found
 
+    def keep(self, name: str, content: bytes) -> Path:
+        """A file that is there as long as the fleet."""
+        file = self._folder / name
+        file.write_bytes(content)
+        return file
+
+    @contextmanager
+    def running(self, module: str, *words: str) -> Iterator[None]:
+        """A module as a process of its own while the block lasts, from when it says that it is ready."""
+        command = [sys.executable, "-m", module, *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise ManymindsError(f"{module} {words[0]} did not start")
+            yield
+        finally:
+            process.kill()
+            _ended(process)
+
     def _begin(self, name: str, toml: str) -> "subprocess.Popen[bytes]":
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         (folder / "manyminds.toml").write_text(f'{toml}\n[local]\ntier = "none"\n')
-        environ = os.environ | {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0"}
+        own = {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0", SECRET: "of this fleet"}
+        environ = os.environ | own
         command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json"]
         with (folder / "serve.log").open("wb") as log:
             return subprocess.Popen(  # noqa: S603

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from threading import Timer
 from typing import Any, Final
 
-from manyminds.evals.fleet import Fleet, Running, free_port, until
+from manyminds.evals.attacker import KINDS
+from manyminds.evals.fleet import SECRET, Fleet, Running, free_port, until
 from manyminds.evals.speaker import name as model
 
 __all__ = ["Progress", "measure"]
@@ -52,6 +53,8 @@ def measure(nodes: int, asked: int, progress: Progress = lambda what, share: Non
         _fan_out(asker, quick, asked, found)
         _deadline(fleet, asker, quick, seeds, found)
         found["idle_node_pss_mb"] = _rounded(statistics.median(node.pss_mb() for node in others))
+        progress("attack", 0.0)
+        _attack(fleet, asker, routers[0], seeds[0], asked, found)
         progress("kill", 0.0)
         alive = _kill_a_third(asker, others, found)
         progress("kill", 0.5)
@@ -62,7 +65,7 @@ def measure(nodes: int, asked: int, progress: Progress = lambda what, share: Non
 def _toml(
     name: str, url: str, experts: dict[str, str], *, listen: int | None = None, join: Sequence[int] = ()
 ) -> str:
-    lines = [f'[network]\nname = "{name}"']
+    lines = [f'[network]\nname = "{name}"\nsecret_env = "{SECRET}"']
     lines += [f'listen = "tcp/127.0.0.1:{listen}"'] if listen else []
     lines += [f"join = {[f'tcp/127.0.0.1:{port}' for port in join]}"] if join else []
     for expert, says in experts.items():
@@ -100,8 +103,14 @@ def _hop(asker: Running, other: Running, asked: int, found: dict[str, Any]) -> N
 
 
 def _answered(node: Running, name: str) -> None:
+    said = _says(node, name)
+    assert said, f"{name} did not answer"
+
+
+def _says(node: Running, name: str) -> str:
+    """What an expert says; "" where none came."""
     reply = node.ask({"model": name, "messages": [{"role": "user", "content": "Say so."}], "max_tokens": 1})
-    assert reply.get("choices"), reply
+    return str(reply["choices"][0]["message"]["content"]) if reply.get("choices") else ""
 
 
 def _fan_out(asker: Running, quick: Sequence[Running], asked: int, found: dict[str, Any]) -> None:
@@ -142,6 +151,39 @@ def _deadline(
     found["deadline"] = {"deadline_ms": 500, "answers": statistics.mean(heard), "ms": _spread(times)}
     for node in nodes:
         node.kill()
+
+
+def _attack(
+    fleet: Fleet, asker: Running, victim: Running, port: int, asked: int, found: dict[str, Any]
+) -> None:
+    """Each kind of attack while another node is asked: what it costs, and whether anything of it is believed.
+
+    Latency is compared with that just before, when nobody attacks.
+    """
+    listed = asker.get("/v1/experts")["data"]
+    node = next(expert["model"] for expert in listed if expert["name"] == victim.name)
+    shown = fleet.keep("victim.json", victim.raw("/.well-known/agent-card.json"))
+    found["attacks"] = {}
+    for kind in KINDS:
+        quiet = [_timed(lambda: _answered(asker, victim.name)) for _ in range(asked)]
+        before = asker.experts()
+        with fleet.running("manyminds.evals.attacker", kind, str(port), node, str(shown)):
+            time.sleep(1.0)
+            wrong = 0
+            times = []
+            for _ in range(asked):
+                began = time.perf_counter()
+                wrong += not _says(asker, victim.name).startswith("B)")
+                times.append(1000 * (time.perf_counter() - began))
+            new = len(asker.experts() - before)
+        there, here = _spread(quiet), _spread(times)
+        found["attacks"][kind] = {
+            "wrong_or_none": wrong,
+            "new_experts": new,
+            "quiet_ms": there,
+            "attacked_ms": here,
+            "slower_p50": _rounded(here["p50"] / there["p50"] - 1.0),
+        }
 
 
 def _kill_a_third(asker: Running, others: Sequence[Running], found: dict[str, Any]) -> list[Running]:
