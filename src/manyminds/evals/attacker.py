@@ -42,12 +42,13 @@ def main(kind: str, port: str, node: str, card: Path) -> None:
     print("ready", flush=True)
     while held is not None:
         time.sleep(1.0)
-    shown: dict[str, Callable[[], tuple[str, bytes]]] = {
+    cards_of: dict[str, Callable[[], tuple[str, bytes]]] = {
         "forger": lambda: (node, _signed()[1]),
         "replayer": lambda: (node, card.read_bytes()),
         "large": lambda: (node, os.urandom(_LARGE_BYTES // 2).hex().encode()),
         "flood": _signed,
-    }[kind]
+    }
+    shown = cards_of[kind]
     pause_s = {"forger": 0.01, "replayer": 0.01, "large": 0.2, "flood": 0.002}[kind]
     while True:
         who, raw = shown()
