@@ -169,7 +169,7 @@ def test_changed_files_are_taken_over_and_wrong_ones_told_once(
             added.write_text("[[expert")
             assert told("is not valid TOML")
             added.write_text("[server]\nport = 1\n")
-            assert told("holds experts only, not server")
+            assert told("holds experts and peers only, not server")
             assert [ask(node, "b")[0] for _ in range(2 * workers)] == [200] * 2 * workers
             added.write_text(entry("a", two))
             assert told("`manyminds experts remove a`")
