@@ -120,7 +120,8 @@ class Nodes:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "manyminds.toml").write_text(f'{toml}[local]\ntier = "none"\n')
-        return self._stack.enter_context(served(folder, tier="none", env=env))
+        quiet = {"MANYMINDS_NETWORK_CANARIES": "0"}  # questions that nobody asked
+        return self._stack.enter_context(served(folder, tier="none", env=quiet | (env or {})))
 
     def said(self, name: str) -> str:
         return (self.folder / name / "serve.log").read_text()

@@ -56,6 +56,7 @@ async def _ask_all(
     node: "Node", config: Config, new_id: Callable[[], str], period: int, period_s: float
 ) -> None:
     """Those of one period, each at its time."""
+    began_s = time.time()
     from manyminds.network.trust import canaries as chosen
 
     membership = node.membership
@@ -74,7 +75,10 @@ async def _ask_all(
         seed=membership.secret_seed,
         day=period,
     ):
-        await asyncio.sleep(max(0.0, (period + canary.at) * period_s - time.time()))
+        due_s = (period + canary.at) * period_s
+        if due_s < began_s:
+            continue  # who has just started does not make up for it
+        await asyncio.sleep(max(0.0, due_s - time.time()))
         name = {card.id: name for name, card in membership.present}.get(canary.node)
         if name is None:
             continue

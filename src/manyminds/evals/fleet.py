@@ -133,7 +133,8 @@ class Fleet:
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         (folder / "manyminds.toml").write_text(f'{toml}\n[local]\ntier = "none"\n')
-        own = {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0", SECRET: "of this fleet"}
+        own = {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0"}
+        own |= {"MANYMINDS_NETWORK_CANARIES": "0", SECRET: "of this fleet"}
         environ = os.environ | own
         command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json"]
         with (folder / "serve.log").open("wb") as log:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,10 @@ LAN: Final = "lan"
 
 _ROOT: Final = "manyminds/1"
 _CARD_S: Final = 3.0  # until another node's card must have come
+_LOOK_S: Final = 1.0  # between two looks at one node's card
+_LOOKS_PER_S: Final = 200.0  # at all of them
+_BURST: Final = 1_000.0
+_MOST_HERE: Final = 100_000
 _SEEDS: Final = "connect/endpoints"
 _OPEN_MS: Final = 1_000  # for one try to reach a seed
 _AGAIN_S: Final = 0.5  # before another
@@ -109,6 +114,11 @@ class Zenoh:
         self._opening: asyncio.Task[None] | None = None
         self._sightings: asyncio.Queue[Sighting] = asyncio.Queue(_WAITING)
         self._answering: set[asyncio.Task[None]] = set()
+        self._here: dict[str, float] = {}  # nodes that are, and when their cards may be looked at again
+        self._due: dict[str, asyncio.TimerHandle] = {}  # nodes that will be looked at
+        self._next_s = 0.0  # when another may be, one after the other
+        self._telling = ThreadPoolExecutor(1, "tell")
+        self._untold = 0
 
     async def __aenter__(self) -> "Zenoh":
         """Raises: ConfigError. Where no seed can be reached, it goes on trying."""
@@ -146,19 +156,29 @@ class Zenoh:
         def heard(take: Callable[[Any], None]) -> Any:
             return zenoh.handlers.Callback(lambda found: self._hand(take, found), indirect=False)
 
+        def hint(sample: "zenoh.Sample") -> None:  # in Zenoh's thread: what is no news costs the loop nothing
+            node = str(sample.key_expr).removeprefix(f"{_ROOT}/").removesuffix("/card")
+            if node in self._here and node not in self._due:
+                self._hand(self._look_soon, node)
+
+        changed: Any = zenoh.handlers.Callback(hint, indirect=False)
         return [
             session.declare_queryable(f"{own}/card", heard(self._show)),
             session.declare_queryable(f"{own}/ask", heard(self._asked)),
             session.declare_subscriber(f"{own}/tell", heard(self._told)),
-            session.declare_subscriber(f"{_ROOT}/*/card", heard(self._shown)),
+            session.declare_subscriber(f"{_ROOT}/*/card", changed),
             session.liveliness().declare_subscriber(f"{_ROOT}/*", heard(self._sighted), history=True),
         ]
 
     async def __aexit__(self, *_: object) -> None:
+        self._card = b""  # nobody finds it here any more
+        for due in self._due.values():
+            due.cancel()
         tasks = [*self._answering, *([self._opening] if self._opening else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._telling.shutdown, cancel_futures=True)
         if self._session is not None:
             await asyncio.to_thread(self._close, self._session)
 
@@ -175,7 +195,7 @@ class Zenoh:
         session = self._session
         if session is None or not card:
             return
-        session.put(f"{_ROOT}/{self._node}/card", card)
+        session.put(f"{_ROOT}/{self._node}/card", b"")  # whoever wants to see it asks for it
         if self._token is None:
             self._token = session.liveliness().declare_token(f"{_ROOT}/{self._node}")
 
@@ -184,9 +204,25 @@ class Zenoh:
         while True:
             yield await self._sightings.get()
 
-    def look(self, node: str) -> None:
+    def _look_soon(self, node: str) -> None:
+        """Looks at a node's card: once in so many seconds, and at so many a second, whoever says what.
+
+        Nobody's word shows a card: it is asked for. So a flood of cards costs as little as one.
+        """
+        if node in self._due or len(self._due) >= _WAITING:
+            return
+        now = self._loop.time()
+        self._next_s = max(self._next_s + 1.0 / _LOOKS_PER_S, now - _BURST / _LOOKS_PER_S)
+        due_s = max(now, self._next_s, self._here.get(node, 0.0))
+        self._due[node] = self._loop.call_at(due_s, self._look, node)
+
+    def _look(self, node: str) -> None:
         """Asks for a node's card; it is among the sightings then."""
         import zenoh
+
+        del self._due[node]
+        if node in self._here:
+            self._here[node] = self._loop.time() + _LOOK_S
 
         def found(reply: "zenoh.Reply") -> None:
             if (sample := reply.ok) is not None:
@@ -207,13 +243,18 @@ class Zenoh:
         if not is_id(node) or node == self._node:
             return
         if sample.kind == zenoh.SampleKind.DELETE:
+            self._here.pop(node, None)
             self._see(Sighting(node))
-        self.look(node)  # also who is said to have gone: an impostor may have said it
+        elif len(self._here) < _MOST_HERE:
+            self._here.setdefault(node, 0.0)
+        self._look_soon(node)  # also at who is said to have gone: an impostor may have said it
 
     def _shown(self, sample: "zenoh.Sample") -> None:
         """A node's card, as somebody says."""
         node = str(sample.key_expr).removeprefix(f"{_ROOT}/").removesuffix("/card")
         if node != self._node and len(sample.payload) <= CARD_BYTES:
+            if len(self._here) < _MOST_HERE:
+                self._here.setdefault(node, self._loop.time() + _LOOK_S)
             self._see(Sighting(node, sample.payload.to_bytes()))
 
     def _see(self, sighting: Sighting) -> None:
@@ -274,9 +315,26 @@ class Zenoh:
             token.cancel()  # type: ignore[no-untyped-call]
 
     def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
-        """See `types.Transport`."""
-        if self._session is not None:
-            self._session.put(f"{_ROOT}/{node}/tell", pack(ask_id, sealed), express=True)
+        """See `Transport`. In a thread of its own: it waits for a busy link, on which others are dropped."""
+        session = self._session
+        if session is None or self._untold >= _WAITING:
+            return
+        import zenoh
+
+        def put() -> None:
+            key, block = f"{_ROOT}/{node}/tell", zenoh.CongestionControl.BLOCK
+            try:
+                session.put(key, pack(ask_id, sealed), express=True, congestion_control=block)
+            except zenoh.ZError as error:
+                log.info("%s was not told: %s", node, error)
+            finally:
+                self._hand(self._count_told, None)
+
+        self._untold += 1
+        self._telling.submit(put)
+
+    def _count_told(self, _: None) -> None:
+        self._untold -= 1
 
     def _told(self, sample: "zenoh.Sample") -> None:
         self._tell(*unpack(sample.payload.to_bytes()))
