@@ -181,7 +181,7 @@ def test_changed_files_are_taken_over_and_wrong_ones_told_once(
             going.clear()
         assert [one.result() for one in asking] == [{200}] * 2
         assert models(node) >= {"a", "new"}
-    for once in ("is not valid TOML", "holds experts only", "remove a`"):
+    for once in ("is not valid TOML", "holds experts and peers only", "remove a`"):
         assert said(tmp_path).count(once) == workers
     assert "Traceback" not in said(tmp_path)
 
