@@ -35,7 +35,8 @@ table inet wall {
 RULES
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 ip netns exec inside "$PYTHON" -m manyminds.evals.speaker > "$FOLDER/inner" &
-cd "$FOLDER/seed" && MANYMINDS_HOME=$PWD "$PYTHON" -m manyminds serve > ../seed.log 2>&1 &
+cd "$FOLDER/seed"
+MANYMINDS_HOME=$PWD "$PYTHON" -m manyminds serve > ../seed.log 2>&1 &
 until [ -s "$FOLDER/inner" ]; do sleep 0.1; done
 cd "$FOLDER/hidden"
 sed -i "s/:9999/:$(cat "$FOLDER/inner")/" manyminds.toml
