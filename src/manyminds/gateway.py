@@ -400,20 +400,24 @@ class Gateway:
 
     def _most_usd(self, query: Query, route: Route) -> float:
         """If everybody who may be asked reads and writes as much as there can be, and always computes."""
-        prompt, deadline_s = query.most_tokens, self._deadline_s(query)
         most, drafts = 0.0, 0
-        asked = [(call.expert, call.samples, 0) for call in route.everyone]
+        for call in route.everyone:
+            usd, written = self._most_of(query, call.expert, call.samples)
+            most, drafts = most + usd, drafts + written
         if route.fuser is not None:
-            asked.append((route.fuser, 1, _FUSE_TOKENS))
-        for name, samples, instructions in asked:
-            if (expert := self._parts.experts.get(name)) is None:
-                continue
-            card = expert.card
-            written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
-            read = prompt * samples + (instructions + drafts if instructions else 0)
-            drafts += written
-            most += card.price_usd(read, written, samples * deadline_s)
+            most += self._most_of(query, route.fuser, 1, _FUSE_TOKENS + drafts)[0]
         return most
+
+    def _most_of(self, query: Query, name: str, samples: int, more_tokens: int = 0) -> tuple[float, int]:
+        """The most that an expert's answers may cost by its card, in US dollars, and the tokens that it may
+        write; nothing of one that has left. It reads so many tokens more than the query has.
+        """
+        if (expert := self._parts.experts.get(name)) is None:
+            return 0.0, 0
+        card = expert.card
+        written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
+        read = query.most_tokens * samples + more_tokens
+        return card.price_usd(read, written, samples * self._deadline_s(query)), written
 
     # --- call ---
 
@@ -436,7 +440,7 @@ class Gateway:
         """The route with what each other network on it may charge: with all, no more than there is."""
         if not any(self._is_network(call.expert) for call in route.everyone):
             return route
-        most = {call: self._price_usd(query, call.expert, call.samples) for call in route.everyone}
+        most = {call: self._most_of(query, call.expert, call.samples)[0] for call in route.everyone}
         share = min(1.0, budget_usd / total) if (total := sum(most.values())) > 0 else 1.0
 
         def limited(calls: Sequence[Call]) -> tuple[Call, ...]:
@@ -447,14 +451,6 @@ class Gateway:
     def _is_network(self, name: str) -> bool:
         expert = self._parts.experts.get(name)
         return expert is not None and expert.card.kind == "peer"
-
-    def _price_usd(self, query: Query, name: str, samples: int = 1) -> float:
-        """The most that an expert's answers may cost by its card; 0 of one that has left."""
-        if (expert := self._parts.experts.get(name)) is None:
-            return 0.0
-        card = expert.card
-        written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
-        return card.price_usd(query.most_tokens * samples, written, samples * self._deadline_s(query))
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s

@@ -41,8 +41,7 @@ SILENT_S: Final = 0.55
 """After as long without a sign of life, an answer is lost: two of them are missing then."""
 
 _FIRST_S: Final = 3.0  # to the first sign of life
-_HOPS: Final = 4  # where the question was asked of nobody in particular
-_DEADLINE_S: Final = 60.0  # the same
+_DEADLINE_S: Final = 60.0  # where the question was asked of nobody in particular
 _POLICIES: Final = ("auto", "max", "cheap", "fast")
 _CLOCKS_S: Final = (
     120.0  # that a receipt may be from another time than now: see `ask` of what clocks may differ
@@ -68,6 +67,7 @@ class Line(Struct, frozen=True):
         strange: is told of frames that were not its own.
         purpose: what answers are used for, where who asked did not say.
         member: proof that this node knows the secret of the network by which it asks.
+        hops: how often a question may be passed on that was asked of this peer by name.
     """
 
     node: str
@@ -81,6 +81,7 @@ class Line(Struct, frozen=True):
     strange: Callable[[], None]
     purpose: str = ""
     member: str = ""
+    hops: int = 4
 
 
 class Peer:
@@ -125,7 +126,7 @@ class Peer:
     def _onward(self, query: Query) -> Journey:
         """What is left of its journey. Raises: RefusedError where it may not go there."""
         name, now = self._card.name, asyncio.get_running_loop().time()
-        journey = query.journey or Journey(now + (query.limits.deadline_s or _DEADLINE_S), _HOPS)
+        journey = query.journey or Journey(now + (query.limits.deadline_s or _DEADLINE_S), self._line.hops)
         if self._line.node in journey.visited:
             raise RefusedError(f"{name} is on this question's way already.")
         if journey.hops < 1:

@@ -323,7 +323,7 @@ def _signer(agent: _Agent, says: Claims, fields: Mapping[str, Any]) -> str:
         signed = rfc8785.dumps({name: value for name, value in fields.items() if name != "signatures"})
         jws.check(agent.signatures[0], public, _TYPE, jws.base64url(signed))
     except SignatureError as error:
-        raise CardError(f"a card that nobody can be sure of: {error.message}") from None
+        raise CardError(f"a card that nobody can be sure of: {error.message}") from error
     except rfc8785.CanonicalizationError as error:
         raise CardError(f"a card with a value that has no canonical form: {error}.") from None
     return id_of(public)

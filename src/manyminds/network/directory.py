@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from manyminds.errors import CardError
+from manyminds.errors import CardError, SignatureError
 from manyminds.network.card import NodeCard, read
 from manyminds.network.transport import Sighting
 
@@ -77,7 +77,8 @@ class Directory:
         try:
             card = read(sighting.card, now_s)
         except CardError as error:
-            self.refused["forged" if "sure" in error.message else "unreadable"] += 1
+            forged = isinstance(error.__cause__, SignatureError)
+            self.refused["forged" if forged else "unreadable"] += 1
             return None
         if card.id != sighting.node:
             self.refused["foreign"] += 1

@@ -62,7 +62,7 @@ async def fetch_card(client: Client, url: str) -> bytes:
 
 
 class Http:
-    """Keeps the contract of `types.Transport`. Use with `async with`.
+    """Keeps the contract of `transport.Transport`. Use with `async with`.
 
     Args:
         client: shared; the owner closes it.
@@ -99,7 +99,7 @@ class Http:
             self._polling[node] = asyncio.create_task(self._poll(node))
 
     async def ask(self, node: str, sealed: bytes) -> AsyncGenerator[bytes, None]:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         try:
             response = await self._client.post(self._target(node), sealed)
             try:
@@ -123,7 +123,7 @@ class Http:
             raise UnavailableError(f"{node} broke off: {error}.") from None
 
     def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         waiting = self._untold.setdefault(node, [])
         if len(waiting) < _WAITING:
             waiting.append(pack(ask_id, sealed))
@@ -131,10 +131,10 @@ class Http:
             self._telling[node] = asyncio.create_task(self._tell(node))
 
     def announce(self, card: bytes) -> None:
-        """See `types.Transport`: whoever wants to see it asks this node's own edge."""
+        """See `transport.Transport`: whoever wants to see it asks this node's own edge."""
 
     async def watch(self) -> AsyncGenerator[Sighting, None]:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         while True:
             yield await self._sightings.get()
 

@@ -89,7 +89,7 @@ def _opened(made: dict[str, Any], file: Path | None) -> "zenoh.Session":
 
 
 class Zenoh:
-    """Keeps the contract of `types.Transport`. Use with `async with`.
+    """Keeps the contract of `transport.Transport`. Use with `async with`.
 
     Args:
         node: this node's id.
@@ -178,9 +178,10 @@ class Zenoh:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        session, self._session = self._session, None  # whoever still asks or tells is told so
         await asyncio.to_thread(self._telling.shutdown, cancel_futures=True)
-        if self._session is not None:
-            await asyncio.to_thread(self._close, self._session)
+        if session is not None:
+            await asyncio.to_thread(self._close, session)
 
     def _close(self, session: "zenoh.Session") -> None:
         if self._token is not None:
@@ -190,7 +191,7 @@ class Zenoh:
     # --- other nodes ---
 
     def announce(self, card: bytes) -> None:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         self._card = card
         session = self._session
         if session is None or not card:
@@ -200,7 +201,7 @@ class Zenoh:
             self._token = session.liveliness().declare_token(f"{_ROOT}/{self._node}")
 
     async def watch(self) -> AsyncGenerator[Sighting, None]:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         while True:
             yield await self._sightings.get()
 
@@ -269,7 +270,7 @@ class Zenoh:
     # --- asks ---
 
     async def ask(self, node: str, sealed: bytes) -> AsyncGenerator[bytes, None]:
-        """See `types.Transport`."""
+        """See `transport.Transport`."""
         import zenoh
 
         session = self._session
@@ -315,7 +316,7 @@ class Zenoh:
             token.cancel()  # type: ignore[no-untyped-call]
 
     def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
-        """See `Transport`. In a thread of its own: it waits for a busy link, on which others are dropped."""
+        """See `transport.Transport`. Waits for a busy link, in a thread of its own: others are dropped."""
         session = self._session
         if session is None or self._untold >= _WAITING:
             return

@@ -165,11 +165,6 @@ class Membership:
         await self._stack.aclose()
 
     @property
-    def node(self) -> str:
-        """This node's id."""
-        return self._identity.id
-
-    @property
     def card(self) -> bytes:
         """This node's card, for nodes of other organisations."""
         return self._cards[True]
@@ -428,6 +423,7 @@ class Membership:
             self._note_strange,
             self._terms.purpose,
             "" if transport is self._http else member_of(self._secret, self._identity.id),
+            self._terms.hops,
         )
         same = says.encoder == self._portrait.encoder
         vectors = card.vectors(self._portrait.dimension) if same else None
