@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import stat
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.errors import ConfigError
+from manyminds.network import need
 from manyminds.network.identity import KEY_FILE, Identity, id_of, is_id, read_or_make
 
 SEED = bytes(range(32))
@@ -140,3 +142,11 @@ def test_a_key_signs_and_keeps_its_id(seed: bytes, what: bytes) -> None:
 @pytest.mark.parametrize("text", ["", "a" * 31, "a" * 33, "A" * 32, "1" * 32, "a" * 32 + "\n", "a*" * 16])
 def test_what_is_no_id(text: str) -> None:
     assert not is_id(text)
+
+
+@pytest.mark.parametrize("lacking", ["cryptography", "rfc8785"])
+def test_a_plain_install_is_told_what_it_lacks(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need()
+    monkeypatch.setitem(sys.modules, lacking, None)
+    with pytest.raises(ConfigError, match=r"pip install 'manyminds\[net\]'"):
+        need()

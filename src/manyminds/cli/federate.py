@@ -41,6 +41,9 @@ def federate(
     It is kept in HOME/experts.toml, which a running node takes over within seconds. Its owner does the
     same with this node's URL or id.
     """
+    from manyminds.network import need
+
+    need()
     from manyminds.network.identity import is_id
 
     if remove:

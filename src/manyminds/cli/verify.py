@@ -34,6 +34,9 @@ def verify(
     FILE holds receipts as `manyminds ledger receipts --json` prints them, or one as it is kept. Exit code 0
     says that every signature holds, that the answer's node signed, and that all that was named fits.
     """
+    from manyminds.network import need
+
+    need()
     found = [_checked(document) for document in _documents(file)]
     for receipt in found:
         if receipt["problem"] is None:

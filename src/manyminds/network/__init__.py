@@ -4,4 +4,14 @@ identity > card > ask > frames > receipt: keys, claims, questions, answers, and 
 `http` and `zenoh` carry these and understand none of it. docs/protocol.md is their specification.
 """
 
-__all__: list[str] = []
+from importlib.util import find_spec
+
+from manyminds.errors import ConfigError
+
+__all__ = ["need"]
+
+
+def need() -> None:
+    """Raises: ConfigError where what nodes sign and seal with is not installed."""
+    if find_spec("cryptography") is None or find_spec("rfc8785") is None:
+        raise ConfigError("Whatever goes between nodes needs more: pip install 'manyminds[net]'.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
-from manyminds import catalog
+from manyminds import catalog, network
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
@@ -414,6 +414,7 @@ class Node:
         """Joins the other nodes that this configuration speaks of, if any. Raises: ConfigError."""
         if not config.is_networked:
             return
+        network.need()
         from manyminds.network.identity import read_or_make
         from manyminds.node.membership import Membership
 
