@@ -87,6 +87,24 @@ def test_a_ledger_that_fails_is_told_to_who_asked_and_not_to_who_gives_back() ->
     run(main())
 
 
+def test_what_goes_back_arrives_also_where_nobody_waits_for_it_any_longer() -> None:
+    class Slow(FakeLedger):
+        async def give_back(self, key_id: str, period: str, nusd: int) -> None:
+            await asyncio.sleep(self.delay_s)
+            await super().give_back(key_id, period, nusd)
+
+    async def main() -> None:
+        ledger = Slow(delay_s=0.01)
+        admission = door(ALICE, ledger)
+        (await admission.reserve(ALICE, 0.1)).settle(0.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(admission.give_back("k-alice"), 0.001)
+        await admission.close()
+        assert ledger.leased[MONTH] == 0
+
+    run(main())
+
+
 amounts = st.sampled_from([0.003, 0.01, 0.07, 0.3, 1.0])
 
 

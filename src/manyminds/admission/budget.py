@@ -8,7 +8,7 @@ import logging
 import math
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Final, TypeAlias
@@ -195,7 +195,7 @@ class Budgets:
         self._column = column
         self._purses: dict[str, _Purse] = {}  # by key id
         self._retired: list[_Purse] = []  # of periods, budgets and keys that are over
-        self._filling: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Task[None]] = set()
         self._failing = False  # has the ledger, and that was logged
 
     def replace(self, keys: Mapping[str, Key]) -> None:
@@ -229,23 +229,35 @@ class Budgets:
         return purse.hold(nusd)
 
     async def release(self, key_id: str) -> None:
-        """Gives back what is not put aside for a request, also where one waits for more. Never raises."""
+        """Gives back what is not put aside for a request, also where one waits for more. Never raises.
+
+        Cancelled, as one who no longer waits for it does, it gives back all the same.
+        """
         purse = self._purses.get(key_id)
         if purse is None:
             return
         purse.dry_until_s = -math.inf  # others give back, too
-        if purse.block <= 0:
-            return
-        spare, purse.block = purse.block, 0
+        if purse.block > 0:
+            spare, purse.block = purse.block, 0
+            await asyncio.shield(self._begin(self._released(purse, spare)))
+
+    async def _released(self, purse: _Purse, spare: int) -> None:
         try:
-            await self._give_back(key_id, purse.period, spare)
+            await self._give_back(purse.key.id, purse.period, spare)
         except Exception as error:
             log.warning("What is left of the budget of %r was not given back: %s", purse.key.name, error)
 
+    def _begin(self, does: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """What `close` waits for, whoever else no longer does."""
+        task = asyncio.ensure_future(does)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
     async def close(self) -> None:
         """Gives back what is unspent. What is still held stays leased: it is forfeited."""
-        while self._filling:
-            await asyncio.wait(self._filling)
+        while self._under_way:
+            await asyncio.wait(self._under_way)
         for purse in self._purses.values():
             self._retire(purse)
         self._purses.clear()
@@ -316,9 +328,7 @@ class Budgets:
         It belongs to the key: a request that ends must not take along what the ledger is about to grant.
         """
         if purse.filling is None:
-            purse.filling = asyncio.ensure_future(self._filled(purse))
-            self._filling.add(purse.filling)
-            purse.filling.add_done_callback(self._filling.discard)
+            purse.filling = self._begin(self._filled(purse))
 
     async def _filled(self, purse: _Purse) -> None:
         try:

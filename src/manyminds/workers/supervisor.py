@@ -24,7 +24,7 @@ from manyminds.workers.models import Models
 __all__ = ["Supervisor"]
 
 _GATHER_S: Final = 0.2  # for the figures of the others
-_RECALL_S: Final = 1.0  # for what others give back of a budget
+_RECALL_S: Final = 4.0  # for what others give back of a budget: a disk may take its time
 _END_S: Final = 5.0  # for a worker to end, after its answers have had their time
 _LONG_S: Final = 10.0  # a worker that lived for as long did not die of its start
 _WAIT_S: Final = (0.5, 10.0)  # before another try, from, doubled up to
