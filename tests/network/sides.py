@@ -179,7 +179,9 @@ class Asker:
         self.strange += 1
 
     async def chunks(self, one: Query | None = None) -> list[Chunk]:
-        return [chunk async for chunk in self.peer.stream(one or query())]
+        chunks = [chunk async for chunk in self.peer.stream(one or query())]
+        await asyncio.sleep(0)  # what is done soon after the end
+        return chunks
 
     async def text(self, one: Query | None = None) -> str:
         return "".join(chunk.text for chunk in await self.chunks(one))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from manyminds.errors import AskError, CutError, ForbiddenError, RateLimitError
+from manyminds.errors import AskError, CutError, ForbiddenError, RateLimitError, UnavailableError
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.network import answering, receipt
 from manyminds.network.answering import BEAT_S, Price
@@ -74,20 +74,20 @@ def played(story: Callable[[], Awaitable[None]]) -> None:
 # --- an answer -------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_a_sign_of_life_its_pieces_and_a_receipt() -> None:
+def test_an_answer_is_its_pieces_and_a_receipt() -> None:
     async def story() -> None:
         line = Line(side := Side(price=Price(1.0, 100.0)))
-        alive, *pieces, last = await line.answered()
-        assert (alive, line.text) == (Frame(), "one two three")
-        assert line.lasts == [False, False, False, False, True]
+        last = (await line.answered())[-1]
+        assert [frame.text for frame in line.frames] == ["one", " two", " three"]
+        assert line.lasts == [False, False, True]
         assert last.answered is not None
         found, signed = receipt.read(last.answered.receipt.encode())
         assert (found.asker_id, found.answerer_id) == (ANN.id, BOB.id)
         assert (found.ask, found.nonce) == (line.ask.id, line.ask.nonce)
         assert found.request_sha256 == request_hash(bytes(line.ask.request), line.ask.nonce)
         said = AnswerHash(line.ask.nonce)
-        for piece in pieces:
-            said.take(piece)
+        for frame in line.frames:
+            said.take(frame)
         assert found.answer_sha256 == said.hex
         assert (found.prompt_tokens, found.completion_tokens) == (1, 3)
         assert found.price_usd == pytest.approx(0.000301)
@@ -217,12 +217,11 @@ def test_nobody_takes_the_place_of_an_ask_by_its_id(monkeypatch: pytest.MonkeyPa
 def test_who_is_not_let_in_hears_why(error: Any, status: int) -> None:
     async def story() -> None:
         line = Line(side := Side(refuses=error))
-        alive, last = await line.answered()
-        assert alive == Frame()
+        (last,) = await line.answered()
         assert last.failed is not None
         assert (last.failed.message, last.failed.status) == (error.message, status)
         assert last.failed.retry_after_s == error.retry_after_s
-        assert (side.kept, side.charged, line.lasts) == ([], [], [False, True])
+        assert (side.kept, side.charged, line.lasts) == ([], [], [True])
 
     played(story)
 
@@ -285,6 +284,16 @@ def test_a_silent_answer_gives_signs_of_life() -> None:
     played(story)
 
 
+def test_what_is_answered_later_begins_with_a_sign_of_life() -> None:
+    async def story() -> None:
+        line = Line(Side(expert=scripted("a", first_token_s=0.1)))
+        await line.answered()
+        assert (line.frames[0], line.text) == (Frame(), "a")
+        assert line.at[0] == pytest.approx(0.02, abs=0.005)
+
+    played(story)
+
+
 def test_after_the_end_there_is_no_sign_of_life() -> None:
     async def story() -> None:
         line = Line(Side())
@@ -308,6 +317,68 @@ def test_no_more_is_sent_than_was_granted() -> None:
         await task
         assert line.text == words
         assert len(side.kept) == 1
+
+    played(story)
+
+
+class Fast(Scripted):
+    """Has its pieces all at once, as from one read of a socket."""
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        for word in self._script.text.split("|"):
+            yield Chunk(word)
+        yield Chunk("", "stop", Usage(1, 1))
+
+
+def test_pieces_that_come_at_once_go_in_one_frame_with_the_end() -> None:
+    async def story() -> None:
+        line = Line(side := Side(expert=Fast(Card("b", "scripted"), Script("a|b|c"))))
+        (only,) = await line.answered()
+        assert (only.text, only.answered is not None, line.lasts) == ("abc", True, [True])
+        assert len(side.kept) == 1
+
+    played(story)
+
+
+def test_a_frame_does_not_grow_without_end() -> None:
+    async def story() -> None:
+        text = "|".join(["x" * 1000] * 100)
+        line = Line(Side(expert=Fast(Card("b", "scripted"), Script(text))))
+        await line.answered()
+        assert line.text == text.replace("|", "")
+        assert max(len(frame.text) for frame in line.frames) <= 16_000
+
+    played(story)
+
+
+def test_what_was_gathered_waits_for_a_grant_and_comes_before_the_end() -> None:
+    async def story() -> None:
+        text = "|".join(["x" * 10_000] * 6)
+        line = Line(Side(expert=Fast(Card("b", "scripted"), Script(text))), own(window=1))
+        task = line.begin()
+        await asyncio.sleep(1)
+        assert line.pieces == 1
+        line.tell(granted=2)
+        await asyncio.sleep(1)
+        assert line.pieces == 2
+        line.tell(granted=3)
+        await task
+        assert line.text == text.replace("|", "")
+        assert line.frames[-1].answered is not None
+
+    played(story)
+
+
+def test_what_was_said_before_it_broke_off_is_not_lost() -> None:
+    class Breaks(Scripted):
+        async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+            yield Chunk("a")
+            raise UnavailableError("gone.")
+
+    async def story() -> None:
+        line = Line(Side(expert=Breaks(Card("b", "scripted"), Script())))
+        first, last = await line.answered()
+        assert (first.text, last.failed is not None) == ("a", True)
 
     played(story)
 

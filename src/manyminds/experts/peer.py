@@ -182,23 +182,21 @@ class _Call:
                 if frame.failed is not None:
                     self.ended = True
                     raise _failure(self._card.name, frame.failed)
+                if (chunk := self._taken(frame)) is not None:
+                    if held is not None:  # of several choices, another one goes on
+                        yield replace(held, finish_reason=None)
+                        held = None
+                    if chunk.finish_reason is None:
+                        yield chunk
+                    else:
+                        held = chunk
                 if frame.answered is not None:
                     found, signed = self._checked(frame.answered)
                     self.ended, self._receipt = True, found
-                    try:
-                        yield self._last(frame.answered, found, held)
-                    finally:  # nobody waits for it
-                        self._countersign(found, signed)
+                    # Soon, and not now: nobody waits for it.
+                    asyncio.get_running_loop().call_soon(self._countersign, found, signed)
+                    yield self._last(frame.answered, found, held)
                     return
-                if (chunk := self._taken(frame)) is None:
-                    continue
-                if held is not None:  # of several choices, another one goes on
-                    yield replace(held, finish_reason=None)
-                    held = None
-                if chunk.finish_reason is None:
-                    yield chunk
-                else:
-                    held = chunk
         except FrameError as error:
             self._line.note("garbled")
             raise GarbageError(f"{self._card.name}: {error.message}") from None
@@ -235,7 +233,7 @@ class _Call:
             return None
         self._said.take(frame)
         self._pieces += 1
-        if self._granted - self._pieces < self._ask.window // 2:
+        if frame.answered is None and self._granted - self._pieces < self._ask.window // 2:
             self._granted = self._pieces + self._ask.window
             self.tell(Told(granted=self._granted))
         if frame.chunk is msgspec.UNSET:

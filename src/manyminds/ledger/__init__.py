@@ -6,7 +6,6 @@ Knows nothing of how requests are answered. Importing it imports no database.
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
 from secrets import token_hex
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from manyminds.errors import LedgerError
 from manyminds.ledger import budgets, history, keys, lessons, queries, receipts
 from manyminds.ledger.database import Database
 from manyminds.ledger.queries import Filter, Grade, Group, Judge
-from manyminds.ledger.receipts import Kept, Role
+from manyminds.ledger.receipts import Kept, Receipts, Role
 from manyminds.ledger.records import Records, Rows, rows
 from manyminds.ledger.tables import SCHEMA
 from manyminds.ledger.writer import Backlog, Writer
@@ -51,8 +50,7 @@ class Ledger:
         self._store_text = store_text
         self._busy_s = busy_s
         self._writer: Writer[Rows] = Writer(Records(self._database).write, window_s, drain_s=busy_s)
-        write = partial(receipts.write, self._database)
-        self._receipts: Writer[Kept] = Writer(write, window_s, drain_s=busy_s)
+        self._receipts: Writer[Kept] = Writer(Receipts(self._database).write, window_s, drain_s=busy_s)
 
     # --- requests ---
 

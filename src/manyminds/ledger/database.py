@@ -15,6 +15,7 @@ from manyminds.ledger.trouble import ELSEWHERE, explaining
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+    from sqlalchemy.dialects import postgresql, sqlite
 
 __all__ = ["Database"]
 
@@ -76,10 +77,19 @@ class Database:
 
     def insert(self, table: "sa.Table") -> "sa.Insert":
         """An INSERT that passes over a row that is there already: `rowcount` counts the new ones."""
+        new = self.insert_or(table).on_conflict_do_nothing()
+        return new.inline().execution_options(preserve_rowcount=True)
+
+    def insert_or(self, table: "sa.Table") -> "sqlite.Insert | postgresql.Insert":
+        """An INSERT that is to say what becomes of a row that is there already."""
         from sqlalchemy.dialects import postgresql, sqlite
 
-        new = sqlite.insert(table) if self._is_file else postgresql.insert(table)
-        return new.on_conflict_do_nothing().inline().execution_options(preserve_rowcount=True)
+        return sqlite.insert(table) if self._is_file else postgresql.insert(table)
+
+    def compiled(self, insert: "sa.Insert") -> str:
+        """As the driver takes it, with a tuple for each row: all columns in their order, without `id`."""
+        names = [column.name for column in insert.table.columns if column.name != "id"]
+        return str(insert.inline().compile(dialect=self.engine.dialect, column_keys=names))
 
     def close(self) -> None:
         """Lets go of the file, or of the server. Closing twice does no harm."""

@@ -52,7 +52,8 @@ class Records:
     def __init__(self, database: Database) -> None:
         self._database = database
         tables = database.tables
-        self._insert = [self._statement(table) for table in (tables.requests, tables.calls, tables.outcomes)]
+        every = (tables.requests, tables.calls, tables.outcomes)
+        self._insert = [database.compiled(database.insert(table)) for table in every]
 
     def write(self, batch: Sequence[Rows]) -> int:
         """Makes them durable, but for those with a value that no column holds: returns how many.
@@ -92,11 +93,6 @@ class Records:
             log.error("A request was not recorded. %s", explained)
             return False
         return True
-
-    def _statement(self, table: "sa.Table") -> str:
-        names = [column.name for column in table.columns if column.name != "id"]
-        insert = self._database.insert(table)
-        return str(insert.compile(dialect=self._database.engine.dialect, column_keys=names))
 
 
 def rows(

@@ -39,6 +39,8 @@ __all__ = ["BEAT_S", "Admit", "Answering", "Guest", "Keep", "Price"]
 BEAT_S: Final = 0.25
 """Between two signs of life of an answer that is silent."""
 
+_FIRST_BEAT_S: Final = 0.02  # until the first: what is answered sooner needs none
+_GATHERED_CHARS: Final = 16_000  # of an answer's text in one frame, from which on it waits for no more
 _KEPT_S: Final = 60.0  # for which a countersignature may come
 _MOST_KEPT: Final = 20_000
 _LEFT: Final = 0.97  # of the time that who asks has: the way back takes some
@@ -110,7 +112,6 @@ class Answering:
             raise
         conversation = _Conversation(heard, send, self._alarm, asyncio.current_task())
         self._open[heard.ask.id] = conversation
-        conversation.beat()
         try:
             await self._answer(conversation, heard, by_https=by_https)
         except ManymindsError as error:
@@ -178,7 +179,7 @@ class Answering:
             made = self._receipt(heard, guest.price, usage, last.report, said.hex, request)
             conversation.issued = receipt.issue(self._identity, made)
             guest.charge(made.price_usd)
-            conversation.finish(_answered(last, conversation.issued))
+            await conversation.finish(_answered(last, conversation.issued))
             self._keep(made, conversation.issued, request_id)
 
     def _receipt(
@@ -236,19 +237,59 @@ class _Conversation:
         self._granted = heard.ask.window
         self._pieces = 0  # frames that count: not signs of life
         self._more = asyncio.Event()
+        self._text: list[str] = []  # what goes with the next frame
+        self._chars = 0  # of it
         self._quiet = True
+        self._loop = asyncio.get_running_loop()
+        alarm.note(self, self._loop.time() + _FIRST_BEAT_S, self._beat)
 
-    def beat(self) -> None:
-        """A sign of life, now and whenever nothing else was sent for a while."""
+    def _beat(self) -> None:
+        """A sign of life, where nothing else was sent for a while."""
         if self.ended:
             return
         if self._quiet:
             self._send(self.sealer.seal(Frame()), False)
         self._quiet = True
-        self._alarm.note(self, asyncio.get_running_loop().time() + BEAT_S, self.beat)
+        self._alarm.note(self, self._loop.time() + BEAT_S, self._beat)
 
     async def send(self, frame: Frame) -> None:
-        """A piece of the answer, once it may be sent. Raises: UnavailableError where nobody takes it."""
+        """A piece of the answer, once it may be sent. Raises: UnavailableError where nobody takes it.
+
+        Pieces of text that come at once, as from one read of a socket, go in one frame.
+        """
+        await self._room()
+        if frame.chunk is not msgspec.UNSET:
+            self._flush()
+            await self._room()
+            self._pieces += 1
+            self._put(frame)
+            return
+        if not self._text:
+            self._loop.call_soon(self._flush)
+        self._text.append(frame.text)
+        self._chars += len(frame.text)
+        if self._chars >= _GATHERED_CHARS:
+            self._flush()
+
+    async def finish(self, answered: Answered) -> None:
+        """The end, with what was not sent yet. Raises: UnavailableError where nobody takes it."""
+        if self._text:
+            await self._room()
+        self._put(Frame(self._gathered(), answered=answered))
+
+    def fail(self, error: ManymindsError) -> None:
+        self._flush()
+        failed = Failed(error.message[:2000], error.code or "", error.status, error.retry_after_s)
+        self._put(Frame(failed=failed))
+
+    def grant(self, granted: int) -> None:
+        if granted > self._granted:
+            self._granted = granted
+            self._flush()
+            self._more.set()
+
+    async def _room(self) -> None:
+        """Waits until another piece may be sent."""
         while self._pieces >= self._granted:
             self._more.clear()
             try:
@@ -256,20 +297,18 @@ class _Conversation:
                     await self._more.wait()
             except TimeoutError:
                 raise UnavailableError("nobody took the answer.") from None
-        self._pieces += 1
-        self._put(frame)
 
-    def finish(self, answered: Answered) -> None:
-        self._put(Frame(answered=answered))
+    def _flush(self) -> None:
+        """Sends the text that was gathered, where another piece may be sent."""
+        if self._text and not self.ended and self._pieces < self._granted:
+            self._pieces += 1
+            self._put(Frame(self._gathered()))
 
-    def fail(self, error: ManymindsError) -> None:
-        failed = Failed(error.message[:2000], error.code or "", error.status, error.retry_after_s)
-        self._put(Frame(failed=failed))
-
-    def grant(self, granted: int) -> None:
-        if granted > self._granted:
-            self._granted = granted
-            self._more.set()
+    def _gathered(self) -> str:
+        text = "".join(self._text)
+        self._text.clear()
+        self._chars = 0
+        return text
 
     def hang_up(self) -> None:
         """Nobody wants the rest."""
@@ -279,7 +318,7 @@ class _Conversation:
 
     def end(self) -> None:
         self.ended, self._task = True, None
-        self.ended_at = asyncio.get_running_loop().time()
+        self.ended_at = self._loop.time()
         self._alarm.drop(self)
 
     def _put(self, frame: Frame) -> None:

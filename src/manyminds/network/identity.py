@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final
@@ -31,6 +32,7 @@ _EXCHANGE: Final = b"manyminds exchange 1"
 _MEMBER: Final = b"manyminds member 1 "
 
 
+@lru_cache(4096)
 def id_of(public_key: bytes) -> str:
     """The node id of an Ed25519 public key of 32 bytes: 32 letters and digits.
 

@@ -5,6 +5,7 @@ Knows no meaning of what is signed, but its `typ`, so that nothing signed for on
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -64,10 +65,7 @@ def check(made: Signature, public_key: bytes, typ: str, encoded: str) -> None:
     """Raises: SignatureError where that key did not sign this payload, in base64url, as of that type."""
     if len(made.protected) > _HEADER_CHARS:
         raise SignatureError("its signature has a header that is too large.")
-    try:
-        header = _header.decode(from_base64url(made.protected))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise SignatureError("its signature has no header that can be read.") from None
+    header = _read(made.protected)
     if header.alg != _ALGORITHM or header.crit is not None:
         raise SignatureError(f"it is signed by {header.alg!r:.20}, and only {_ALGORITHM} counts.")
     if header.typ != typ:
@@ -102,10 +100,22 @@ def parted(text: bytes) -> tuple[bytes, str, Signature]:
 
 
 def _signature(identity: Identity, typ: str, encoded: str) -> Signature:
-    header = {"alg": _ALGORITHM, "kid": identity.id, "typ": typ}
-    protected = base64url(msgspec.json.encode(header))
+    protected = _protected(identity.id, typ)
     signed = identity.sign(f"{protected}.{encoded}".encode())
     return Signature(protected, base64url(signed))
+
+
+@lru_cache(64)
+def _protected(node: str, typ: str) -> str:
+    return base64url(msgspec.json.encode({"alg": _ALGORITHM, "kid": node, "typ": typ}))
+
+
+@lru_cache(1024)
+def _read(protected: str) -> _Header:
+    try:
+        return _header.decode(from_base64url(protected))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise SignatureError("its signature has no header that can be read.") from None
 
 
 def _decoded(text: str) -> bytes:

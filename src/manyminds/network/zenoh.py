@@ -313,7 +313,7 @@ class Zenoh:
         except zenoh.ZError as error:
             raise UnavailableError(f"{node} cannot be reached: {error!s:.200}") from None
         finally:
-            token.cancel()  # type: ignore[no-untyped-call]
+            self._loop.call_soon(token.cancel)  # soon, and not now: the answer is waited for
 
     def tell(self, node: str, ask_id: str, sealed: bytes) -> None:
         """See `transport.Transport`. Waits for a busy link, in a thread of its own: others are dropped."""
