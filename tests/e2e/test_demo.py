@@ -16,7 +16,10 @@ from manyminds.evals.fleet import Fleet
 from tests.e2e.node import wait_until
 from tests.pulled import need
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
+    pytest.mark.timeout(300),  # five nodes, where others want the cores, too
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +58,7 @@ def running(folder: Path) -> set[int]:
 
 def test_the_demo_shows_an_answer_a_loss_and_who_owes_what(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
-        said, _ = process.communicate(timeout=110)
+        said, _ = process.communicate(timeout=240)
         assert process.returncode == 0, said
         assert not running(tmp_path)
     assert list(tmp_path.iterdir()) == []
