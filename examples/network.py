@@ -26,8 +26,12 @@ def main() -> None:
     with Fleet() as fleet:
         say("Starting five nodes, each a process with its own key, models and ledger ...")
         slow = f'name = "mumbler"\nmodel = "{speaks("A", 200, 50)}"\nurl = "{fleet.speaker}"\naccuracy = 0.7'
-        fleet.start({"library": node("library", local("qwen2.5-coder-0.5b"), listen=outer)})
-        fleet.start({"workshop": node("workshop", local("qwen2.5-coder-0.5b"), listen=inner)})
+        fleet.start(
+            {
+                "library": node("library", local("qwen2.5-coder-0.5b"), listen=outer),
+                "workshop": node("workshop", local("qwen2.5-coder-0.5b"), listen=inner),
+            }
+        )
         (slowpoke, hub, asker) = fleet.start(
             {
                 "slowpoke": node("slowpoke", slow, join=outer),
@@ -44,7 +48,7 @@ def main() -> None:
         if not until(lambda: asker.experts() == names, 30.0):
             sys.exit(f"The nodes did not find each other: {asker.experts()}")
         until(lambda: "workshop" in hub.experts(), 30.0)
-        time.sleep(2.0)  # until the hub has taken over whom it answers
+        until(lambda: "was read anew" in (hub.folder / "serve.log").read_text(), 30.0)  # whom it answers
         for expert in asker.get("/v1/experts")["data"]:
             print(f"  the asker sees {expert['name']:10} {expert['description']}")
 
@@ -110,4 +114,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

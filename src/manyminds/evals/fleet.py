@@ -79,6 +79,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._processes: list[subprocess.Popen[bytes]] = []  # also of nodes that do not answer yet
         self.nodes: dict[str, Running] = {}
 
     def __enter__(self) -> "Fleet":
@@ -87,10 +88,10 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in self.nodes.values():
-            node.process.send_signal(signal.SIGTERM)
-        for node in self.nodes.values():
-            _ended(node.process)
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            _ended(process)
         self._stack.close()
 
     def start(self, nodes: Mapping[str, str]) -> list[Running]:
@@ -138,9 +139,11 @@ class Fleet:
         environ = os.environ | own
         command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json"]
         with (folder / "serve.log").open("wb") as log:
-            return subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603
                 command, stdout=subprocess.PIPE, stderr=log, env=environ, cwd=folder
             )
+        self._processes.append(process)
+        return process
 
     def _listening(self, name: str, process: "subprocess.Popen[bytes]") -> Running:
         assert process.stdout is not None
