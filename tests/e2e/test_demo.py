@@ -77,11 +77,10 @@ def test_the_demo_shows_an_answer_a_loss_and_who_owes_what(tmp_path: Path) -> No
     assert re.findall(r"^(yes|no) ", checked, re.MULTILINE) == ["yes", "yes"]
 
 
-@pytest.mark.parametrize("line", ["Starting five nodes", "The hub and the asker"])
-def test_ctrl_c_leaves_nothing_running(tmp_path: Path, line: str) -> None:
+def test_ctrl_c_leaves_nothing_running(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         assert process.stdout is not None
-        assert any(line in said for said in process.stdout)
+        assert any("Starting five nodes" in said for said in process.stdout)
         assert wait_until(lambda: len(running(tmp_path)) > 3)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
