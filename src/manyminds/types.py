@@ -128,6 +128,8 @@ class Journey(Struct, frozen=True):
     hops: int  # how often it may be passed on from here
     visited: tuple[str, ...] = ()  # ids of the nodes it came by, the one that asked this one last
     purpose: str = ""  # what the answer is for, in a word
+    budget_usd: float | None = None
+    """The most that may be paid for it from here on, whatever comes; None where only this node pays."""
 
 
 class Query(Struct, frozen=True, eq=False):
@@ -338,6 +340,7 @@ class Route(Struct, frozen=True):
     section: str = ""  # what the question is about; "" where nothing is known of that
     compared: int = 0  # vectors, by the index; told where `Limits.explain` is set, as is the next
     considered: int = 0  # experts of which one was
+    fuser_usd: float | None = None  # the most that the fuser may cost; None where only its price limits that
 
     def call_of(self, expert: str) -> Call | None:
         """The call of that expert on the panel or in reserve, if it has one."""
