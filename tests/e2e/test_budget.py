@@ -69,9 +69,9 @@ def test_a_hub_pays_what_it_is_paid_and_no_more(nodes: Nodes) -> None:
 
         # A hundred words bring $0.1: enough for the longest answer of the other node.
         assert asked(100)["choices"][0]["message"]["content"].split() == far.words
-        assert settled(nodes, "asker") == (pytest.approx(0.005), 0.0)
-        assert settled(nodes, "hub") == (pytest.approx(20 * 20e-6 + 5 * 200e-6), pytest.approx(0.005))
-        assert settled(nodes, "priced") == (0.0, pytest.approx(0.0014))
+        assert settled(nodes, "asker") == pytest.approx((0.005, 0.0))
+        assert settled(nodes, "hub") == pytest.approx((20 * 20e-6 + 5 * 200e-6, 0.005))
+        assert settled(nodes, "priced") == pytest.approx((0.0, 0.0014))
         assert last(nodes, "asker") == {"hub": pytest.approx(0.005)}
         assert last(nodes, "hub") == {"priced": pytest.approx(0.0014)}
         assert last(nodes, "priced") == {"sage": pytest.approx(0.0005)}
