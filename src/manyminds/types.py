@@ -288,6 +288,8 @@ class Card(Struct, frozen=True):
     description: str = ""
     skills: tuple[str, ...] = ()
     accuracy: float = 0.5  # share of correct answers claimed
+    accuracy_in: Mapping[str, float] = field(default_factory=dict)
+    """By section: what takes the place of `accuracy` there, and of all grades: it was made of them."""
     ttft_s: float = 1.0
     tokens_per_s: float = 20.0
     price_in_usd_per_m: float = 0.0
@@ -369,6 +371,7 @@ class Outcome(Struct, frozen=True):
     voters: tuple[str, ...] = ()  # whose votes said so, where nobody else did
     at_utc: str = ""  # when it was judged
     place: int = 0  # in the log of outcomes, which is their order; 0 is not in it
+    section: str = ""  # what the question was about; "" where that is not known
 
 
 class Attribution(Struct, frozen=True):
