@@ -255,6 +255,36 @@ def test_whom_it_prefers_depends_on_the_field(tmp_path: Path) -> None:
     played(tmp_path, story)
 
 
+def test_what_nodes_did_is_remembered_over_restarts(tmp_path: Path) -> None:
+    async def offend(here: Here) -> None:
+        here.see(BOB, claims=(cards.Claim(0.9),))
+        here.see(ANN, name="ann", claims=(cards.Claim(0.9),))
+        assert here.house.here["bob"][0].card.accuracy == pytest.approx(0.9)
+        for deed in ("kept", "kept", "unsigned", "cut"):
+            here.house.here["bob"][0]._line.note(deed)  # type: ignore[attr-defined]
+
+    async def remember(here: Here) -> None:
+        here.see(BOB, claims=(cards.Claim(0.9),))
+        here.see(ANN, name="ann", claims=(cards.Claim(0.9),))
+        assert here.house.here["bob"][0].card.accuracy < 0.2
+        assert here.house.here["ann"][0].card.accuracy == pytest.approx(0.9)
+        kept = here.membership.records[BOB.id]
+        assert (kept.kept, kept.cut, kept.offences) == pytest.approx((1.96, 1.0, 0.998), abs=0.02)
+
+    played(tmp_path, offend)
+    played(tmp_path, remember)
+    played(tmp_path, remember)  # nothing new came
+
+
+def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    async def story(_: Here) -> None:
+        raise AssertionError("it was made")
+
+    (tmp_path / "deeds.json").write_text('{"b": [1, 2, -1]}')
+    with pytest.raises(ConfigError, match="move it away"):
+        played(tmp_path, story)
+
+
 # --- names -----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ import pytest
 from manyminds.errors import ConfigError
 from manyminds.network.card import PROTOCOL, Claim, Claims, NodeCard, Vouch, made, read
 from manyminds.network.identity import Identity
+from manyminds.network.trust import Record
+from manyminds.node import deeds
 from manyminds.node.names import Names
 from manyminds.node.regard import Regard
 from manyminds.types import Outcome
@@ -179,3 +181,25 @@ def test_a_name_stays_its_node_s(tmp_path: Path) -> None:
     file.write_text("[1")
     with pytest.raises(ConfigError, match="move it away"):
         Names(file)
+
+
+def test_what_nodes_did_is_kept_of_so_many_and_those_least_trusted(tmp_path: Path) -> None:
+    file = tmp_path / "home" / "deeds.json"
+    assert deeds.read(file) == {}
+    every = {f"n{i}": Record(kept=i + 0.25, cut=1.0, right=3.0) for i in range(10_050)}
+    every["worst"] = Record(kept=1e6, offences=1e6)
+    deeds.write(file, every)
+    found = deeds.read(file)
+    assert len(found) == 10_000
+    assert found["worst"] == Record(kept=1e6, offences=1e6)
+    assert found["n7"] == Record(kept=7.25, cut=1.0)
+    assert "n10049" not in found
+    assert [path.name for path in file.parent.iterdir()] == ["deeds.json"]
+
+
+def test_answers_are_not_kept_twice() -> None:
+    regard = Regard(A.id, {C.id: Record(kept=2.0)})
+    regard.note(B.id, "right")
+    regard.note(B.id, "kept")
+    assert regard.deeds == {B.id: Record(kept=1.0), C.id: Record(kept=2.0)}
+    assert Regard(A.id).deeds == {}

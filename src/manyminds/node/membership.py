@@ -31,6 +31,7 @@ from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
 from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
+from manyminds.node import deeds
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
@@ -47,6 +48,7 @@ _ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
 _SETTLED_S: Final = 1.0  # after a change, before it is made anew
 _EXPIRE_S: Final = 5.0
 _RECKON_S: Final = 2.0  # between two looks at what nodes are worth
+_REMEMBER_S: Final = 10.0  # after which what nodes did is kept: a crash forgets no more
 _NOTABLE: Final = 0.01  # of accuracy
 _MANY: Final = 50  # peers on a LAN, from which on one of them should be a router
 
@@ -130,7 +132,9 @@ class Membership:
         self._names: dict[str, str] = {}  # what each node is called here, by id
         self._called = Names(config.home / NAMES)
         self._ways: dict[str, list[Transport]] = {}  # to each node that is here, by id
-        self._regard = Regard(identity.id)
+        self._kept = config.home / deeds.DEEDS
+        self._regard = Regard(identity.id, deeds.read(self._kept))
+        self._remembered = self._regard.noted
         self._expected: dict[str, Expected] = {}  # of each node that is here, as last reckoned, by id
         self._changed = asyncio.Event()
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
@@ -153,10 +157,12 @@ class Membership:
                 transports.append(await stack.enter_async_context(zenoh))
             self._http = await stack.enter_async_context(Http(self._client))
             self._transports = transports = [*transports, self._http]
+            stack.push_async_callback(self._remember)
             self._http.direct(self._urls())
             self._show()
             log.info("This node is %s.", self._identity.id)
-            for work in (*map(self._watch, transports), self._announce(), self._expire(), self._reckon()):
+            works = (self._announce(), self._expire(), self._reckon(), self._remember_all())
+            for work in (*map(self._watch, transports), *works):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             self._stack = stack.pop_all()
         return self
@@ -322,6 +328,21 @@ class Membership:
                 if expected is not None and (known is None or expected.differs(known, _NOTABLE)):
                     self._expected[card.id] = expected
                     self._take_in(card, self._listed.get(card.id))
+
+    async def _remember_all(self) -> None:
+        while True:
+            await asyncio.sleep(_REMEMBER_S)
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Keeps what nodes did, if there is anything new; in a thread."""
+        if self._regard.noted == self._remembered:
+            return
+        self._remembered = self._regard.noted
+        try:
+            await asyncio.to_thread(deeds.write, self._kept, self._regard.deeds)
+        except OSError as error:
+            log.error("what other nodes did is not remembered in %s: %s", self._kept, error)
 
     def _reckoned(self, card: NodeCard) -> Expected:
         """How right a node is expected to be: as last reckoned; at first, by itself."""

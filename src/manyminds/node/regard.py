@@ -48,11 +48,12 @@ class Regard:
 
     Args:
         own: this node's id.
+        deeds: what each node did before, by id, without answers.
     """
 
-    def __init__(self, own: str) -> None:
+    def __init__(self, own: str, deeds: Mapping[str, Record] | None = None) -> None:
         self._own = own
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, Record] = dict(deeds or {})
         self._fields: dict[str, dict[str, Record]] = {}  # of each node; answers alone
         self._place = 0  # in the log of outcomes, up to which it was heard
         self.noted = 0
@@ -60,10 +61,15 @@ class Regard:
 
     def copy(self) -> "Regard":
         """As it is now: for another thread to reckon with."""
-        other = Regard(self._own)
-        other._records = dict(self._records)
+        other = Regard(self._own, self._records)
         other._fields = {node: dict(fields) for node, fields in self._fields.items()}
         return other
+
+    @property
+    def deeds(self) -> dict[str, Record]:
+        """What each node did, by id, without answers: of these the ledger knows."""
+        found = self._records.items()
+        return {node: replace(r, right=0.0, wrong=0.0) for node, r in found if r.kept + r.cut + r.offences}
 
     def record(self, node: str) -> Record:
         """What was seen of it."""
