@@ -242,10 +242,10 @@ def test_whom_it_prefers_depends_on_the_field(tmp_path: Path) -> None:
             known = Outcome("r", name, "ok", None, 0.0, 0, correct=float(right[name] == section))
             here.membership.hear([replace(known, place=place, section=section)])
         async with asyncio.timeout(20):
-            while "law" not in here.house.here["bob"][0].card.accuracy_in:
+            while "law" not in (here.house.here["bob"][0].card.accuracy_in or ()):
                 here.house.news.clear()
                 await here.house.news.wait()
-        ann, bob = (here.house.here[name][0].card.accuracy_in for name in ("ann", "bob"))
+        ann, bob = (here.house.here[name][0].card.accuracy_in or {} for name in ("ann", "bob"))
         assert ann["maths"] > 0.7 > 0.3 > ann["law"]
         assert bob["law"] > 0.7 > 0.3 > bob["maths"]
         here.membership._show()

@@ -288,8 +288,8 @@ class Card(Struct, frozen=True):
     description: str = ""
     skills: tuple[str, ...] = ()
     accuracy: float = 0.5  # share of correct answers claimed
-    accuracy_in: Mapping[str, float] = field(default_factory=dict)
-    """By section: what takes the place of `accuracy` there, and of all grades: it was made of them."""
+    accuracy_in: Mapping[str, float] | None = None
+    """By section: what takes the place of `accuracy` there, and of all grades, of which it was made."""
     ttft_s: float = 1.0
     tokens_per_s: float = 20.0
     price_in_usd_per_m: float = 0.0

@@ -119,7 +119,7 @@ class Peer:
                     yield chunk
         except UnavailableError as error:
             if most_usd and journey.budget_usd is not None:  # it may have spent that: it is not asked twice
-                raise CutError(error.message) from None
+                raise CutError(error.message, retry_after_s=error.retry_after_s) from None
             raise
         finally:
             if hold is not None:

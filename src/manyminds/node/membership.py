@@ -433,7 +433,7 @@ class Membership:
             description=card.description,
             skills=card.words,
             accuracy=expected.accuracy,
-            accuracy_in=expected.accuracy_in,
+            accuracy_in=expected.accuracy_in or None,
             ttft_s=says.ttft_s,
             tokens_per_s=max(says.tokens_per_s, 0.1),
             price_in_usd_per_m=says.price_in_usd_per_m,

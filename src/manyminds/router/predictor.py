@@ -212,7 +212,7 @@ def predict_one(
 ) -> Prediction:
     """`nearness` is its similarity, less the panel's mean; `section` is what the question is about."""
     seen, graded = seen or _NOTHING, graded or _UNGRADED
-    accuracy = card.accuracy_in.get(section) if section else None
+    accuracy = card.accuracy_in.get(section) if section and card.accuracy_in else None
     if accuracy is None:
         accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
     probability = _probability(accuracy, nearness)
