@@ -27,11 +27,19 @@ def node(nodes: Nodes, name: str, prices: tuple[float, float], experts: str = ""
 
 
 def agree(nodes: Nodes, asks: str, answers: str, url: str) -> None:
-    """Each lists the other: the first to ask and to pay, and to pass others' questions on."""
+    """Each lists the other: the first to ask and to pay, and to pass others' questions on.
+
+    Both know when it ends.
+    """
+
+    def read_anew() -> list[int]:
+        return [nodes.said(name).count("was read anew") for name in (asks, answers)]
+
+    before = read_anew()
     terms = ("--pay-usd", "1", "--name", answers, "--speaks-for")
     agreed = manyminds(nodes.folder / asks, "federate", url.removesuffix("/v1"), *terms)
     manyminds(nodes.folder / answers, "federate", agreed["own_id"], "--name", asks, "--owe-usd", "1")
-    assert wait_until(lambda: "was read anew" in nodes.said(answers))
+    assert wait_until(lambda: all(now > then for now, then in zip(read_anew(), before, strict=True)))
 
 
 def settled(nodes: Nodes, name: str) -> tuple[float, float]:
@@ -69,12 +77,13 @@ def test_a_hub_pays_what_it_is_paid_and_no_more(nodes: Nodes) -> None:
 
         # A hundred words bring $0.1: enough for the longest answer of the other node.
         assert asked(100)["choices"][0]["message"]["content"].split() == far.words
-        assert settled(nodes, "asker") == pytest.approx((0.005, 0.0))
-        assert settled(nodes, "hub") == pytest.approx((20 * 20e-6 + 5 * 200e-6, 0.005))
-        assert settled(nodes, "priced") == pytest.approx((0.0, 0.0014))
-        assert last(nodes, "asker") == {"hub": pytest.approx(0.005)}
-        assert last(nodes, "hub") == {"priced": pytest.approx(0.0014)}
-        assert last(nodes, "priced") == {"sage": pytest.approx(0.0005)}
+        for name, owes_and_is_owed, cost_usd in (
+            ("asker", (0.005, 0.0), {"hub": 0.005}),
+            ("hub", (20 * 20e-6 + 5 * 200e-6, 0.005), {"priced": 0.0014}),
+            ("priced", (0.0, 0.0014), {"sage": 0.0005}),
+        ):
+            assert wait_until(lambda: settled(nodes, name) == pytest.approx(owes_and_is_owed))  # noqa: B023
+            assert last(nodes, name) == pytest.approx(cost_usd)
 
         # With a model of its own, it answers by that what does not pay for the other node.
         before = settled(nodes, "priced")
@@ -82,7 +91,7 @@ def test_a_hub_pays_what_it_is_paid_and_no_more(nodes: Nodes) -> None:
             file.write(expert("own", own.url))
         assert wait_until(lambda: seen(hub) == {"own", "priced"}), nodes.said("hub")
         assert asked(1)["choices"][0]["message"]["content"].strip() == "near"
-        assert last(nodes, "hub") == {"own": 0.0}
+        assert wait_until(lambda: last(nodes, "hub") == {"own": 0.0})
         assert settled(nodes, "priced") == before
     for name in ("asker", "hub", "priced"):
         assert "Traceback" not in nodes.said(name)
