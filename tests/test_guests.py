@@ -14,7 +14,7 @@ from manyminds.network.ask import Heard
 from manyminds.network.identity import member_of
 from manyminds.network.jws import from_base64url
 from manyminds.node.guests import Guests, keys_of, paying
-from manyminds.types import Card, Chunk, Limits, Message, Query, Sampling
+from manyminds.types import Card, Chunk, Journey, Limits, Message, Query, Sampling
 from tests.network.sides import ANN, BOB, EVE, own
 
 CARDS = [
@@ -29,7 +29,8 @@ def heard(by: Any = ANN, **ask: Any) -> Heard:
 
 
 def question(**more: Any) -> Query:
-    return Query((Message("user", "?"),), sampling=Sampling(max_tokens=10), **more)
+    journey = Journey(60.0, 3, budget_usd=1.0)
+    return Query((Message("user", "?"),), sampling=Sampling(max_tokens=10), journey=journey, **more)
 
 
 class Door:
@@ -271,3 +272,25 @@ def test_who_does_not_know_the_secret_is_not_answered(member: str) -> None:
 
 def test_who_is_listed_needs_no_secret() -> None:
     assert Door(PeerEntry(name="ann", id=ANN.id), secret="hush").let_in().query
+
+
+@pytest.mark.parametrize(
+    ("offered_usd", "terms", "bound_usd"),
+    [
+        (0.5, {}, 0.0),
+        (0.5, {"price_out_usd_per_m": 1e5}, 0.5),
+        (9.0, {"price_out_usd_per_m": 1e5}, 1.0),
+        (0.0, {"price_out_usd_per_m": 1e5}, 0.0),
+    ],
+)
+def test_no_more_is_paid_for_it_than_it_may_be_charged(
+    offered_usd: float, terms: dict[str, Any], bound_usd: float
+) -> None:
+    ask = heard(budget_usd=offered_usd)
+    for door in (Door(**terms), Door(listed(), **terms)):
+        journey = door.let_in(ask).query.journey
+        assert journey is not None
+        assert journey.budget_usd == pytest.approx(bound_usd)
+    treated = Door(listed(treats=True), **terms).let_in(ask).query.journey
+    assert treated is not None
+    assert treated.budget_usd is None

@@ -18,9 +18,10 @@ from manyminds.network.card import Claims, Skill, Terms, quantised
 from manyminds.network.identity import Identity, member_of
 from manyminds.network.transport import Sighting
 from manyminds.node.membership import Membership
-from manyminds.types import Card, Chunk, Expert, Query
+from manyminds.types import Card, Chunk, Expert, Outcome, Query
 from manyminds.upstream import Client
 from manyminds.web.door import everybody
+from tests.changed import replace
 from tests.network.sides import heard_of
 
 OWN, ANN, BOB, EVE = (Identity.of_seed(bytes([i]) * 32) for i in range(4))
@@ -35,6 +36,7 @@ class House:
         self.own_cards = [Card("house", "local", skills=("law",), accuracy=0.7)]
         self.here: dict[str, tuple[Expert, Any, Any]] = {}
         self.left: list[str] = []
+        self.news = asyncio.Event()
 
     def skills(self) -> Any:
         return np.array([[1, 0, 0]], np.float32)
@@ -44,6 +46,7 @@ class House:
 
     def take_in(self, expert: Expert, vectors: Any, made_of: object) -> None:
         self.here[expert.card.name] = (expert, vectors, made_of)
+        self.news.set()
 
     def let_go(self, name: str) -> None:
         del self.here[name]
@@ -227,6 +230,59 @@ def test_only_peers_that_are_listed_and_asked(tmp_path: Path, asks: str) -> None
         assert here.names == expected
 
     played(tmp_path, story, peer(ANN, "ann") + peer(BOB, "rob", "asks = false"), f'asks = "{asks}"\n')
+
+
+def test_whom_it_prefers_depends_on_the_field(tmp_path: Path) -> None:
+    async def story(here: Here) -> None:
+        here.see(ANN, name="ann")
+        here.see(BOB)
+        right = {"ann": "maths", "bob": "law"}
+        for place in range(1, 41):
+            name, section = ("ann", "bob")[place % 2], ("maths", "law")[place // 2 % 2]
+            known = Outcome("r", name, "ok", None, 0.0, 0, correct=float(right[name] == section))
+            here.membership.hear([replace(known, place=place, section=section)])
+        async with asyncio.timeout(20):
+            while "law" not in (here.house.here["bob"][0].card.accuracy_in or ()):
+                here.house.news.clear()
+                await here.house.news.wait()
+        ann, bob = (here.house.here[name][0].card.accuracy_in or {} for name in ("ann", "bob"))
+        assert ann["maths"] > 0.7 > 0.3 > ann["law"]
+        assert bob["law"] > 0.7 > 0.3 > bob["maths"]
+        here.membership._show()
+        said = {(one.node, one.field) for one in cards.read(here.membership.card).says.vouches}
+        assert {(ANN.id, "maths"), (BOB.id, "law")} <= said
+
+    played(tmp_path, story)
+
+
+def test_what_nodes_did_is_remembered_over_restarts(tmp_path: Path) -> None:
+    async def offend(here: Here) -> None:
+        here.see(BOB, claims=(cards.Claim(0.9),))
+        here.see(ANN, name="ann", claims=(cards.Claim(0.9),))
+        assert here.house.here["bob"][0].card.accuracy == pytest.approx(0.9)
+        for deed in ("kept", "kept", "unsigned", "cut"):
+            here.house.here["bob"][0]._line.note(deed)  # type: ignore[attr-defined]
+
+    async def remember(here: Here) -> None:
+        here.see(BOB, claims=(cards.Claim(0.9),))
+        here.see(ANN, name="ann", claims=(cards.Claim(0.9),))
+        assert here.house.here["bob"][0].card.accuracy < 0.2
+        assert here.house.here["ann"][0].card.accuracy == pytest.approx(0.9)
+        kept = here.membership.records[BOB.id]
+        assert (kept.kept, kept.cut, kept.offences) == pytest.approx((1.96, 1.0, 0.998), abs=0.02)
+
+    played(tmp_path, offend)
+    played(tmp_path, remember)
+    played(tmp_path, remember)  # nothing new came
+
+
+def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path) -> None:
+    async def story(_: Here) -> None:
+        raise AssertionError("it was made")
+
+    (tmp_path / "deeds.json").write_text('{"b": [1, 2, -1]}')
+    with pytest.raises(ConfigError, match="move it away"):
+        played(tmp_path, story)
 
 
 # --- names -----------------------------------------------------------------------------------------

@@ -261,6 +261,24 @@ def test_the_word_of_others_never_hurts_who_was_not_seen_to_be_better(
     assert prior(claimed, record, high) >= prior(claimed, record, low) - 1e-12
 
 
+@given(records, records, shares, shares, st.floats(0.0, 50.0))
+def test_what_was_measured_in_a_field_counts_on_top(
+    record: Record, within: Record, claimed: float, word: float, more: float
+) -> None:
+    anywhere, there = prior(claimed, record, word), prior(claimed, record, word, within)
+    own = honesty(record) * within.right / max(within.right + within.wrong, 1e-9)
+    assert min(anywhere, own) - 1e-9 <= there <= max(anywhere, own) + 1e-9 or not within.right + within.wrong
+    assert prior(claimed, record, word, Record(kept=9.0)) == anywhere
+    better, worse = replace(within, right=within.right + more), replace(within, wrong=within.wrong + more)
+    assert prior(claimed, record, word, worse) <= there + 1e-12
+    assert prior(claimed, record, word, better) >= there - 1e-12
+
+
+def test_eight_answers_in_a_field_are_half_of_what_is_expected_there() -> None:
+    good = Record(right=1000.0)
+    assert prior(0.9, good, 0.0, Record(wrong=8.0)) == pytest.approx(prior(0.9, good) / 2)
+
+
 def test_what_was_measured_wins_over_hearsay_and_hearsay_over_the_card() -> None:
     assert prior(0.99) == STRANGER
     assert prior(0.1) == pytest.approx(0.1)  # who claims less is believed

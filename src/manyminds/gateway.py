@@ -11,11 +11,18 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from manyminds import canonical
+from manyminds import canonical, purse
 from manyminds.alarm import Alarm
 from manyminds.cache import Cache, Lookup
 from manyminds.combine.ballot import ENOUGH, likeliest
-from manyminds.errors import CutError, ManymindsError, ModelNotFoundError, NoExpertError, UnavailableError
+from manyminds.errors import (
+    BudgetError,
+    CutError,
+    ManymindsError,
+    ModelNotFoundError,
+    NoExpertError,
+    UnavailableError,
+)
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.report import of_one, of_panel
@@ -23,7 +30,6 @@ from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES, suits
 from manyminds.types import (
     Answer,
-    Call,
     Card,
     Chunk,
     Combiner,
@@ -60,7 +66,6 @@ _MORE = 4  # times as many are asked of the index where too few of the nearest c
 HOPS = 4
 """How often a question may be passed on from node to node, unless its gateway says otherwise."""
 
-_FUSE_TOKENS = 4096  # of a fuser's own instructions, and of what marks the drafts
 _ENCODED = ("select", "fuse")
 """Strategies that compare what texts mean. Even where nothing could be enough they are asked, in a thread:
 that fills the encoder's memory away from the event loop."""
@@ -149,6 +154,7 @@ class Gateway:
                 yield chunk
             return
         route = self._route(query)
+        route = purse.apportioned(query, route, self._parts.experts, self._deadline_s(query))
         if route.section:
             query = replace(query, section=route.section)
         hold = await self._reserve(query, route)
@@ -326,7 +332,9 @@ class Gateway:
                 return self._route_among(query, well)
             except NoExpertError:
                 pass  # whoever could do it may fail just now: asked all the same, it says until when
-        return self._route_among(query, self._candidates(query, spared=True))
+        if not (every := self._candidates(query, spared=True)).names:
+            raise BudgetError("What is paid for this question is not enough for anybody here.")
+        return self._route_among(query, every)
 
     def _in_order(self, query: Query) -> Route:
         """The experts that were named, each where those before it fail; then those that a policy would ask.
@@ -362,6 +370,7 @@ class Gateway:
         if len(experts) > _CANDIDATES:
             return self._narrowed(query, spared=spared)
         names = [name for name in sorted(experts) if spared or not is_spared(experts[name])]
+        names = [name for name in names if purse.payable(experts[name].card, query)]
         return _Candidates(names, 0, len(names))
 
     def _narrowed(self, query: Query, *, spared: bool) -> "_Candidates":
@@ -396,28 +405,8 @@ class Gateway:
         """What this may cost at most is put aside from the budget of the caller's key, if it has one."""
         if query.key is None or query.key.budget_usd is None or self._parts.reserve is None:
             return None
-        return await self._parts.reserve(query.key, self._most_usd(query, route))
-
-    def _most_usd(self, query: Query, route: Route) -> float:
-        """If everybody who may be asked reads and writes as much as there can be, and always computes."""
-        most, drafts = 0.0, 0
-        for call in route.everyone:
-            usd, written = self._most_of(query, call.expert, call.samples)
-            most, drafts = most + usd, drafts + written
-        if route.fuser is not None:
-            most += self._most_of(query, route.fuser, 1, _FUSE_TOKENS + drafts)[0]
-        return most
-
-    def _most_of(self, query: Query, name: str, samples: int, more_tokens: int = 0) -> tuple[float, int]:
-        """The most that an expert's answers may cost by its card, in US dollars, and the tokens that it may
-        write; nothing of one that has left. It reads so many tokens more than the query has.
-        """
-        if (expert := self._parts.experts.get(name)) is None:
-            return 0.0, 0
-        card = expert.card
-        written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n * samples
-        read = query.most_tokens * samples + more_tokens
-        return card.price_usd(read, written, samples * self._deadline_s(query)), written
+        most_usd = purse.most_usd(query, route, self._parts.experts, self._deadline_s(query))
+        return await self._parts.reserve(query.key, most_usd)
 
     # --- call ---
 
@@ -430,27 +419,9 @@ class Gateway:
                 return await asyncio.to_thread(_is_sure, query, route, combiner, answers)
             return _is_sure(query, route, combiner, answers)
 
-        if query.limits.budget_usd is not None:
-            route = self._apportioned(query, route, query.limits.budget_usd)
         limits, asked = self._patience, encoded or route.threshold < 1
         patience = Patience(limits.first_token_s, limits.idle_s, self._deadline_s(query))
         return Fanout(query, route, self._parts.experts, patience, enough if asked else None, self._alarm)
-
-    def _apportioned(self, query: Query, route: Route, budget_usd: float) -> Route:
-        """The route with what each other network on it may charge: with all, no more than there is."""
-        if not any(self._is_network(call.expert) for call in route.everyone):
-            return route
-        most = {call: self._most_of(query, call.expert, call.samples)[0] for call in route.everyone}
-        share = min(1.0, budget_usd / total) if (total := sum(most.values())) > 0 else 1.0
-
-        def limited(calls: Sequence[Call]) -> tuple[Call, ...]:
-            return tuple(replace(call, budget_usd=share * most[call] / call.samples) for call in calls)
-
-        return replace(route, calls=limited(route.calls), reserve=limited(route.reserve))
-
-    def _is_network(self, name: str) -> bool:
-        expert = self._parts.experts.get(name)
-        return expert is not None and expert.card.kind == "peer"
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s
@@ -515,7 +486,7 @@ def _meets(card: Card, query: Query) -> bool:
         names = {card.name, card.source or card.name, card.variant_of or card.name}
         if not names.isdisjoint(exclude) or (include and names.isdisjoint(include)):
             return False
-    return suits(card, query)
+    return suits(card, query) and purse.payable(card, query)
 
 
 def _parameters(cards: Iterable[Card]) -> int:

@@ -128,6 +128,8 @@ class Journey(Struct, frozen=True):
     hops: int  # how often it may be passed on from here
     visited: tuple[str, ...] = ()  # ids of the nodes it came by, the one that asked this one last
     purpose: str = ""  # what the answer is for, in a word
+    budget_usd: float | None = None
+    """The most that may be paid for it from here on, whatever comes; None where only this node pays."""
 
 
 class Query(Struct, frozen=True, eq=False):
@@ -286,6 +288,8 @@ class Card(Struct, frozen=True):
     description: str = ""
     skills: tuple[str, ...] = ()
     accuracy: float = 0.5  # share of correct answers claimed
+    accuracy_in: Mapping[str, float] | None = None
+    """By section: what takes the place of `accuracy` there, and of all grades, of which it was made."""
     ttft_s: float = 1.0
     tokens_per_s: float = 20.0
     price_in_usd_per_m: float = 0.0
@@ -338,6 +342,7 @@ class Route(Struct, frozen=True):
     section: str = ""  # what the question is about; "" where nothing is known of that
     compared: int = 0  # vectors, by the index; told where `Limits.explain` is set, as is the next
     considered: int = 0  # experts of which one was
+    fuser_usd: float | None = None  # the most that the fuser may cost; None where only its price limits that
 
     def call_of(self, expert: str) -> Call | None:
         """The call of that expert on the panel or in reserve, if it has one."""
@@ -366,6 +371,7 @@ class Outcome(Struct, frozen=True):
     voters: tuple[str, ...] = ()  # whose votes said so, where nobody else did
     at_utc: str = ""  # when it was judged
     place: int = 0  # in the log of outcomes, which is their order; 0 is not in it
+    section: str = ""  # what the question was about; "" where that is not known
 
 
 class Attribution(Struct, frozen=True):

@@ -76,6 +76,7 @@ def test_what_it_says_is_graded_and_nothing_is_asked_twice(tmp_path: Path) -> No
     assert len(company.heard) >= 3
     assert {outcome.expert for outcome in company.heard} == {"sage"}
     assert {outcome.correct for outcome in company.heard} == {0.0}
+    assert all(outcome.section for outcome in company.heard)  # what it is trusted in is known
     keys = asked[SAGE]
     assert len(keys) == len(set(keys)) >= sage.asked >= 3
     _, _, later = played(tmp_path, 300)

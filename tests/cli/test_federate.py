@@ -66,7 +66,9 @@ def peers(home: Path) -> list[tuple[str, str, str]]:
 
 def test_a_node_is_a_peer_by_its_url(home: Path) -> None:
     with serving(shown()) as url:
-        result = manyminds("federate", f"{url}/", "--pay-usd", "5", "--speaks-for", "--no-answers")
+        result = manyminds(
+            "federate", f"{url}/", "--pay-usd", "5", "--speaks-for", "--treats", "--no-answers"
+        )
         assert result.exit_code == 0, result.output
         assert peers(home) == [("bob", BOB.id, url)]
         assert "law" in result.stdout
@@ -75,6 +77,7 @@ def test_a_node_is_a_peer_by_its_url(home: Path) -> None:
         assert f"This node's id is {own}" in result.stderr
         (entry,) = load(None, {"MANYMINDS_HOME": str(home / "home")}, {}).peers
         assert (entry.pay_usd, entry.speaks_for, entry.answers, entry.asks) == (5.0, True, False, True)
+        assert entry.treats
         again = manyminds("federate", url)
         assert again.exit_code == 1
         assert "federate --remove bob" in again.stderr

@@ -53,6 +53,14 @@ def test_the_log_is_read_from_a_place_on(ledger: Ledger) -> None:
     assert ledger.graded(0, 2) == [*log[-4:]]
 
 
+def test_an_outcome_is_about_what_its_request_was(ledger: Ledger) -> None:
+    for i, section in enumerate(("law", "maths", "")):
+        asked = replace(ask(key="k"), section=section)
+        ledger.record(report(str(i)), asked, ANSWERS, "4", "ok", 0.4, [outcome("a", 1.0, request_id=str(i))])
+    ledger.flush()
+    assert [found.section for found in ledger.graded(0, 10)] == ["law", "maths", ""]
+
+
 def test_votes_do_not_push_out_what_somebody_said(ledger: Ledger) -> None:
     told(ledger, "0", outcome("a", 1.0, request_id="0"))
     for i in range(1, 6):

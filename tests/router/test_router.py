@@ -71,6 +71,22 @@ class TestPredict:
         alone = predict(cards[:1], {}, {"a": -0.9}, LOAD)
         assert alone[0].probability == pytest.approx(0.7)
 
+    def test_what_is_expected_in_a_section_takes_the_place_of_all_else(self) -> None:
+        card = replace(CARD, accuracy_in={"law": 0.2, "": 0.9})
+        wrong = {"a": standing([outcome(correct=0.0)] * 8)}
+        for section, expected in (("law", 0.2), ("maths", 0.35), ("", 0.35)):
+            (found,) = predict([card], {}, {}, LOAD, wrong, section)
+            assert found.probability == pytest.approx(expected)
+
+    def test_whoever_is_good_at_it_is_asked(self) -> None:
+        cards = [replace(CARD, name="a", accuracy_in={"maths": 0.9, "law": 0.1})]
+        cards += [replace(CARD, name="b", accuracy_in={"maths": 0.1, "law": 0.9})]
+        router = SkillRouter(Index(3))
+        for topic, best in (("maths", "a"), ("law", "b"), ("", "a")):
+            limits = Limits(policy="auto", panel=1, topic=topic)
+            asked = replace(query(next(iter(TOPICS))), limits=limits)
+            assert [call.expert for call in router.route(asked, cards, limits).calls] == [best]
+
     def test_grades_outweigh_the_claim_in_the_end(self) -> None:
         liar = replace(CARD, accuracy=0.99)
         wrong = standing([outcome(correct=0.0)] * 8)

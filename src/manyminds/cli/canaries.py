@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from manyminds.config import Config
 from manyminds.errors import ArtefactError, ManymindsError
-from manyminds.types import Message, Query
+from manyminds.types import Limits, Message, Query
 
 if TYPE_CHECKING:
     from manyminds.evals.questions import Graded
@@ -90,7 +90,8 @@ async def _ask_all(
 
 async def _ask(node: "Node", name: str, graded: "Graded", request_id: str) -> None:
     """Raises: ManymindsError."""
-    query = Query((Message("user", graded.text),), model=name, request_id=request_id)
+    about = Limits(topic=graded.question.category)  # which stays here
+    query = Query((Message("user", graded.text),), model=name, request_id=request_id, limits=about)
     chunks = await node.gateway.complete(query)
     text = "".join(chunk.text for chunk in chunks)
     correct = float(await asyncio.to_thread(graded.right, text))

@@ -21,6 +21,7 @@ __all__ = ["federate"]
 @click.option("--id", "node", metavar="ID", help="Its node id, as its owner says: another one is refused.")
 @click.option("--pay-usd", type=click.FloatRange(0), help="Most that is paid to it in a month; default: 0.")
 @click.option("--owe-usd", type=click.FloatRange(0), help="Most that it may come to owe in a month.")
+@click.option("--treats", is_flag=True, default=None, help="This node may pay for its questions itself.")
 @click.option("--price-in-usd-per-m", type=click.FloatRange(0), help="Highest price per million of prompt.")
 @click.option("--price-out-usd-per-m", type=click.FloatRange(0), help="The same of its answers.")
 @click.option("--requests-per-min", type=click.IntRange(1), help="Questions a minute that it may ask.")

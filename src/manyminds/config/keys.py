@@ -232,6 +232,10 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0)] | None,
         Meta(description="The same per million completion tokens."),
     ] = None
+    treats: Annotated[
+        bool,
+        Meta(description="Whether this node may pay more for its questions than it charges for them."),
+    ] = False
     requests_per_min: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Questions a minute that it may ask; unset is no limit."),

@@ -104,7 +104,7 @@ class Peer:
         """See `types.Expert`."""
         line = self._line
         journey = self._onward(query)
-        most_usd = self._most_usd(query)
+        most_usd = self._most_usd(query, journey)
         ask = self._ask(query, journey, most_usd)
         try:
             sealed = seal_ask(line.identity, ask, line.exchange)
@@ -117,6 +117,10 @@ class Peer:
             async with aclosing(frames):
                 async for chunk in call.heard(frames):
                     yield chunk
+        except UnavailableError as error:
+            if most_usd and journey.budget_usd is not None:  # it may have spent that: it is not asked twice
+                raise CutError(error.message, retry_after_s=error.retry_after_s) from None
+            raise
         finally:
             if hold is not None:
                 hold.settle(call.spent_usd(most_usd))
@@ -135,12 +139,12 @@ class Peer:
             raise SlowError(f"{name} is not asked: there is no time left.")
         return journey
 
-    def _most_usd(self, query: Query) -> float:
-        """The most that its answer may cost by its card, and by what the request may cost."""
+    def _most_usd(self, query: Query, journey: Journey) -> float:
+        """The most that its answer may cost: by its card, by the request's limit, by what it brings."""
         card = self._card
         written = (query.sampling.max_tokens or card.context_tokens) * query.sampling.n
         most_usd = card.price_usd(query.most_tokens + _SLACK_TOKENS, written, 0.0)
-        return most_usd if query.limits.budget_usd is None else min(most_usd, query.limits.budget_usd)
+        return min(usd for usd in (most_usd, query.limits.budget_usd, journey.budget_usd) if usd is not None)
 
     def _ask(self, query: Query, journey: Journey, most_usd: float) -> Ask:
         line = self._line

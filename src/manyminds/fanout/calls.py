@@ -23,7 +23,8 @@ from manyminds.errors import (
 )
 from manyminds.fanout.patience import Patience, hear, note_slow
 from manyminds.fanout.tally import Tally
-from manyminds.types import Answer, Arrival, Call, Chunk, Expert, Query, Route, Scorer
+from manyminds.types import Answer, Arrival, Call, Card, Chunk, Expert, Query, Route, Scorer
+from manyminds.wire import capped
 
 __all__ = ["Fanout"]
 
@@ -57,6 +58,7 @@ class Fanout:
         self._patience = patience
         self._enough = enough
         self._quorum = route.quorum
+        self._fuser_usd = route.fuser_usd
         self._waiting = _stages(route.calls)
         self._staged = len(self._waiting) > 1
         self._reserve = list(route.reserve)
@@ -112,7 +114,8 @@ class Fanout:
             raise UnavailableError(f"{expert} is not in this network.")
         card = self._experts[expert].card
         stage = max((a.call.stage for a in self._arrivals), default=0) + 1
-        return self._start(Call(expert, card.source, 1.0, stage, method="fuse"), query)
+        call = Call(expert, card.source, 1.0, stage, method="fuse", budget_usd=self._fuser_usd)
+        return self._start(call, query)
 
     async def cancel(self, keep: Arrival | None = None) -> None:
         """See `types.Arrivals`."""
@@ -170,10 +173,11 @@ class Fanout:
         hedge.rival = slow
 
     def _start(self, call: Call, query: Query) -> "_Arrival":
+        expert = self._experts.get(call.expert)
         if call.budget_usd is not None:
-            query = replace(query, limits=replace(query.limits, budget_usd=call.budget_usd))
+            query = _paying(query, call.budget_usd, expert.card if expert else None)
         news = (self._begun, self._ended)
-        arrival = _Arrival(call, self._experts.get(call.expert), query, news, self._alarm)
+        arrival = _Arrival(call, expert, query, news, self._alarm)
         work = arrival.run(self._patience, self.deadline)
         arrival.task = asyncio.get_running_loop().create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
@@ -296,6 +300,21 @@ def _stages(calls: Sequence[Call]) -> list[list[Call]]:
     """The calls by stage, in order; numbers without a call are passed over."""
     numbers = sorted({call.stage for call in calls})
     return [[call for call in calls if call.stage == number] for number in numbers]
+
+
+def _paying(query: Query, budget_usd: float, card: Card | None) -> Query:
+    """The query for one call that may cost so much.
+
+    Another network keeps to it; of this one's own experts no longer an answer is asked for than it pays for.
+    """
+    limits, journey = replace(query.limits, budget_usd=budget_usd), query.journey
+    if journey is not None and journey.budget_usd is not None:
+        journey = replace(journey, budget_usd=min(budget_usd, journey.budget_usd))
+    query = replace(query, limits=limits, journey=journey)
+    if card is None or card.kind == "peer" or card.price_out_usd_per_m <= 0:
+        return query
+    left_usd = budget_usd - card.price_usd(query.most_tokens, 0, 0.0)
+    return capped(query, int(left_usd * 1e6 / card.price_out_usd_per_m))
 
 
 def _stream(expert: Expert, query: Query, call: Call) -> AsyncGenerator[Chunk, None]:

@@ -18,16 +18,19 @@ __all__ = ["graded", "heard"]
 def graded(database: Database, after: int, each: int) -> list[Outcome]:
     """Outcomes that were graded, in the order of the log, whose `place` is behind that one.
 
-    Of every expert the last `each` at most, of those that somebody judged and of those that votes did.
+    Each has the section of its request, if that is here still. Of every expert the last `each` at most, of
+    those that somebody judged and of those that votes did.
     """
     import sqlalchemy as sa
 
-    table = database.tables.outcomes
+    table, requests = database.tables.outcomes, database.tables.requests
     kinds = (table.c.expert, table.c.voters == "")
     nth = sa.func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()).label("nth")
     last = sa.select(table, nth).where(table.c.id > after).subquery()
     with database.read() as connection:
-        rows = connection.execute(sa.select(last).where(last.c.nth <= each).order_by(last.c.id)).all()
+        mine = last.outerjoin(requests, requests.c.request_id == last.c.request_id)
+        chosen = sa.select(last, sa.func.coalesce(requests.c.section, "").label("section")).select_from(mine)
+        rows = connection.execute(chosen.where(last.c.nth <= each).order_by(last.c.id)).all()
     return [_graded(row) for row in rows]
 
 
@@ -45,6 +48,7 @@ def _graded(row: "sa.Row[tuple[object, ...]]") -> Outcome:
         voters=tuple(json.loads(row.voters)) if row.voters else (),
         at_utc=row.at_utc,
         place=row.id,
+        section=row.section,
     )
 
 

@@ -331,7 +331,7 @@ def _query(ask: Ask, request: bytes, request_id: str, now: float) -> Query:
     query = parse_request(request, request_id)
     limits = query.limits
     deadline_s = _LEFT * min(ask.deadline_s, limits.deadline_s or ask.deadline_s)
-    journey = Journey(hops=ask.hops, visited=ask.visited, due_s=now + deadline_s, purpose=ask.purpose)
+    journey = Journey(now + deadline_s, ask.hops, ask.visited, ask.purpose, ask.budget_usd)
     return replace(query, stream=True, limits=replace(limits, deadline_s=deadline_s), journey=journey)
 
 

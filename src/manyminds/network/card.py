@@ -60,6 +60,7 @@ _UNIT: Final = 127.0  # of a vector's numbers, sent as int8
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:/ -]+\Z")]
 _Text = Annotated[str, Meta(max_length=400)]
+_Field = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._:/ -]*\Z")]
 _Price = Annotated[float, Meta(ge=0, le=1e6)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=10**9)]
@@ -82,14 +83,14 @@ class Vouch(Struct, frozen=True, omit_defaults=True):
 
     node: Annotated[str, Meta(pattern=r"^[a-z2-7]{32}\Z")]
     weight: _Share
-    field: _Text = ""
+    field: _Field = ""
 
 
 class Claim(Struct, frozen=True, omit_defaults=True):
     """How often a node says it is right, in a field; "" is in all."""
 
     accuracy: _Share
-    field: _Text = ""
+    field: _Field = ""
 
 
 class Terms(Struct, frozen=True, omit_defaults=True):
@@ -165,7 +166,11 @@ class NodeCard(Struct, frozen=True):
     @property
     def accuracy(self) -> float | None:
         """Claimed over all; None where it claims nothing."""
-        return next((claim.accuracy for claim in self.says.claims if not claim.field), None)
+        return self.claimed("")
+
+    def claimed(self, field: str) -> float | None:
+        """Its accuracy in a field, "" being all of them; None where it claims nothing of it."""
+        return next((claim.accuracy for claim in self.says.claims if claim.field == field), None)
 
     def vectors(self, dimension: int) -> "Vectors":
         """(k, d) float32 unit rows: its skills. No row where they have another dimension."""

@@ -51,6 +51,7 @@ _FIRST: Final = 2.0  # deeds that a node is given on credit, as kept
 _OFFENDS: Final = 20.0  # deeds that must be kept to make up for half of one offence
 _CLAIM: Final = 2.0  # answers that a card's claim counts for, where nobody vouches
 _WORD: Final = 6.0  # and as many more where others vouch without reserve
+_ELSEWHERE: Final = 8.0  # answers that what is expected of it anywhere counts for in one field
 _UNSURE: Final = 8.0  # answers without which nobody's word is good for anything: see `vouched`
 _BROKEN: Final = 4.0  # answers short of what was promised, by which a word loses half of its worth
 _TWICE: Final = 2  # canaries for one node a day at most
@@ -234,12 +235,19 @@ def _ranked(asker: str, heard: _Heard, hops: int) -> dict[str, float]:
 # --- both, and the card ------------------------------------------------------------------------------
 
 
-def prior(claimed_accuracy: float, record: Record = _NOTHING, lent: float = 0.0) -> float:
+def prior(
+    claimed_accuracy: float, record: Record = _NOTHING, lent: float = 0.0, within: Record = _NOTHING
+) -> float:
     """The accuracy in [0, 1] to expect of a node: it takes the place of its card's claim for the router.
 
         believed = S + lent x (claimed - S),  S = `STRANGER`, or what is claimed where that is less
         measured = (right + (2 + 6 lent) believed) / (right + wrong + 2 + 6 lent)
-        prior    = honesty x measured
+        within   = (right_f + 8 measured) / (right_f + wrong_f + 8)
+        prior    = honesty x within
+
+    In a field f, what was measured there counts on top: `record` is of all answers, right_f and wrong_f of
+    those in f alone; what is claimed and lent is of f, too, where anybody said so. Without an answer in f,
+    `within` is `measured`; after eight it is half f's own.
 
     What was measured wins over what others say as it grows: they count for eight answers at most. What others
     say wins over the card: without anybody's word a claim is worth nothing, and with all of it no more than
@@ -252,13 +260,16 @@ def prior(claimed_accuracy: float, record: Record = _NOTHING, lent: float = 0.0)
         claimed_accuracy: by its card; what is no number counts as 0.
         record: what was measured here.
         lent: of this node, by `lent` or `bacon_rank`, in [0, 1].
+        within: what was measured here in the field that is asked about.
     """
     claimed = min(max(claimed_accuracy, 0.0), 1.0) if math.isfinite(claimed_accuracy) else 0.0
     word = min(max(lent, 0.0), 1.0) if math.isfinite(lent) else 0.0
     nothing = min(STRANGER, claimed)
     believed = nothing + word * (claimed - nothing)
     right, wrong, counts = max(record.right, 0.0), max(record.wrong, 0.0), _CLAIM + _WORD * word
-    return honesty(record) * min((right + counts * believed) / (right + wrong + counts), 1.0)
+    measured = (right + counts * believed) / (right + wrong + counts)
+    right, wrong = max(within.right, 0.0), max(within.wrong, 0.0)
+    return honesty(record) * min((right + _ELSEWHERE * measured) / (right + wrong + _ELSEWHERE), 1.0)
 
 
 # --- canary questions --------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ _WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
 class Guests:
     """Lets asks in; `admit` is for `network.answering.Answering`.
 
-    Of a request's `manyminds` object, policy, deadline and whom to leave out count here: whom this node asks,
-    and what that may cost, is not for others to say.
+    Of a request's `manyminds` object, policy, deadline and whom to leave out count here: whom this node asks
+    is not for others to say. What that costs is no more than may be charged, unless its owner said otherwise.
 
     Args:
         node: this node's id.
@@ -64,6 +64,7 @@ class Guests:
         """See `network.answering.Admit`. Raises: ForbiddenError, RateLimitError, BudgetError."""
         entry = self.listed.get(heard.asker)
         self._allow(heard, query, entry, by_https=by_https)
+        assert query.journey is not None
         key = Key(f"from:{entry.id}", entry.name) if entry else Key(_UNLISTED, "other nodes")
         admission, spent = self._admission, 0.0
 
@@ -75,12 +76,16 @@ class Guests:
             sampling = query.sampling
             tokens = query.estimated_tokens + (sampling.max_tokens or 0) * sampling.n
             admission.take(key, tokens)
-            hold = await admission.reserve(key, min(heard.ask.budget_usd, self._most_usd(query)))
+            most_usd = min(heard.ask.budget_usd, self._most_usd(query))
+            hold = await admission.reserve(key, most_usd)
             try:
                 dear = () if entry else self._dear()
                 exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
                 limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
-                yield Guest(replace(query, limits=limits), self._answer, self._price, charge)
+                treated = entry is not None and entry.treats
+                journey = replace(query.journey, budget_usd=None if treated else most_usd)
+                guest = replace(query, limits=limits, journey=journey)
+                yield Guest(guest, self._answer, self._price, charge)
             finally:
                 hold.settle(spent)
 

@@ -31,10 +31,11 @@ from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
 from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
+from manyminds.node import deeds
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
-from manyminds.node.regard import Regard
+from manyminds.node.regard import Expected, Regard
 from manyminds.types import Card, Chunk, Expert, Hold, Key, Outcome, Query
 from manyminds.upstream import Client
 
@@ -47,6 +48,7 @@ _ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
 _SETTLED_S: Final = 1.0  # after a change, before it is made anew
 _EXPIRE_S: Final = 5.0
 _RECKON_S: Final = 2.0  # between two looks at what nodes are worth
+_REMEMBER_S: Final = 10.0  # after which what nodes did is kept: a crash forgets no more
 _NOTABLE: Final = 0.01  # of accuracy
 _MANY: Final = 50  # peers on a LAN, from which on one of them should be a router
 
@@ -130,8 +132,10 @@ class Membership:
         self._names: dict[str, str] = {}  # what each node is called here, by id
         self._called = Names(config.home / NAMES)
         self._ways: dict[str, list[Transport]] = {}  # to each node that is here, by id
-        self._regard = Regard(identity.id)
-        self._accuracy: dict[str, float] = {}  # of each node that is here, as it was last reckoned, by id
+        self._kept = config.home / deeds.DEEDS
+        self._regard = Regard(identity.id, deeds.read(self._kept))
+        self._remembered = self._regard.noted
+        self._expected: dict[str, Expected] = {}  # of each node that is here, as last reckoned, by id
         self._changed = asyncio.Event()
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
         self.directory = Directory(identity.id)
@@ -153,10 +157,12 @@ class Membership:
                 transports.append(await stack.enter_async_context(zenoh))
             self._http = await stack.enter_async_context(Http(self._client))
             self._transports = transports = [*transports, self._http]
+            stack.push_async_callback(self._remember)
             self._http.direct(self._urls())
             self._show()
             log.info("This node is %s.", self._identity.id)
-            for work in (*map(self._watch, transports), self._announce(), self._expire(), self._reckon()):
+            works = (self._announce(), self._expire(), self._reckon(), self._remember_all())
+            for work in (*map(self._watch, transports), *works):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             self._stack = stack.pop_all()
         return self
@@ -304,21 +310,45 @@ class Membership:
         self._regard.hear(outcomes, {**self._called.nodes, **listed})
 
     async def _reckon(self) -> None:
-        """Takes nodes anew whose worth has changed."""
+        """Takes nodes anew whose worth has changed. At most a tenth of a processor's time is for that."""
+        took_s, before = 0.0, None
         while True:
-            await asyncio.sleep(_RECKON_S)
+            await asyncio.sleep(max(_RECKON_S, 9.0 * took_s))
             cards = [card for _, card in self.present]
-            found = self._regard.accuracies(cards, {card.id: self._trusted(card.id) for card in cards})
-            for card in cards:
-                if abs(found[card.id] - self._accuracy.get(card.id, -1.0)) > _NOTABLE:
-                    self._accuracy[card.id] = found[card.id]
+            given = {card.id: self._trusted(card.id) for card in cards}
+            said = [(card.id, card.says.vouches, card.says.claims) for card in cards]
+            now = (self._regard.noted, said, given)
+            if now == before:
+                continue
+            began_s, before = time.monotonic(), now
+            found = await asyncio.to_thread(self._regard.copy().expected, cards, given)
+            took_s = time.monotonic() - began_s
+            for _, card in self.present:
+                known, expected = self._expected.get(card.id), found.get(card.id)
+                if expected is not None and (known is None or expected.differs(known, _NOTABLE)):
+                    self._expected[card.id] = expected
                     self._take_in(card, self._listed.get(card.id))
 
-    def _expected(self, node: str) -> float:
+    async def _remember_all(self) -> None:
+        while True:
+            await asyncio.sleep(_REMEMBER_S)
+            await self._remember()
+
+    async def _remember(self) -> None:
+        """Keeps what nodes did, if there is anything new; in a thread."""
+        if self._regard.noted == self._remembered:
+            return
+        self._remembered = self._regard.noted
+        try:
+            await asyncio.to_thread(deeds.write, self._kept, self._regard.deeds)
+        except OSError as error:
+            log.error("what other nodes did is not remembered in %s: %s", self._kept, error)
+
+    def _reckoned(self, card: NodeCard) -> Expected:
         """How right a node is expected to be: as last reckoned; at first, by itself."""
-        if node not in self._accuracy and (card := self.directory.get(node)) is not None:
-            self._accuracy |= self._regard.accuracies([card], {node: self._trusted(node)})
-        return self._accuracy.get(node, 0.0)
+        if card.id not in self._expected:
+            self._expected |= self._regard.expected([card], {card.id: self._trusted(card.id)})
+        return self._expected[card.id]
 
     def _trusted(self, node: str) -> float:
         """How far it is trusted beforehand."""
@@ -394,7 +424,7 @@ class Membership:
 
     def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:
         node, name, says = card.id, self._names[card.id], card.says
-        transport, accuracy = self._ways[node][0], self._expected(node)
+        transport, expected = self._ways[node][0], self._reckoned(card)
         shown = Card(
             name=name,
             kind="peer",
@@ -402,7 +432,8 @@ class Membership:
             model=node,
             description=card.description,
             skills=card.words,
-            accuracy=accuracy,
+            accuracy=expected.accuracy,
+            accuracy_in=expected.accuracy_in or None,
             ttft_s=says.ttft_s,
             tokens_per_s=max(says.tokens_per_s, 0.1),
             price_in_usd_per_m=says.price_in_usd_per_m,

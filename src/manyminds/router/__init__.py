@@ -68,32 +68,38 @@ class SkillRouter:
         if policy == DIRECT:
             candidates = [card for card in candidates if card.name == query.model]
         load, planner = estimate_load(query), self._planners.get(query.task.kind)
-        predictions = self._predict(query, eligible(candidates, query, limits, load), load)
+        section = self._section(query)
+        predictions = self._predict(query, eligible(candidates, query, limits, load), load, section)
         if policy == DIRECT:
             return direct(affordable(predictions, limits)[0])
         if planner is not None:
             predictions = planner.informed(query, predictions, self._standings)
         found = choose(policy, query, affordable(predictions, limits), limits, load, planner)
-        section = planner.section(query) if planner is not None else query.limits.topic
         return replace(found, section=section) if section else found
 
     def predicted(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Sequence[Prediction]:
         """What to expect of those that meet the hard limits; nobody where none does."""
         load, planner = estimate_load(query), self._planners.get(query.task.kind)
         try:
-            predictions = self._predict(query, eligible(candidates, query, limits, load), load)
+            fitting = eligible(candidates, query, limits, load)
+            predictions = self._predict(query, fitting, load, self._section(query))
         except NoExpertError:
             return ()
         return predictions if planner is None else planner.informed(query, predictions, self._standings)
 
-    def _predict(self, query: Query, cards: Sequence[Card], load: Load) -> Sequence[Prediction]:
-        """By cards, and by what was measured."""
+    def _section(self, query: Query) -> str:
+        """What it is about; "" where nothing is known of that."""
+        planner = self._planners.get(query.task.kind)
+        return planner.section(query) if planner is not None else query.limits.topic
+
+    def _predict(self, query: Query, cards: Sequence[Card], load: Load, section: str) -> Sequence[Prediction]:
+        """By cards, and by what was measured, of a question about that section."""
         names, similarity = [card.name for card in cards], {}
         planner = self._planners.get(query.task.kind)
         learnt = planner is not None and planner.knows(names)
         if query.vector is not None and not learnt:  # what was learnt takes its place
             similarity = self._index.similarity(query.vector, names)
-        return predict(cards, self._evidence, similarity, load, self._standings)
+        return predict(cards, self._evidence, similarity, load, self._standings, section)
 
     def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""

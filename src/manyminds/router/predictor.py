@@ -180,6 +180,7 @@ def predict(
     similarity: Mapping[str, float],
     load: Load,
     standings: Mapping[str, Standing] | None = None,
+    section: str = "",
 ) -> tuple[Prediction, ...]:
     """One prediction per card, in their order. `similarity` is the query's cosine to the nearest skill.
 
@@ -195,17 +196,25 @@ def predict(
             load,
             similarity.get(card.name, mean) - mean,
             standings.get(card.name) if standings else None,
+            section,
         )
         for card in cards
     )
 
 
 def predict_one(
-    card: Card, seen: Evidence | None, load: Load, nearness: float = 0.0, graded: Standing | None = None
+    card: Card,
+    seen: Evidence | None,
+    load: Load,
+    nearness: float = 0.0,
+    graded: Standing | None = None,
+    section: str = "",
 ) -> Prediction:
-    """`nearness` is its similarity, less the panel's mean."""
+    """`nearness` is its similarity, less the panel's mean; `section` is what the question is about."""
     seen, graded = seen or _NOTHING, graded or _UNGRADED
-    accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
+    accuracy = card.accuracy_in.get(section) if section and card.accuracy_in else None
+    if accuracy is None:
+        accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
     probability = _probability(accuracy, nearness)
     ttft_s = expected_wait_s(card, seen)
     # Who begins later than its card says is taken to write as much slower, until that is measured.
