@@ -33,7 +33,7 @@ class Guests:
         terms: under which it answers.
         admission: counts what they ask.
         answer: asks this node's network.
-        cards: of this node's experts.
+        cards: of this node's experts; another sequence once any has changed.
         beside: names of the experts that a question from there is not passed on to.
         secret: that all nodes of what it has joined share, "" where there is none.
     """
@@ -58,6 +58,9 @@ class Guests:
         self._beside = beside
         self._secret = secret
         self._price = Price(terms.price_in_usd_per_m, terms.price_out_usd_per_m)
+        self._known: Sequence[Card] | None = None  # by which both of these were reckoned
+        self._dear: tuple[str, ...] = ()
+        self._window = 0
 
     @asynccontextmanager
     async def admit(self, heard: Heard, query: Query, by_https: bool) -> AsyncGenerator[Guest, None]:
@@ -67,6 +70,7 @@ class Guests:
         assert query.journey is not None
         key = Key(f"from:{entry.id}", entry.name) if entry else Key(_UNLISTED, "other nodes")
         admission, spent = self._admission, 0.0
+        self._look()
 
         def charge(usd: float) -> None:
             nonlocal spent
@@ -79,7 +83,7 @@ class Guests:
             most_usd = min(heard.ask.budget_usd, self._most_usd(query))
             hold = await admission.reserve(key, most_usd)
             try:
-                dear = () if entry else self._dear()
+                dear = () if entry else self._dear
                 exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
                 limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
                 treated = entry is not None and entry.treats
@@ -115,19 +119,25 @@ class Guests:
             asked = f"{query.model!r:.60}"
             raise ForbiddenError(f"other nodes may ask for {', '.join(POLICIES)}, not for {asked}.")
 
-    def _dear(self) -> list[str]:
-        """Experts whose owners are paid more than this node charges: nobody in particular has them asked."""
-        price = self._price
-        return [
+    def _look(self) -> None:
+        """At the experts, where they have changed: there may be very many.
+
+        Those whose owners are paid more than this node charges are dear: nobody in particular has them asked.
+        """
+        cards, price = self._cards(), self._price
+        if cards is self._known:
+            return
+        self._known = cards
+        self._window = max((card.context_tokens for card in cards), default=_WINDOW_TOKENS)
+        self._dear = tuple(
             card.name
-            for card in self._cards()
+            for card in cards
             if card.price_in_usd_per_m > price.in_usd_per_m or card.price_out_usd_per_m > price.out_usd_per_m
-        ]
+        )
 
     def _most_usd(self, query: Query) -> float:
         """The most that an answer may be charged, by the longest that there can be."""
-        window = max((card.context_tokens for card in self._cards()), default=_WINDOW_TOKENS)
-        written = (query.sampling.max_tokens or window) * query.sampling.n
+        written = (query.sampling.max_tokens or self._window) * query.sampling.n
         price = self._price
         return (query.most_tokens * price.in_usd_per_m + written * price.out_usd_per_m) / 1e6
 

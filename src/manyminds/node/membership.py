@@ -63,7 +63,7 @@ class Host(Protocol):
 
     @property
     def own_cards(self) -> Sequence[Card]:
-        """Of its experts, without peers."""
+        """Of its experts, without peers; another sequence once any has changed."""
         ...
 
     def skills(self) -> "Vectors":

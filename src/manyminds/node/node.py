@@ -126,6 +126,7 @@ class Node:
         self._shared = shared
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
+        self._own_cards: tuple[dict[str, Member], tuple[Card, ...]] = (self._members, ())
         self._loading = True
         self._retiring: dict[asyncio.Task[None], Local] = {}
         self._peers: dict[str, _Neighbour] = {}
@@ -465,7 +466,11 @@ class Node:
     @property
     def own_cards(self) -> Sequence[Card]:
         """See `membership.Host`."""
-        return [self._members[name].expert.card for name in sorted(self._members)]
+        of, cards = self._own_cards
+        if of is not self._members:  # which are replaced, never changed
+            cards = tuple(self._members[name].expert.card for name in sorted(self._members))
+            self._own_cards = (self._members, cards)
+        return cards
 
     def skills(self) -> "Vectors":
         """See `membership.Host`."""
