@@ -11,7 +11,7 @@ from manyminds.evals.times import slower, spread
 
 __all__ = ["compared", "measure"]
 
-_BEGUN_S: Final = 1.0  # for which an attack lasts before anything is timed
+_BEGUN_S: Final = 1.0  # for which an attack lasts, or has ended, before anything is timed
 
 
 def measure(
@@ -24,7 +24,7 @@ def measure(
         asker: asks the victim.
         victim: whose cards and answers are attacked.
         port: where others join it.
-        asked: questions that are timed, before an attack and while it lasts.
+        asked: questions that are timed while an attack lasts, and without it.
         seed: of intervals.
     """
     listed = asker.get("/v1/experts")["data"]
@@ -54,31 +54,34 @@ def compared(
     pause_s: float = 0.0,
     at_end: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Latency while an attack lasts, and just before, when nobody attacks.
+    """Latency while an attack lasts, and just before and after it, when nobody attacks.
 
     Args:
         ask: an honest request: whether it was answered rightly.
         attack: begins it; it ends with the block.
-        asked: requests before, and as many meanwhile.
+        asked: requests meanwhile, and as many half before and half after it.
         seed: of the interval.
         pause_s: before each of them.
         at_end: called while the attack still lasts.
     """
 
-    def times() -> tuple[list[float], int]:
+    def times(count: int) -> tuple[list[float], int]:
         found, wrong = [], 0
-        for _ in range(asked):
+        for _ in range(count):
             time.sleep(pause_s)
             began = time.perf_counter()
             wrong += not ask()
             found.append(1000 * (time.perf_counter() - began))
         return found, wrong
 
-    quiet, _ = times()
+    before, _ = times(asked - asked // 2)
     with attack():
         time.sleep(_BEGUN_S)
-        attacked, wrong = times()
+        attacked, wrong = times(asked)
         at_end()
+    time.sleep(_BEGUN_S)
+    after, _ = times(asked // 2)
+    quiet = before + after
     share, *interval = slower(quiet, attacked, seed)
     return {
         "wrong_or_none": wrong,

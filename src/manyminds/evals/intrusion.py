@@ -44,7 +44,7 @@ def measure(
     """Figures of each kind of attack.
 
     Args:
-        asked: questions that are timed, before an attack and while it lasts.
+        asked: questions that are timed while an attack lasts, and without it.
         seed: of intervals.
         progress: told how far it is.
         kinds: see `intruder`, in that order.

@@ -32,7 +32,7 @@ def measure(asked: int, seed: int, progress: Progress, kinds: Sequence[str] = KI
     """Figures of each kind of lie, and what is owed in the end.
 
     Args:
-        asked: questions that are timed, before each lie and meanwhile.
+        asked: questions that are timed while somebody lies, and without it.
         seed: of intervals.
         progress: told how far it is.
         kinds: see `liar`.
