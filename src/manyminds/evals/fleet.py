@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,16 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from manyminds.errors import ManymindsError
+from manyminds.network.identity import Identity, read_or_make
 
-__all__ = ["SECRET", "Fleet", "Running", "free_port", "until"]
+__all__ = ["Fleet", "Progress", "Running", "expert", "free_port", "network", "says", "until"]
 
-SECRET: Final = "FLEET_SECRET"  # noqa: S105 - its name
-"""Name of the variable that holds what the nodes of a fleet share, for `network.secret_env`."""
+Progress = Callable[[str, float], None]
+"""Is told what is being done, and the share of it that is done."""
 
+_SECRET: Final = "FLEET_SECRET"  # noqa: S105 - the name of the variable that holds it
+
+_PER_MIN: Final = 1_000_000  # that nobody waits for: a node's own rate is not what is measured
 _READY_S: Final = 120.0
 _AT_ONCE: Final = 4  # nodes that are starting
 _ENDED_S: Final = 15.0
@@ -36,16 +41,24 @@ class Running:
     url: str
     process: "subprocess.Popen[bytes]"
     folder: Path
+    tls: ssl.SSLContext | None = None
 
     def get(self, path: str) -> Any:
         """What it shows at a path, such as /v1/experts."""
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as response:  # noqa: S310
-            return json.load(response)
+        return json.loads(self.raw(path))
 
-    def raw(self, path: str) -> bytes:
-        """The same, as it came."""
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as response:  # noqa: S310
+    def raw(self, path: str, body: bytes | None = None) -> bytes:
+        """The same, as it came; of a body that is posted, what comes back."""
+        url = self.url.removesuffix("/v1") + path
+        with urllib.request.urlopen(url, body, timeout=30, context=self.tls) as response:  # noqa: S310
             return bytes(response.read())
+
+    def figure(self, name: str, **labels: str) -> float:
+        """One of its figures for Prometheus, without the prefix: summed over what has these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = self.raw("/metrics").decode().splitlines()
+        own = [line for line in lines if line.startswith((f"manyminds_{name}{{", f"manyminds_{name} "))]
+        return sum(float(line.split()[-1]) for line in own if all(label in line for label in wanted))
 
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A chat completion; an error's body where it is one."""
@@ -53,7 +66,7 @@ class Running:
         url, data = f"{self.url}/chat/completions", json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers)  # noqa: S310  # a loopback address of our own
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60, context=self.tls) as response:  # noqa: S310
                 found: dict[str, Any] = json.load(response)
         except urllib.error.HTTPError as error:
             found = json.load(error)
@@ -75,16 +88,22 @@ class Running:
 
 
 class Fleet:
-    """Starts nodes, each with a home of its own, and ends them all. Use with `with`."""
+    """Starts nodes, each with a home of its own, and ends them all. Use with `with`.
 
-    def __init__(self) -> None:
+    Args:
+        trusted: file with the certificates, in PEM, that its nodes trust besides; None is none.
+    """
+
+    def __init__(self, trusted: Path | None = None) -> None:
+        self._tls = None if trusted is None else ssl.create_default_context(cafile=trusted)
+        self._environ = {} if trusted is None else {"SSL_CERT_FILE": str(trusted)}
         self._stack = ExitStack()
         self._processes: list[subprocess.Popen[bytes]] = []  # also of nodes that do not answer yet
         self.nodes: dict[str, Running] = {}
 
     def __enter__(self) -> "Fleet":
         self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="manyminds-fleet-")))
-        self.speaker = self._speaker()
+        self.speaker = self.model("manyminds.evals.speaker")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,11 +129,26 @@ class Fleet:
                 raise ManymindsError(f"the node {node.name} was not ready within {_READY_S:g} s")
         return found
 
+    def identity(self, name: str) -> Identity:
+        """The keys of the node of that name, which may not have been started yet."""
+        return read_or_make(self._folder / name)
+
     def keep(self, name: str, content: bytes) -> Path:
         """A file that is there as long as the fleet."""
         file = self._folder / name
         file.write_bytes(content)
         return file
+
+    def model(self, module: str, *words: str) -> str:
+        """The URL of a model: a module as a process that prints its port, as long as the fleet."""
+        command = [sys.executable, "-m", module, *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        self._stack.callback(_ended, process)
+        self._stack.callback(process.terminate)
+        assert process.stdout is not None
+        if not (line := process.stdout.readline()):
+            raise ManymindsError(f"{module} did not start")
+        return f"http://127.0.0.1:{int(line)}/v1"
 
     @contextmanager
     def running(self, module: str, *words: str) -> Iterator[None]:
@@ -135,8 +169,8 @@ class Fleet:
         folder.mkdir(exist_ok=True)
         (folder / "manyminds.toml").write_text(f'{toml}\n[local]\ntier = "none"\n')
         own = {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0"}
-        own |= {"MANYMINDS_NETWORK_CANARIES": "0", SECRET: "of this fleet"}
-        environ = os.environ | own
+        own |= {"MANYMINDS_NETWORK_CANARIES": "0", _SECRET: "of this fleet"}
+        environ = os.environ | own | self._environ
         command = [sys.executable, "-m", "manyminds", "serve", "--port", "0", "--json"]
         with (folder / "serve.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
@@ -157,16 +191,27 @@ class Fleet:
             raise ManymindsError(
                 f"the node {name} did not start: {(folder / 'serve.log').read_text()[-500:]}"
             )
-        return Running(name, json.loads(text)["url"], process, folder)
+        return Running(name, json.loads(text)["url"], process, folder, self._tls)
 
-    def _speaker(self) -> str:
-        """The URL of a model that says what it is told to."""
-        command = [sys.executable, "-m", "manyminds.evals.speaker"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
-        self._stack.callback(_ended, process)
-        self._stack.callback(process.terminate)
-        assert process.stdout is not None
-        return f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+
+def network(name: str, *, listen: str = "", join: Sequence[str] = (), more: str = "") -> str:
+    """The part of a manyminds.toml that says where a node joins others; `more` are further lines."""
+    lines = [f'[network]\nname = "{name}"\nsecret_env = "{_SECRET}"\nrequests_per_min = {_PER_MIN}']
+    lines += [f'listen = "{listen}"'] if listen else []
+    lines += [f"join = {list(join)}"] if join else []
+    return "\n".join([*lines, more, ""])
+
+
+def expert(name: str, model: str, url: str, accuracy: float = 0.7) -> str:
+    """The part that gives it a model behind a URL."""
+    return f'[[expert]]\nname = "{name}"\nmodel = "{model}"\nurl = "{url}"\naccuracy = {accuracy:.4f}\n'
+
+
+def says(node: Running, name: str, tokens: int = 1) -> str:
+    """What an expert says in so many, asked by name through a node; "" where no answer came."""
+    messages = [{"role": "user", "content": "Say so."}]
+    reply = node.ask({"model": name, "messages": messages, "max_tokens": tokens})
+    return str(reply["choices"][0]["message"]["content"]) if reply.get("choices") else ""
 
 
 def until(condition: Callable[[], bool], budget_s: float) -> bool:

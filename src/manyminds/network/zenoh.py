@@ -19,6 +19,7 @@ from manyminds.network.ask import ASK_BYTES
 from manyminds.network.card import CARD_BYTES
 from manyminds.network.frames import FRAME_BYTES
 from manyminds.network.identity import is_id
+from manyminds.network.linger import keep_unlingering
 from manyminds.network.transport import Answer, Sighting, Tell, pack, unpack
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ _MOST_HERE: Final = 100_000
 _SEEDS: Final = "connect/endpoints"
 _OPEN_MS: Final = 1_000  # for one try to reach a seed
 _AGAIN_S: Final = 0.5  # before another
+_OPENED_MS: Final = 3_000  # for a connection: a first packet that is lost is sent again after 1, 3, 7 s
 _WAITING: Final = 10_000  # sightings, asks or frames that wait to be looked at; more get lost
 _BLOCKING_BYTES: Final = 30_000  # of an ask, from which on a thread sends it: that may wait
 _LEASE_MS: Final = 2_000  # after which a node that says nothing is gone
+_HELD_BYTES: Final = 1_000_000  # of what a line does not take just now, before others wait for it
+_HELD: Final = 16  # the same in messages; Zenoh's most
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +66,15 @@ def settings(seeds: Sequence[str], listen: str) -> dict[str, Any]:
         _SEEDS: addresses,
         "connect/timeout_ms": _OPEN_MS if mode == "client" else -1,
         "connect/exit_on_failure": False,
-        "connect/retry": {"period_init_ms": 200, "period_max_ms": 1000, "period_increase_factor": 2},
+        "connect/retry": {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2},
         "listen/endpoints": [listen] if listen else ["tcp/0.0.0.0:0"] if lan else [],
         "scouting/multicast/enabled": lan,
         "scouting/gossip/enabled": lan or bool(listen),
+        "transport/unicast/open_timeout": _OPENED_MS,
         "transport/link/tx/lease": _LEASE_MS,
+        "transport/link/tx/queue/congestion_control/block/wait_before_close": _LEASE_MS * 1000,  # in us
+        "transport/link/tx/queue/size/data": _HELD,
+        "transport/link/tcp/so_sndbuf": _HELD_BYTES,
     }
 
 
@@ -112,6 +120,7 @@ class Zenoh:
         self._session: zenoh.Session | None = None  # None until a seed has been reached
         self._token: Any = None
         self._opening: asyncio.Task[None] | None = None
+        self._unlingering: asyncio.Task[None] | None = None
         self._sightings: asyncio.Queue[Sighting] = asyncio.Queue(_WAITING)
         self._answering: set[asyncio.Task[None]] = set()
         self._here: dict[str, float] = {}  # nodes that are, and when their cards may be looked at again
@@ -123,6 +132,7 @@ class Zenoh:
     async def __aenter__(self) -> "Zenoh":
         """Raises: ConfigError. Where no seed can be reached, it goes on trying."""
         self._loop = asyncio.get_running_loop()
+        self._unlingering = asyncio.create_task(keep_unlingering())
         try:
             await self._open()
         except UnavailableError as error:
@@ -174,7 +184,7 @@ class Zenoh:
         self._card = b""  # nobody finds it here any more
         for due in self._due.values():
             due.cancel()
-        tasks = [*self._answering, *([self._opening] if self._opening else [])]
+        tasks = [*self._answering, *filter(None, (self._opening, self._unlingering))]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
