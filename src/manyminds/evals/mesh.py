@@ -49,7 +49,7 @@ def measure(nodes: int, asked: int, seed: int, progress: Progress) -> dict[str, 
         progress("ask", 0.0)
         _hop(asker, routers[0], asked, found)
         progress("ask", 0.5)
-        _fan_out(asker, quick, asked, found)
+        _fan_out(fleet, asker, quick, asked, found)
         _deadline(fleet, asker, quick, seeds, found)
         found["idle_node_pss_mb"] = rounded(statistics.median(node.pss_mb() for node in others))
         progress("attack", 0.0)
@@ -106,16 +106,30 @@ def _answered(node: Running, name: str) -> None:
     assert said, f"{name} did not answer"
 
 
-def _fan_out(asker: Running, quick: Sequence[Running], asked: int, found: dict[str, Any]) -> None:
-    """Eight nodes at once, 32 words from each."""
-    names = [node.name for node in quick[:_FANNED]]
-    times, heard = [], []
+def _fan_out(
+    fleet: Fleet, asker: Running, quick: Sequence[Running], asked: int, found: dict[str, Any]
+) -> None:
+    """Eight nodes at once, 32 words from each; and the same eight models as experts of one node."""
+    peers = [node.name for node in quick[:_FANNED]]
+    own = {f"own-{i}": model("ABCD"[i % 4]) for i in range(len(peers))}
+    (lone,) = fleet.start({"lone": _toml("lone", fleet.speaker, own)})
+    times: dict[str, list[float]] = {"peers": [], "own": []}
+    heard = []
     for _ in range(asked):
-        began = time.perf_counter()
-        reply = _panel(asker, len(names), include=names)
-        times.append(1000 * (time.perf_counter() - began))
-        heard.append(sum(entry["status"] == "ok" for entry in reply["manyminds"]["panel"]))
-    found["fan_out"] = {"peers": statistics.mean(heard), "words": 32, "ms": spread(times)}
+        for kind, node, names in (("peers", asker, peers), ("own", lone, list(own))):
+            began = time.perf_counter()
+            reply = _panel(node, len(names), include=names)
+            times[kind].append(1000 * (time.perf_counter() - began))
+            heard.append(sum(entry["status"] == "ok" for entry in reply["manyminds"]["panel"]))
+    lone.kill()
+    there, here = spread(times["own"]), spread(times["peers"])
+    found["fan_out"] = {
+        "experts": statistics.mean(heard),
+        "words": 32,
+        "own_ms": there,
+        "peers_ms": here,
+        "added_p50_ms": rounded(here["p50"] - there["p50"]),
+    }
 
 
 def _panel(asker: Running, size: int, **limits: Any) -> dict[str, Any]:
