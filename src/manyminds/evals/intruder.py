@@ -136,7 +136,8 @@ async def _flood(kind: str, port: int, folder: Path) -> None:
             group.create_task(_ask(port, tls, asks, partial(_count, counts, number)))
         while True:
             await asyncio.sleep(0.1)
-            (folder / "count").write_text(str(sum(counts)))
+            (folder / "next").write_text(str(sum(counts)))
+            (folder / "next").replace(folder / "count")  # whole, whenever it is read
 
 
 def _count(counts: list[int], number: int) -> None:
