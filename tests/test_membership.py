@@ -435,6 +435,28 @@ def test_each_way_is_shown_its_card(tmp_path: Path) -> None:
     played(tmp_path, story)
 
 
+def test_who_comes_and_goes_where_everybody_sees_everybody_changes_no_card(tmp_path: Path) -> None:
+    """Else each that leaves would have all others look at all others' cards."""
+
+    async def story(here: Here) -> None:
+        here.membership._show(again=False)
+        assert here.joined.shown == []
+        here.see(ANN)
+        here.see(BOB)
+        here.membership._show(again=False)
+        here.see(ANN, gone=True)
+        here.membership._show(again=False)
+        assert here.joined.shown == []
+        here.house.own_cards = [*here.house.own_cards, Card("annexe", "local")]
+        here.membership._show(again=False)
+        here.membership._show(again=False)
+        assert len(here.joined.shown) == 1
+        here.membership._show()
+        assert len(here.joined.shown) == 2
+
+    played(tmp_path, story)
+
+
 def test_several_processes_are_not_one_node(tmp_path: Path) -> None:
     async def story(_: Here) -> None:
         raise AssertionError("it was made")

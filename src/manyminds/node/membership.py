@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -138,6 +138,7 @@ class Membership:
         self._expected: dict[str, Expected] = {}  # of each node that is here, as last reckoned, by id
         self._changed = asyncio.Event()
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
+        self._made_of: dict[bool, object] = {}
         self.directory = Directory(identity.id)
         self.deeds: Counter[tuple[str, str]] = Counter()
         """What each peer did, by its name here: see `experts.peer.Deed`."""
@@ -229,31 +230,42 @@ class Membership:
     # --- what this node says of itself ---
 
     async def _announce(self) -> None:
-        """Shows the card anew, in time and whenever it has changed."""
+        """Shows the cards anew, in time and whenever they have changed."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + _ANNOUNCE_S
         while True:
-            try:
-                async with asyncio.timeout(_ANNOUNCE_S):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
                     await self._changed.wait()
                 await asyncio.sleep(_SETTLED_S)
-            except TimeoutError:
-                pass
             self._changed.clear()
+            if is_due := loop.time() >= due_s:
+                due_s = loop.time() + _ANNOUNCE_S
             try:
-                self._show()
+                self._show(again=is_due)
             except CardError as error:
                 log.error("%s", error.message)
             except Exception:
                 log.exception("this node's card was not made anew")
 
-    def _show(self) -> None:
-        """Makes the cards as they are now, and shows them. Some milliseconds. Raises: CardError."""
-        own, skills = self._host.own_cards, self._host.skills()
+    def _show(self, *, again: bool = True) -> None:
+        """Makes the cards as they are now, and shows them. Some milliseconds. Raises: CardError.
+
+        Unless `again`, only what has changed: where a node that many know leaves, all of them would have
+        each other's cards looked at.
+        """
+        own, skills, changed = self._host.own_cards, self._host.skills(), set()
         for by_https in (True, False):
             behind = [card.says for card in self._behind(by_https=by_https)]
             member = "" if by_https else member_of(self._secret, self._identity.id)
-            self._cards[by_https] = self._portrait.card(own, skills, behind, self._regard.vouches, member)
+            made_of = (own, skills.tobytes(), behind, vouches := self._regard.vouches, member)
+            if again or made_of != self._made_of.get(by_https):
+                self._cards[by_https] = self._portrait.card(own, skills, behind, vouches, member)
+                self._made_of[by_https] = made_of
+                changed.add(by_https)
         for transport in self._transports:
-            transport.announce(self._cards[transport is self._http])
+            if (by_https := transport is self._http) in changed:
+                transport.announce(self._cards[by_https])
 
     def _behind(self, *, by_https: bool) -> list[NodeCard]:
         """The nodes that this one speaks for. To other organisations that is the network it has joined; in
