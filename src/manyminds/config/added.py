@@ -5,14 +5,13 @@ Knows no expert: what an entry may hold is what `entries` of the package says.
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from manyminds.config import ADDED, entries, peers, tables
+from manyminds.config.files import replace_file
 from manyminds.errors import ConfigError
 
 __all__ = ["edited", "written"]
@@ -72,12 +71,4 @@ def _replace(file: Path, text: str) -> None:
         content = text.encode()
     except UnicodeEncodeError:
         raise ConfigError("What is to be added holds bytes that are no UTF-8: write it in UTF-8.") from None
-    with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-        try:
-            new.write(content)
-            new.flush()
-            os.fsync(new.fileno())
-            os.replace(new.name, file)
-        except BaseException:
-            os.unlink(new.name)
-            raise
+    replace_file(file, content)

@@ -207,29 +207,25 @@ def _in_flight(dying: _Run, without: _Run) -> dict[str, Any]:
 
 def _accuracies(whole: _Run, without: _Run, dying: _Run, seed: int) -> dict[str, Any]:
     """Shares, and gains on the same questions, with 95% intervals."""
-    window, later = slice(0, _WINDOW), slice(_WINDOW, None)
 
-    def gain(ours: _Run, theirs: _Run, part: slice) -> list[float]:
-        found = accuracy_gain(np.array(ours.right[part]), np.array(theirs.right[part]), seed)
+    def gain(theirs: _Run, part: slice) -> list[float]:
+        found = accuracy_gain(np.array(dying.right[part]), np.array(theirs.right[part]), seed)
         return [rounded(found.gain), rounded(found.low), rounded(found.high)]
+
+    def since(part: slice) -> dict[str, Any]:
+        return {
+            "n": len(dying.right[part]),
+            "answered": sum(dying.answered[part]),
+            "accuracy": _share(dying.right[part], seed),
+            "gain_to_before": gain(whole, part),
+            "gain_to_survivors": gain(without, part),
+        }
 
     return {
         "before": {"n": len(whole.right), "accuracy": _share(whole.right, seed)},
         "survivors_alone": {"n": len(without.right), "accuracy": _share(without.right, seed)},
-        "right_after": {
-            "n": len(dying.right[window]),
-            "answered": sum(dying.answered[window]),
-            "accuracy": _share(dying.right[window], seed),
-            "gain_to_before": gain(dying, whole, window),
-            "gain_to_survivors": gain(dying, without, window),
-        },
-        "afterwards": {
-            "n": len(dying.right[later]),
-            "answered": sum(dying.answered[later]),
-            "accuracy": _share(dying.right[later], seed),
-            "gain_to_before": gain(dying, whole, later),
-            "gain_to_survivors": gain(dying, without, later),
-        },
+        "right_after": since(slice(0, _WINDOW)),
+        "afterwards": since(slice(_WINDOW, None)),
     }
 
 

@@ -3,15 +3,14 @@
 Knows no network: reads and writes one file.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from manyminds.config.files import replace_file
 from manyminds.errors import ConfigError
 from manyminds.network.trust import Record, honesty
 
@@ -45,13 +44,4 @@ def write(file: Path, records: Mapping[str, Record]) -> None:
     """
     least = sorted(records, key=lambda node: (honesty(records[node]), node))[:_MOST]
     counts = {node: (r.kept, r.cut, r.offences) for node in sorted(least) for r in [records[node]]}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-        try:
-            new.write(msgspec.json.encode(counts))
-            new.flush()
-            os.fsync(new.fileno())
-            os.replace(new.name, file)
-        except BaseException:
-            os.unlink(new.name)
-            raise
+    replace_file(file, msgspec.json.encode(counts))
