@@ -43,15 +43,18 @@ from manyminds.types.protocols import (
     Sampler,
     Scorer,
 )
+from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
 
 if TYPE_CHECKING:
     from manyminds.types.nouns import Vectors as Vectors
 
 __all__ = [
+    "FREE",
     "Answer",
     "Arrival",
     "Arrivals",
     "Attribution",
+    "Bound",
     "Call",
     "Card",
     "Chunk",
@@ -60,6 +63,7 @@ __all__ = [
     "Count",
     "Embed",
     "Expert",
+    "Granted",
     "Hold",
     "Journey",
     "Key",
@@ -69,8 +73,10 @@ __all__ = [
     "Method",
     "Outcome",
     "PanelEntry",
+    "Period",
     "Posterior",
     "Prior",
+    "Privacy",
     "Query",
     "Report",
     "Route",
@@ -84,5 +90,6 @@ __all__ = [
     "Status",
     "Strategy",
     "Task",
+    "Terms",
     "Usage",
 ]

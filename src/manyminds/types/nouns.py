@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from msgspec import UNSET, Struct, UnsetType, field
 
 from manyminds.errors import ExpertError
+from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +51,8 @@ __all__ = [
 Kind: TypeAlias = Literal["option", "number", "json", "span", "exact", "text"]
 """What makes two answers comparable: see `canonical`."""
 
-Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass"]
-"""How answers become one: see `combine`. `pass` is a race of one."""
+Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass", "private"]
+"""How answers become one: see `combine`. `pass` is a race of one, `private` a vote with noise."""
 
 Method: TypeAlias = Literal["generate", "score", "fuse"]
 """How an expert is asked: write an answer, rate the given options, or write one answer from drafts."""
@@ -92,13 +93,18 @@ class Limits(Struct, frozen=True):
     panel: int | None = None  # experts on the panel at most; others stand in only where all of it fails
     include: tuple[str, ...] = ()  # experts or sources; empty allows all
     exclude: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()  # experts or sources without whose answer there is none
     weights: Mapping[str, float] = field(default_factory=dict)  # of an expert or a source; 0 is "no vote"
+    purpose: str = ""  # what the answer is for, in a word: owners may allow some purposes only
     budget_usd: float | None = None
     deadline_s: float | None = None
     quorum: int | None = None  # combine as soon as this many answers are in
     strategy: Strategy | None = None
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
-    explain: bool = False
+    explain: bool | Literal["full"] = False  # "full" also measures what a fused answer owes to whom
+    epsilon: float | None = None  # of a private answer: what it may tell of any one source, at `delta`
+    delta: float | None = None
+    candidates: tuple[str, ...] = ()  # of a private answer: what it may be, where the question does not say
     cache: Literal["off", "refresh"] | None = None  # ask anew: and keep nothing, or keep the new answer
 
 
@@ -141,6 +147,7 @@ class Query(Struct, frozen=True, eq=False):
     section: str = ""  # what it is about, in a word: as the caller says, else as it is guessed
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
     journey: Journey | None = None  # None until a gateway has taken it up
+    bound: Bound | None = None  # of one call: how far its answer is to move the whole
 
     @property
     def estimated_tokens(self) -> int:
@@ -195,6 +202,7 @@ class Chunk(Struct, frozen=True):
     whole: bool = False
     confidence: float | None = None
     report: "Report | None" = None
+    nats: float | None = None  # with the last chunk: how far its owner lets it move an answer
 
 
 class Prior(Struct, frozen=True):
@@ -225,6 +233,7 @@ class Answer(Struct, frozen=True):
     error: ExpertError | None = None
     prior: Prior | None = None
     claimed_usd: float | None = None  # what its card makes of it, by our own count; None where that is unsure
+    nats: float | None = None  # how far its owner lets it move the whole; None where it is for us to say
 
 
 class Posterior(Struct, frozen=True):
@@ -290,6 +299,7 @@ class Card(Struct, frozen=True):
     """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
     parameters: int = 0
     licence: str = ""
+    terms: Terms = FREE
 
     def price_usd(self, prompt_tokens: int, completion_tokens: int, cpu_s: float) -> float:
         """What so much costs by its prices, in US dollars."""
@@ -311,6 +321,7 @@ class Call(Struct, frozen=True):
     hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
     budget_usd: float | None = None  # the most that it may cost; None where only its price limits that
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
+    bound: Bound | None = None  # how far its source may move the answer; None is any distance
 
 
 class Route(Struct, frozen=True):
@@ -411,6 +422,8 @@ class Report(Struct, frozen=True):
     saved_usd: float
     cache: str = "off"
     search: Search | UnsetType = UNSET  # where `Limits.explain` is set
+    granted: tuple[Granted, ...] | UnsetType = UNSET  # where terms or wishes had a say
+    privacy: Privacy | UnsetType = UNSET  # of a private answer, of which nothing else is told
 
 
 class Key(Struct, frozen=True):
@@ -422,4 +435,4 @@ class Key(Struct, frozen=True):
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     budget_usd: float | None = None  # per period, in UTC
-    period: Literal["day", "month", "total"] = "month"
+    period: Period = "month"
