@@ -79,7 +79,8 @@ class Asking:
         """The answer, in one piece. `query` has all of its limits, but for epsilon and delta.
 
         What each source pays is put aside before anybody is asked, and from then on stays taken, whatever
-        comes of it. All that were asked are waited for, or the deadline: to stop early would tell what they said.
+        comes of it. All that were asked are waited for, or the deadline: to stop early would tell what they
+        said.
 
         Raises: InvalidRequestError, PrivacyError, BudgetError, UnavailableError; after somebody was asked
             nothing but what cancels it.
