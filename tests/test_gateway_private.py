@@ -15,7 +15,7 @@ from manyminds.cache import Cache
 from manyminds.errors import BudgetError, InvalidRequestError, PrivacyError, UnavailableError
 from manyminds.experts.scripted import Script
 from manyminds.private import Account, Bank
-from manyminds.types import Chunk, Key, Limits, Message, Query, Usage
+from manyminds.types import Chunk, Journey, Key, Limits, Message, Query, Usage
 from manyminds.wire import parse_request, report_object
 from tests.clock import run
 from tests.network import Records, network, scripted
@@ -198,6 +198,18 @@ def test_it_costs_what_it_may_cost_at_most() -> None:
     net = network(*voters(40), bank=Books().bank())
     with pytest.raises(BudgetError, match="40 sources"):
         run(heard(net, ask(budget_usd=1e-9)))
+
+
+def test_another_nodes_question_costs_no_more_than_it_brings() -> None:
+    """Between nodes budgets hold, whatever comes."""
+    books = Books()
+    net = network(*voters(40), bank=books.bank())
+    brought = replace(ask(), journey=Journey(1e9, 2, budget_usd=1e-3))
+    with pytest.raises(BudgetError):
+        run(heard(net, brought))
+    assert sum(books.paid.values()) == 0
+    free = network(*voters(40, price_out_usd_per_m=0.0), bank=books.bank())
+    assert run(heard(free, brought))[-1].report is not None
 
 
 def test_who_cannot_pay_costs_no_source_anything() -> None:
