@@ -24,7 +24,7 @@ CHOICE = "Which is the capital of Australia?\nA) Sydney\nB) Canberra"
 
 
 class Books:
-    """Accounts as a ledger keeps them; the sources in `spent` have nothing left."""
+    """Accounts as a ledger keeps them; the sources in `spent` have not that much left."""
 
     def __init__(self, *spent: str) -> None:
         self.paid: defaultdict[str, float] = defaultdict(float)
@@ -142,7 +142,7 @@ def test_who_has_nothing_left_is_not_asked() -> None:
 def test_too_few_have_anything_left() -> None:
     books, records = Books(*(f"e{i:02}" for i in range(30))), Records()
     net = network(*voters(40), bank=books.bank(), records=records)
-    with pytest.raises(PrivacyError, match="30 more have nothing left"):
+    with pytest.raises(PrivacyError, match="30 more have not that much left"):
         run(heard(net, ask()))
     assert sum(books.paid.values()) == 0
     assert books.open == 0
