@@ -65,7 +65,7 @@ class Asked:
     head: str  # request line and headers, in lower case
     sent: int = 0  # bytes of the reply that the network has taken
     left: bool = False  # its client went away before the reply had ended
-    ended: bool = False
+    ended: bool = False  # so has the connection where that ends with it
 
 
 class Upstream:
@@ -93,7 +93,7 @@ class Upstream:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._exchange(reader, writer):
                 pass
-        writer.transport.abort()
+        writer.transport.abort()  # also where nothing was asked
         self._open.discard(writer)
 
     def abort(self) -> None:
@@ -117,6 +117,10 @@ class Upstream:
             task.cancel()
         kept, _ = await asyncio.gather(playing, leaving, return_exceptions=True)
         asked.left = asked.left or isinstance(kept, ConnectionError)
+        if kept is not True:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
         asked.ended = True
         return kept is True
 
