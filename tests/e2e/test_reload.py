@@ -65,7 +65,7 @@ def ask(node: Served, model: str, secret: str = "none", path: str = "chat/comple
     headers = {"authorization": f"Bearer {secret}"}
     request = urllib.request.Request(f"{node.url}/{path}", json.dumps(body | more).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
@@ -260,7 +260,7 @@ def test_local_models_come_change_and_go(tmp_path: Path, one: Expert) -> None:
 
     def change(settings: str) -> set[int]:
         """Process ids of the local models when all is done."""
-        settings = f"[local]\nmax_memory_gb = 0.5\n{settings}\n[policy]\ndeadline_s = 2.0\n"
+        settings = f"[local]\nmax_memory_gb = 0.5\n{settings}\n[policy]\ndeadline_s = 5.0\n"
         (tmp_path / "manyminds.toml").write_text(settings + entry("a", one))
         told = reload(node, tmp_path, workers)
         running = 1 if "smollm2-135m" in told else 0
@@ -301,7 +301,7 @@ def test_who_comes_late_to_a_local_model_that_is_gone_is_answered(tmp_path: Path
     need()
     with socket.create_server(("127.0.0.1", 0)) as hung, ThreadPoolExecutor(1) as pool:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}/v1"
-        settings = "[local]\nmax_memory_gb = 0.5\n{}\n[policy]\ndeadline_s = 2.0\n"
+        settings = "[local]\nmax_memory_gb = 0.5\n{}\n[policy]\ndeadline_s = 40.0\n"
         settings += f'[[expert]]\nname = "hung"\nurl = "{url}"\n'
         (tmp_path / "manyminds.toml").write_text(settings.format(""))
         with served(tmp_path) as node:
