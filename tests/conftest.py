@@ -7,6 +7,7 @@ Bytecode: kept, whatever the environment says. Hundreds of processes that tests 
 """
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,7 @@ settings.load_profile("default")
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy and scipy are first imported
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture
