@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.node import Served, borrowed, need, served, wait_until
-from tests.e2e.test_workers import Expert, figures, recorded, said
+from tests.e2e.test_workers import Expert, answering, figures, recorded, said
 from tests.faults.network import made
 from tests.web.test_tls import made as certified
 
@@ -30,13 +30,8 @@ ALIKE = pytest.mark.parametrize("workers", [1, 2])
 
 
 def upstream() -> Iterator[Expert]:
-    with Expert() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with answering() as server:
         yield server
-        server.going_on.set()
-        server.shutdown()
-        thread.join()
 
 
 one = pytest.fixture(upstream, name="one")
