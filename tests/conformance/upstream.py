@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.request import urlopen
 
 from tests.experts.upstream import Act, plain, sse
 
@@ -83,6 +84,11 @@ class Upstream:
         self.asked = []
         self._default, self._plays = default, by_model
 
+    def settle(self) -> None:
+        """Returns when every request that is on its way has come: connections are served in their order."""
+        with urlopen(self.url, timeout=20) as reply:
+            reply.read()
+
     @property
     def models(self) -> list[str]:
         """Who was asked, sorted."""
@@ -103,6 +109,10 @@ class Upstream:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its reply. False: the connection is to be closed."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if head.startswith("get "):  # see `settle`
+            writer.write(plain(b"{}"))
+            await writer.drain()
+            return True
         length = int(head.partition("content-length: ")[2].partition("\r")[0] or 0)
         raw = await reader.readexactly(length)
         body = json.loads(raw)
