@@ -57,7 +57,7 @@ def train(
         learnt = learn(chosen, seed, embed, progress)
     try:
         save(learnt.artefact, path)
-        bank.save(path, chosen.of("calibration", "validation"), learnt.examples)
+        bank.save(path, learnt.questions, learnt.examples, learnt.answered, learnt.about)
     except OSError as error:  # of a part beside it, whose name says nothing to anybody
         raise OSError(error.errno, error.strerror, str(path)) from None
     if as_json:

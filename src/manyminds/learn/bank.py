@@ -1,10 +1,11 @@
 """What an artefact was learnt from, beside it as a file: questions with their golds, and all outcomes.
 
+All of it: what is learnt anew without somebody is what would have been learnt had that one never been asked.
 Newcomers are asked of these questions, and judged beside what the others made of them. It holds what people
 asked: an artefact may be passed on, its bank need not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bank", "beside", "key_of", "load", "save"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2  # 1 held vectors in a byte for each number, and not who answered in which category
 _REMEDY: Final = "learn anew with `manyminds train DIR`, which makes one"
-_STEPS: Final = 127  # of a vector's largest entry, to which its others are rounded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,11 +34,15 @@ class Bank:
     Attributes:
         of: SHA-256 of the artefact's file that was learnt from it.
         questions: (n,); examples: what m experts made of them.
+        answered: by category of the whole set, who of these has an answer there: see `examples.answered_in`.
+        about: how it was learnt, `seed` among it: see `learn.train.train`.
     """
 
     of: str
     questions: tuple[Question, ...]
     examples: Examples
+    answered: Mapping[str, tuple[str, ...]]
+    about: Mapping[str, Any]
 
     def parts(self) -> "list[tuple[NDArray[np.intp], Examples]]":
         """Of each sort of question its rows, and its examples as they were learnt from."""
@@ -56,8 +60,14 @@ def beside(artefact: Path) -> Path:
     return artefact.with_suffix(".bank.npz")
 
 
-def save(artefact: Path, questions: Sequence[Question], examples: Examples) -> None:
-    """Keeps what the artefact in that file was learnt from. Vectors are rounded. Raises: OSError."""
+def save(
+    artefact: Path,
+    questions: Sequence[Question],
+    examples: Examples,
+    answered: Mapping[str, Sequence[str]],
+    about: Mapping[str, Any],
+) -> None:
+    """Keeps what the artefact in that file was learnt from; see `Bank`. Raises: OSError."""
     arrays: dict[str, NDArray[Any]] = {}
     header: dict[str, Any] = {"version": _VERSION, "of": archive.digest(artefact)}
     for field in fields(examples):
@@ -66,36 +76,32 @@ def save(artefact: Path, questions: Sequence[Question], examples: Examples) -> N
             arrays[field.name] = value
         else:
             header[field.name] = value
-    if examples.vectors is not None:
-        arrays["scales"] = scales = np.abs(examples.vectors).max(axis=1, keepdims=True) / _STEPS
-        steps = examples.vectors / np.where(scales > 0.0, scales, 1.0)
-        arrays["vectors"] = np.rint(steps).astype(np.int8)
     header["questions"] = [msgspec.to_builtins(question) for question in questions]
+    header |= {"answered": dict(answered), "about": dict(about)}
     archive.write(beside(artefact), header, arrays)
 
 
-def load(artefact: Path) -> Bank:
-    """The bank of the artefact in that file.
+def load(artefact: Path, *, anybody: bool = False) -> Bank:
+    """The bank of the artefact in that file. `anybody` takes it also where it is that of another one.
 
     Raises: ArtefactError where there is none, it is damaged, or it is that of another artefact.
     """
     path = beside(artefact)
     with archive.opened(path, _VERSION, "bank of questions", _REMEDY) as (header, arrays):
         questions = tuple(msgspec.convert(one, Question) for one in header.pop("questions"))
-        of = str(header.pop("of"))
-        if of != archive.digest(artefact):
+        of, about = str(header.pop("of")), dict(header.pop("about"))
+        answered = {str(name): tuple(map(str, said)) for name, said in header.pop("answered").items()}
+        if not anybody and of != archive.digest(artefact):
             raise ValueError(f"it is that of another artefact than {artefact}")
         examples = _examples(header, arrays)
         _check(examples, len(questions))
-    return Bank(of, questions, examples)
+    return Bank(of, questions, examples, answered, about)
 
 
 def _examples(header: dict[str, Any], arrays: "dict[str, NDArray[Any]]") -> Examples:
-    vectors = arrays.pop("vectors", None)
-    if vectors is not None:
-        vectors = vectors.astype(np.float32) * arrays.pop("scales").astype(np.float32)
-    header.pop("vectors", None)
     header.pop("version")
+    vectors = arrays.pop("vectors", None)
+    header.pop("vectors", None)
     texts: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in header.items()
     }
