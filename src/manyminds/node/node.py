@@ -15,18 +15,13 @@ from functools import partial
 from importlib.metadata import version
 from random import SystemRandom
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
 from manyminds import catalog, network
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact
-from manyminds.cache import SIMILARITY, Cache
-from manyminds.combine.fuse import Fuse
-from manyminds.combine.race import Race
-from manyminds.combine.select import Select
-from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config
 from manyminds.encoder import Encoder
 from manyminds.errors import (
@@ -39,31 +34,24 @@ from manyminds.errors import (
 from manyminds.experts.asked import variant
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
-from manyminds.fanout import Patience
 from manyminds.feedback import agreed, judged
-from manyminds.gateway import Gateway, Parts, Record, is_spared
-from manyminds.index import Index
+from manyminds.gateway import Record, is_spared
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
-from manyminds.node.variants import named
+from manyminds.node.wiring import DIMENSION, Made, cache_of, wired
 from manyminds.ratings import Rated
-from manyminds.router import SkillRouter
-from manyminds.router.explorer import Explorer
 from manyminds.types import (
     Answer,
     Card,
     Chunk,
-    Combiner,
     Embed,
     Expert,
     Key,
-    Limits,
     Query,
     Report,
-    Strategy,
 )
 from manyminds.upstream import Client
 
@@ -76,7 +64,6 @@ __all__ = ["ENCODER", "Node"]
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
 
-_DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
@@ -84,8 +71,6 @@ _PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
 _RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
-
-_Made: TypeAlias = tuple[dict[str, Expert], Index, SkillRouter, Gateway]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -153,7 +138,7 @@ class Node:
             stack.push_async_callback(self._close_locals)
             self._members = self._roster.make(self._config, {})
             self._encoder = self._open_encoder()
-            self._cache = _cache(self._config)
+            self._cache = cache_of(self._config)
             self._experts, self._index, self._router, self.gateway = self._make_gateway(
                 self._config, self._members
             )
@@ -427,7 +412,7 @@ class Node:
             self._ledger,
             self._client,
             encoder=model.files[0].sha256 if self._encoder is not None else "",
-            dimension=_DIMENSION,
+            dimension=DIMENSION,
             version=version("manyminds"),
             secret=self._secret(config),
         )
@@ -475,7 +460,7 @@ class Node:
     def skills(self) -> "Vectors":
         """See `membership.Host`."""
         found = [self._index.vectors_of(name) for name in sorted(self._members) if name in self._index]
-        return np.concatenate([np.zeros((0, _DIMENSION), np.float32), *found])
+        return np.concatenate([np.zeros((0, DIMENSION), np.float32), *found])
 
     def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `membership.Host`."""
@@ -507,37 +492,14 @@ class Node:
 
     # --- gateway ---
 
-    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> _Made:
+    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> Made:
         """Raises: ArtefactError."""
-        policy, embed = config.policy, self.embed
-        index = Index(_DIMENSION)
-        artefact = self._load_artefact(config, members)
-        experts: dict[str, Expert] = {name: member.expert for name, member in members.items()}
-        if artefact is not None:
-            experts |= named(experts, artefact.experts)
-        router = SkillRouter(index, embed, artefact)
-        for name in sorted(experts):
-            router.admit(experts[name].card)
-        vote = Vote(artefact)
-        select = Select(embed) if embed else vote
-        race = Race()
-        combiners: dict[Strategy, Combiner] = {
-            "vote": vote,
-            "select": select,
-            "fuse": Fuse(select, vote),
-            "race": race,
-            "pass": race,
-        }
-        explorer = Explorer(router, policy.explore_rate, SystemRandom())
-        parts = Parts(
-            *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
-            explore=explorer.explored if self._explores and policy.explore_rate else None,
+        experts = {name: member.expert for name, member in members.items()}
+        return wired(
+            *(config, experts, self._load_artefact(config, members), self.embed),
+            *(self._record, self.admission.reserve, self._cache),
+            explores=self._explores,
         )
-        patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
-        defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
-        card = Card("manyminds", "gateway", source="manyminds")
-        gateway = Gateway(card, parts, patience, defaults, time.perf_counter, config.network.hops)
-        return experts, index, router, gateway
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
         """None where it is not wanted, or where none of what came with manyminds is of these experts.
@@ -558,17 +520,6 @@ class Node:
         if catalog.missing(self._config.home, model):
             return None
         return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
-
-
-def _cache(config: Config) -> Cache | None:
-    settings = config.cache
-    if not settings.entries:
-        return None
-    similarity = SIMILARITY if settings.semantic else None
-    most_bytes = int(settings.max_mb * 1e6)
-    return Cache(
-        settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
