@@ -104,7 +104,9 @@ def test_the_kind_is_what_makes_answers_comparable(tmp_path: Path) -> None:
         asked, answers = [question("1", choices=choices)], [answer("1", answer=said)]
         opened = open_set(write_set(tmp_path / name, asked, answers))
         examples = gathered(opened)
-        assert kinds_of(opened.questions(), answered_in(opened.experts(), opened)) == examples.kinds == (kind,)
+        assert (
+            kinds_of(opened.questions(), answered_in(opened.experts(), opened)) == examples.kinds == (kind,)
+        )
         assert examples.classes == classes
         assert examples.votes.tolist() == [[ABSTAINED if said is None else 0]]
 

@@ -156,9 +156,7 @@ def answered_in(experts: Sequence[Recorded], recorded: RecordedSet) -> dict[str,
     return {category: tuple(said) for category, said in sorted(found.items())}
 
 
-def kinds_of(
-    questions: Sequence[Question], answered: Mapping[str, Collection[str]]
-) -> tuple[Kind, ...]:
+def kinds_of(questions: Sequence[Question], answered: Mapping[str, Collection[str]]) -> tuple[Kind, ...]:
     """How answers to each of these questions compare: by option, as they are, or not at all.
 
     They do not in a category in which nobody has an answer to any question of the set, but verdicts alone:

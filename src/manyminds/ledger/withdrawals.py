@@ -73,7 +73,7 @@ class Gone(Struct, frozen=True):
 
 
 def note(database: Database, said: Withdrawal) -> int:
-    """Writes it down, with the time, how far the logs go, and in how much it had a part. Returns its place."""
+    """Writes it down with the time, how far the logs go, and in how much it had a part. Returns its place."""
     import sqlalchemy as sa
 
     tables = database.tables
@@ -104,7 +104,9 @@ def withdrawals(database: Database) -> list[dict[str, Any]]:
 
 def gone(database: Database) -> Gone:
     """How things stand now."""
-    last, returned, documents = 0, {}, {}
+    last = 0
+    returned: dict[str, float] = {}
+    documents: dict[str, str] = {}
     experts: set[str] = set()
     sources: set[str] = set()
     for row in withdrawals(database):
