@@ -16,13 +16,14 @@ from manyminds.ledger.queries import Filter, Grade, Group, Judge
 from manyminds.ledger.receipts import Kept, Receipts, Role
 from manyminds.ledger.records import Records, Rows, rows
 from manyminds.ledger.tables import SCHEMA
-from manyminds.ledger.withdrawals import Gone, Withdrawal
+from manyminds.ledger.withdrawals import Event, Gone, Withdrawal
 from manyminds.ledger.writer import Backlog, Writer
 from manyminds.types import Answer, Key, Outcome, Query, Report
 
 __all__ = [
     "SCHEMA",
     "Backlog",
+    "Event",
     "Gone",
     "Grade",
     "Group",
@@ -185,6 +186,15 @@ class Ledger:
     def gone(self) -> Gone:
         """See `withdrawals.gone`: who is out."""
         return withdrawals.gone(self._database)
+
+    def welcome(self, name: str, names: Sequence[str]) -> None:
+        """Whoever is added under a name that was withdrawn is as new: nothing that was before counts."""
+        if name in self.gone().experts:
+            self.withdraw(Withdrawal("returned", name, "", tuple(names)))
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Every expert that was ever asked, with its source then, but for ways of asking one. O(calls)."""
+        return queries.asked(self._database)
 
     # --- what can be learnt ---
 

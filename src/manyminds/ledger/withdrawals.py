@@ -4,7 +4,7 @@ What was recorded stays as it was. Knows no expert: names are texts.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -32,7 +32,7 @@ class Withdrawal(Struct, frozen=True):
         expert: by its name; "" is every expert of the source.
         source: whom it belonged to.
         names: all that outcomes call it: ways of asking it, too.
-        who: "owner" of this ledger's network, the id of a node that revoked, or of the gateway that let it go.
+        who: "owner", the id of a node that revoked, or that of the gateway that let it go.
         document: what the node signed; "" where nobody did.
         answers: cached ones that were dropped.
         artefact_before, artefact_after: SHA-256 of what was learnt, "" where there is none.
@@ -56,7 +56,8 @@ class Gone(Struct, frozen=True):
 
     Attributes:
         last: place of the last event that changed it; 0 where there is none.
-        experts: names that nobody may ask; sources: those of whom nobody may be asked.
+        experts: names that nobody may ask; sources: those of whom nobody may be asked. Nodes that withdrew
+            themselves are not among them: their names are others' elsewhere.
         returned: when each that was withdrawn once came back, in seconds since 1970.
         documents: by node id the last that it signed.
     """
@@ -109,6 +110,7 @@ def gone(database: Database) -> Gone:
     documents: dict[str, str] = {}
     experts: set[str] = set()
     sources: set[str] = set()
+    out: dict[str, set[str]] = {}  # by whom each was withdrawn who has not taken that back
     for row in withdrawals(database):
         if row["event"] != "dropped":
             last = row["id"]
@@ -116,17 +118,18 @@ def gone(database: Database) -> Gone:
             continue
         at_s = datetime.fromisoformat(row["at_utc"]).timestamp()
         is_out = row["event"] == "withdrawn"
-        names = {row["expert"], *row["names"]} - {""}
-        experts = experts | names if is_out else experts - names
-        if not row["expert"]:
+        if row["document"]:
+            documents[row["who"]] = row["document"]
+        elif not row["expert"]:
             sources = sources | {row["source"]} if is_out else sources - {row["source"]}
+        names = _names(row)
+        if not row["document"]:
+            experts = experts | names if is_out else experts - names
         for name in names:
-            if is_out:
+            if _held(out, name, row):
                 returned.pop(name, None)
             else:
                 returned[name] = at_s
-        if row["document"]:
-            documents[row["who"]] = row["document"]
     return Gone(last, frozenset(experts), frozenset(sources), returned, documents)
 
 
@@ -146,13 +149,15 @@ def uncounted(
     import sqlalchemy as sa
 
     turns: dict[str, tuple[str, int, int]] = {}
+    out: dict[str, set[str]] = {}
     for row in withdrawals(database):
         if row["event"] in _TURNS:
-            turn = (row["event"], row["last_request"], row["last_outcome"])
-            turns |= dict.fromkeys({row["expert"], *row["names"]} - {""}, turn)
+            back = ("returned", row["last_request"], row["last_outcome"])
+            for name in _names(row):
+                turns[name] = ("withdrawn", 0, 0) if _held(out, name, row) else back
     since: dict[tuple[str, int, int], list[str]] = {}
     for name, turn in turns.items():
-        since.setdefault(turn if turn[0] == "returned" else ("withdrawn", 0, 0), []).append(name)
+        since.setdefault(turn, []).append(name)
     found: list[sa.ColumnElement[bool]] = []
     for (event, last_request, last_outcome), names in sorted(since.items()):
         touches = _touches(database, log, names)
@@ -166,8 +171,24 @@ def uncounted(
     return sa.or_(*found) if found else sa.false()
 
 
+def _names(row: Mapping[str, Any]) -> set[str]:
+    return {row["expert"], *row["names"]} - {""}
+
+
+def _held(out: dict[str, set[str]], name: str, row: Mapping[str, Any]) -> bool:
+    """Whether it is out after this event: only who withdrew it can have it back. Changes `out`."""
+    by = out.setdefault(name, set())
+    if row["event"] == "withdrawn":
+        by.add(row["who"])
+    else:
+        by.discard(row["who"])
+    return bool(by)
+
+
 def _touches(database: Database, log: "sa.FromClause", names: Sequence[str]) -> "sa.ColumnElement[bool]":
-    """Whether a row is about one of these, or one of these voted for it."""
+    """Whether a row is about one of these, or one of these voted for it, or it is a judgement of what only
+    these had said: by that others were right or wrong who said something else.
+    """
     import sqlalchemy as sa
 
     about = log.c.expert.in_(names)
@@ -181,7 +202,21 @@ def _touches(database: Database, log: "sa.FromClause", names: Sequence[str]) -> 
 
         each = sa.func.jsonb_array_elements_text(sa.cast(array, JSONB)).table_valued("value").alias("voter")
     voted = sa.exists(sa.select(sa.literal(1)).select_from(each).where(each.c.value.in_(names)))
-    return sa.or_(about, sa.and_(log.c.voters != "", voted))
+    theirs, others = database.tables.calls.alias("theirs"), database.tables.calls.alias("others")
+    released = sa.exists().where(
+        others.c.request_id == theirs.c.request_id,
+        others.c.expert.not_in(names),
+        others.c.status == "ok",
+        others.c.probability >= theirs.c.probability,
+    )
+    alone = sa.exists().where(
+        theirs.c.request_id == log.c.request_id,
+        theirs.c.expert.in_(names),
+        theirs.c.status == "ok",
+        theirs.c.probability.is_not(None),
+        ~released,
+    )
+    return sa.or_(about, sa.and_(log.c.voters != "", voted), sa.and_(log.c.voters == "", alone))
 
 
 def _one(selected: "sa.Select[Any]") -> "sa.ScalarSelect[Any]":
