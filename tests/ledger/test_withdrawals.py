@@ -89,7 +89,7 @@ def test_who_is_gone_and_who_is_back(ledger: Ledger) -> None:
     assert ledger.gone() == Gone()
     first = ledger.withdraw(gone_of("a"))
     now = ledger.gone()
-    assert (now.last, now.experts) == (first, {"a", "a:direct"})
+    assert (now.last, set(now.experts)) == (first, {"a", "a:direct"})
     assert now.has("a")
     assert not now.has("b", "a's")
     ledger.withdraw(Withdrawal("withdrawn", "", "b's"))
@@ -98,7 +98,8 @@ def test_who_is_gone_and_who_is_back(ledger: Ledger) -> None:
     ledger.withdraw(Withdrawal("returned", "", "b's"))
     ledger.withdraw(gone_of("a", "returned"))
     back = ledger.gone()
-    assert (back.experts, back.sources, back.returned.keys()) == (set(), set(), {"a", "a:direct"})
+    assert not back.experts | back.sources
+    assert back.returned.keys() == {"a", "a:direct"}
     rows = ledger.withdrawals()
     assert [row["event"] for row in rows] == ["withdrawn", "withdrawn", "dropped", "returned", "returned"]
     assert rows[2]["answers"] == 3
