@@ -25,6 +25,7 @@ from manyminds.ledger import Gone, Withdrawal
 from manyminds.node import Node, learnt
 from manyminds.node.learnt import state_of
 from manyminds.router import SkillRouter
+from manyminds.router.grades import Standing
 from manyminds.types import Answer, Card, Limits, Message, Outcome, PanelEntry, Query, Report, Task, Usage
 from tests.evals.test_replay import made_up
 from tests.learn.quick import weigh_quickly
@@ -216,6 +217,41 @@ def test_a_node_without_it_is_one_that_never_had_it(
 
     with TemporaryDirectory() as folder:
         asyncio.run(story(Path(folder)))
+
+
+def test_who_came_back_is_new(world: Path, tmp_path: Path) -> None:
+    """Its grades, votes that it was among, and how its calls went, do not count; nor after a restart."""
+    before: list[Step] = [
+        *(("judged", "a", float(i % 3 > 0), ()) for i in range(12)),
+        *(("voted", "b", 1.0, ("a", "b", "c")) for _ in range(6)),
+        *(("seen", "a", 1.0, ()) for _ in range(6)),
+        ("judged", "b", 0.0, ()),
+    ]
+
+    async def story() -> None:
+        config = configured(world, tmp_path / "had", "", *MINDS)
+        async with Node(config, {}) as node:
+            for i, step in enumerate(before):
+                happen(node, i, step)
+            await node._study()
+            assert node._router.standing("a").grades > 10
+            assert node._router.standing("b").grades > 1
+            gone = [Withdrawal("withdrawn", "a", "a", names_of("a"))]
+            gone.append(Withdrawal("returned", "a", "a", names_of("a")))
+            for turns in (gone, gone[:1], gone[1:]):  # within one look of the node, and apart
+                for turn in turns:
+                    node._ledger.withdraw(turn)
+                await node._part(node._ledger.gone())
+                assert node._router.standing("a") == Standing()
+                assert node._router.standing("b").grades == 1
+                assert "a" not in node._router._evidence
+            happen(node, 99, ("judged", "a", 1.0, ()))
+            await node._study()
+            assert node._router.standing("a").grades == 1
+        async with Node(config, {}) as again:
+            assert again._router.standing("a").grades == again._router.standing("b").grades == 1
+
+    asyncio.run(story())
 
 
 def test_what_it_had_a_part_in_is_answered_anew(world: Path, tmp_path: Path) -> None:

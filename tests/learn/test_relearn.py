@@ -45,11 +45,12 @@ def recorded(draw: st.DrawFn) -> dict[str, Any]:
         )
         for i in range(n)
     ]
+    judged = draw(st.sets(st.sampled_from(NAMES)))  # of whom verdicts alone are known
     answers = [
         answer(
             f"q{i}",
             name,
-            answer=draw(st.sampled_from(SAID)),
+            answer=None if name in judged else draw(st.sampled_from(SAID)),
             correct=draw(st.sampled_from((0.0, 1.0))),
             cost_usd=draw(st.sampled_from((None, 0.1, 0.3))),
             confidence=draw(st.sampled_from((None, 0.7))),
