@@ -240,6 +240,7 @@ class Guarded:
         self._expert = expert
         self._random = random
         self._retries = retries
+        self._withdrawn = False
         self._breaker = Breaker(failures, open_s) if cell is None else SharedBreaker(failures, open_s, cell)
         if isinstance(expert, Completer):  # others look whether there is one
             self.complete = partial(self._ask, expert.complete, _is_finished)
@@ -255,6 +256,10 @@ class Guarded:
     def inherit(self, other: "Guarded") -> None:
         """Takes over what is known of the failures of the same expert."""
         self._breaker = other._breaker
+
+    def withdraw(self) -> None:
+        """Nobody asks it from then on; what it is answering, it answers."""
+        self._withdrawn = True
 
     @property
     def open_until(self) -> float | None:
@@ -322,7 +327,9 @@ class Guarded:
             attempt += 1
 
     def _begin(self) -> int:
-        """Raises: UnavailableError while it is left alone."""
+        """Raises: UnavailableError while it is left alone; RefusedError once it was withdrawn."""
+        if self._withdrawn:
+            raise RefusedError(f"{self.card.name} was withdrawn, and is not asked any more.")
         now = asyncio.get_running_loop().time()
         began = self._breaker.begin(now)
         if began is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Version of the tables. A ledger with a higher one is refused."""
 
 
@@ -32,6 +32,7 @@ class Tables:
     keys: "sa.Table"
     budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
     receipts: "sa.Table"  # of answers that went between this node and another
+    withdrawals: "sa.Table"  # who is not to be asked any more, and what became of what was learnt
     schema: "sa.Table"
 
 
@@ -103,6 +104,7 @@ def define() -> Tables:
             _count("leased_nusd"),
         ),
         receipts=_receipts(every, row, time),
+        withdrawals=_withdrawals(every, row, time),
     )
 
 
@@ -147,6 +149,27 @@ def _outcomes(
     )
 
 
+def _withdrawals(
+    every: "sa.MetaData", row: "sa.types.TypeEngine[int]", time: "sa.types.TypeEngine[str]"
+) -> "sa.Table":
+    import sqlalchemy as sa
+
+    return sa.Table(
+        "withdrawals",
+        every,
+        sa.Column("id", row, primary_key=True),  # the order in which they count
+        _text("event"),  # withdrawn, dropped, relearnt, returned
+        sa.Column("at_utc", time, nullable=False),
+        *map(_text, ("expert", "source")),  # expert: "" is all of the source
+        _text("names"),  # a JSON array: what outcomes call it
+        *map(_text, ("who", "document")),  # document: what a node signed, else ""
+        *map(_count, ("last_request", "last_outcome")),  # how far the logs went
+        *map(_count, ("requests", "outcomes", "answers")),  # in which it had a part
+        *map(_text, ("artefact_before", "artefact_after", "state")),  # SHA-256, else ""
+        sqlite_autoincrement=True,
+    )
+
+
 def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
     import sqlalchemy as sa
@@ -156,7 +179,7 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     elif version == 2:
         _from_2(connection, tables)
     else:
-        tables.metadata.create_all(connection)  # schema 3 kept no receipts
+        tables.metadata.create_all(connection)  # schema 3 kept no receipts, 4 no withdrawals
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 
