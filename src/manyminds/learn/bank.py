@@ -29,6 +29,7 @@ __all__ = ["Bank", "beside", "key_of", "load", "remove", "save"]
 
 _VERSION: Final = 2  # 1 held vectors in a byte for each number, and not who answered in which category
 _HALF: Final = 16  # bits of a number
+_NAMED: Final = 8  # characters of its content's hash by which a half is named
 _REMEDY: Final = "learn anew with `manyminds train DIR`, which makes one"
 
 
@@ -87,8 +88,10 @@ def save(
     if examples.vectors is not None:
         bits = np.ascontiguousarray(examples.vectors, np.float32).view(np.uint32)
         arrays["vectors"] = (bits >> _HALF).astype(np.uint16)
-        lower = _write_lower(path, (bits & 0xFFFF).astype(np.uint16))
-        header["lower"] = lower.name
+        half = (bits & 0xFFFF).astype(np.uint16)
+        header["lower"] = content = sha256(half.tobytes()).hexdigest()[:_NAMED]
+        lower = _lower(path, content)
+        archive.write(lower, {"version": _VERSION}, {"lower": half})
     archive.write(path, header, arrays)
     _tidy(path, lower)
 
@@ -99,15 +102,14 @@ def remove(artefact: Path) -> None:
     _tidy(beside(artefact), None)
 
 
-def _write_lower(path: Path, lower: "NDArray[np.uint16]") -> Path:
-    named = path.with_suffix(f".{sha256(lower.tobytes()).hexdigest()[:8]}.npz")
-    archive.write(named, {"version": _VERSION}, {"lower": lower})
-    return named
+def _lower(path: Path, content: str) -> Path:
+    """Where the lower half is of the bank in that file; `content` may be a pattern."""
+    return path.with_suffix(f".{content}.npz")
 
 
 def _tidy(path: Path, kept: Path | None) -> None:
     """Deletes lower halves of banks that were there before."""
-    for other in path.parent.glob(f"{path.stem}.????????.npz"):
+    for other in path.parent.glob(_lower(path, "?" * _NAMED).name):
         if other != kept:
             other.unlink(missing_ok=True)
 
@@ -126,7 +128,7 @@ def load(artefact: Path, *, anybody: bool = False) -> Bank:
             raise ValueError(f"it is that of another artefact than {artefact}")
         lower = header.pop("lower", None)
         if lower is not None:
-            arrays["vectors"] = _joined(arrays["vectors"], path.with_name(Path(str(lower)).name))
+            arrays["vectors"] = _joined(arrays["vectors"], _lower(path, Path(str(lower)).name))
         examples = _examples(header, arrays)
         _check(examples, len(questions))
     return Bank(of, questions, examples, answered, about)
