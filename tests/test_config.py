@@ -192,7 +192,7 @@ WRONG = {
     "[[experts]]\nname = 'a'": ["experts", "Did you mean expert?"],
     "[zzzzzz]": [
         "zzzzzz",
-        "There are: server, local, policy, ledger, cache, network, expert, peer, aliases.",
+        "There are: server, local, policy, ledger, cache, network, private, expert, peer, aliases.",
     ],
     "[server]\nxyzzy = 1": [
         "xyzzy",

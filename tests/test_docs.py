@@ -15,7 +15,16 @@ from manyminds import config
 from manyminds.cli import main
 from manyminds.ratings import Rating, Section
 from manyminds.router.policy import POLICIES
-from manyminds.types import Attribution, Key, Limits, PanelEntry, Report, Search
+from manyminds.types import (
+    Attribution,
+    Granted,
+    Key,
+    Limits,
+    PanelEntry,
+    Privacy,
+    Report,
+    Search,
+)
 from manyminds.web.app import App, Edge
 from tests.network import network
 
@@ -129,9 +138,11 @@ def test_the_documented_configuration_loads(tmp_path: Path) -> None:
         ("manyminds.", Report, 1),
         ("panel[].", PanelEntry, 0),
         ("search.", Search, 0),
+        ("granted[].", Granted, 0),
+        ("privacy.", Privacy, 0),
         ("attribution[].", Attribution, 0),
     ],
-    ids=["request", "reply", "panel", "search", "attribution"],
+    ids=["request", "reply", "panel", "search", "granted", "privacy", "attribution"],
 )
 def test_every_field_is_documented(prefix: str, noun: type[msgspec.Struct], nth: int) -> None:
     tables = text(DOCS / "api.md").split(f"| `{prefix}` |")[1:]

@@ -24,6 +24,7 @@ from manyminds.config.keys import (
     Network,
     PeerEntry,
     Policy,
+    Private,
     Server,
     reference,
     sections,
@@ -41,6 +42,7 @@ __all__ = [
     "Network",
     "PeerEntry",
     "Policy",
+    "Private",
     "Server",
     "Setting",
     "convert",
@@ -76,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger = Ledger()
     cache: Cache = Cache()
     network: Network = Network()
+    private: Private = Private()
     experts: tuple[ExpertEntry, ...] = ()
     peers: tuple[PeerEntry, ...] = ()
     aliases: dict[str, tuple[str, ...]] = {}
@@ -141,6 +144,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
         ledger=_locate(Ledger(**values["ledger"]), home),
         cache=Cache(**values["cache"]),
         network=_joined(Network(**values["network"]), file),
+        private=Private(**values["private"]),
         peers=_distinct(listed),
         experts=tuple(experts.values()),
         aliases=aliases,

@@ -14,6 +14,7 @@ __all__ = [
     "Network",
     "PeerEntry",
     "Policy",
+    "Private",
     "Server",
     "reference",
     "sections",
@@ -197,6 +198,20 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     ] = 4
 
 
+class Private(msgspec.Struct, frozen=True, kw_only=True):
+    """Private answers: see docs/privacy.md."""
+
+    epsilon: Annotated[
+        float,
+        Meta(gt=0, le=100, description="What one answer may tell of a source, unless a request says."),
+    ] = 4.0
+    delta: Annotated[float, Meta(gt=0, le=0.1, description="Chance that it may be more.")] = 1e-6
+    source_epsilon: Annotated[
+        float,
+        Meta(gt=0, le=100, description="What all answers may tell of a source, unless its terms say."),
+    ] = 8.0
+
+
 class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One `[[peer]]`: another node, and what is agreed with it."""
 
@@ -293,6 +308,37 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
             "alone, which makes it an embedding model that is asked nothing else."
         ),
     ] = ()
+    purposes: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(description="Its owner's terms: what answers may be for, in words; empty is anything."),
+    ] = ()
+    callers: Annotated[
+        tuple[Annotated[str, Meta(min_length=1)], ...],
+        Meta(description="Who may be answered: keys or nodes, by name, id or pattern; empty is anybody."),
+    ] = ()
+    max_share: Annotated[
+        float, Meta(ge=0, le=1, description="Of what an answer owes to all sources, the most to this one.")
+    ] = 1.0
+    budget_nats: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="How far it may move all answers of a period together, in nats; unset is no limit."),
+    ] = None
+    period: Annotated[
+        Literal["day", "month", "total"],
+        Meta(description="Of budget_nats, in UTC: day, month or total."),
+    ] = "month"
+    requests_per_min: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Questions a minute that it may be asked; unset is no limit."),
+    ] = None
+    epsilon: Annotated[
+        Annotated[float, Meta(gt=0, le=100)] | None,
+        Meta(description="What all private answers may tell of its source; else private.source_epsilon."),
+    ] = None
+    delta: Annotated[
+        Annotated[float, Meta(gt=0, le=0.1)] | None,
+        Meta(description="Chance that it may be more; by default private.delta."),
+    ] = None
 
 
 def sections() -> dict[str, type[msgspec.Struct]]:
@@ -304,6 +350,7 @@ def sections() -> dict[str, type[msgspec.Struct]]:
         "ledger": Ledger,
         "cache": Cache,
         "network": Network,
+        "private": Private,
     }
 
 

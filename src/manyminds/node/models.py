@@ -9,10 +9,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from manyminds import catalog
-from manyminds.config import Config
-from manyminds.types import Card
+from manyminds.config import Config, ExpertEntry
+from manyminds.types import FREE, Card, Terms
 
-__all__ = ["LocalModel", "cores", "estimate_mb", "fitting", "local_models", "size_bytes"]
+__all__ = ["LocalModel", "cores", "estimate_mb", "fitting", "local_models", "size_bytes", "terms_of"]
 
 _MB = 1_000_000
 _MEASURED_TOKENS = 4096  # context with which the catalogue's memory_mb was measured
@@ -63,9 +63,25 @@ def local_models(config: Config) -> list[LocalModel]:
                 accuracy=entry.accuracy,
                 context_tokens=entry.context_tokens or config.local.context_tokens,
                 offers=_LOCAL_OFFERS | set(entry.offers),
+                terms=terms_of(entry),
             )
             models.append(_of_ones_own(card, path, f"see the `path` of [[expert]] {entry.name}"))
     return models
+
+
+def terms_of(entry: ExpertEntry) -> Terms:
+    """What an expert's owner allows, as the configuration says it."""
+    terms = Terms(
+        purposes=entry.purposes,
+        callers=entry.callers,
+        max_share=entry.max_share,
+        budget_nats=entry.budget_nats,
+        period=entry.period,
+        requests_per_min=entry.requests_per_min,
+        epsilon=entry.epsilon,
+        delta=entry.delta,
+    )
+    return FREE if terms == FREE else terms
 
 
 def fitting(config: Config, planned: Sequence[LocalModel], *, together: bool) -> list[LocalModel]:

@@ -20,7 +20,7 @@ from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import Embedder, OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.experts.room import Room
-from manyminds.node.models import LocalModel, cores, fitting, local_models, size_bytes
+from manyminds.node.models import LocalModel, cores, fitting, local_models, size_bytes, terms_of
 from manyminds.types import Card, Expert
 from manyminds.upstream import Client
 
@@ -189,6 +189,7 @@ def _card(entry: ExpertEntry) -> Card:
         price_out_usd_per_m=entry.price_out_usd_per_m,
         context_tokens=entry.context_tokens or _WINDOW_TOKENS,
         offers=frozenset(entry.offers),
+        terms=terms_of(entry),
     )
 
 
@@ -196,5 +197,6 @@ def _recorded(entry: ExpertEntry) -> Expert:
     recorded = open_set(Path(entry.path))
     for expert in recorded.experts():
         if expert.card.model == entry.model:
-            return expert.behind(replace(expert.card, name=entry.name, source=entry.source))
+            card = replace(expert.card, name=entry.name, source=entry.source, terms=terms_of(entry))
+            return expert.behind(card)
     raise ConfigError(f"{entry.path} has no model {entry.model!r}: it has {', '.join(recorded.models)}.")

@@ -40,13 +40,18 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     panel: int | None = None
     include: list[str] = []
     exclude: list[str] = []
+    require: list[str] = []
     weights: dict[str, float] = {}
+    purpose: Annotated[str, msgspec.Meta(max_length=64)] = ""
     budget_usd: float | None = None
     deadline_s: float | None = None
     quorum: int | None = None
     strategy: str | None = None
     topic: str = ""
-    explain: bool = False
+    explain: bool | Literal["full"] = False
+    epsilon: float | None = None
+    delta: float | None = None
+    candidates: list[str] = []
     cache: Literal["off", "refresh"] | None = None
 
 
@@ -95,6 +100,7 @@ class _Request(msgspec.Struct):
 
 _SCANNED_BYTES = 100_000
 _MOST_MODELS = 8
+_MOST_CANDIDATES = 64
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _IMAGES = ("image_url", "input_image")
@@ -272,6 +278,11 @@ def parse_limits(raw: msgspec.Raw) -> Limits:
     _check("manyminds.quorum", limits.quorum, low=1, high=1000)
     _check("manyminds.budget_usd", limits.budget_usd, low=0)
     _check("manyminds.deadline_s", limits.deadline_s, low=0.001, high=86_400)
+    _check("manyminds.epsilon", limits.epsilon, low=0.001, high=100)
+    _check("manyminds.delta", limits.delta, low=1e-12, high=0.1)
+    if len(limits.candidates) > _MOST_CANDIDATES or not all(text.strip() for text in limits.candidates):
+        message = f"`manyminds.candidates` must be up to {_MOST_CANDIDATES} texts, none of them empty."
+        raise InvalidRequestError(message, param="manyminds.candidates")
     for name, weight in limits.weights.items():
         _check(f"manyminds.weights.{name}", weight, low=0, high=1000)
     if limits.strategy is not None and limits.strategy not in _STRATEGIES:
@@ -284,13 +295,18 @@ def parse_limits(raw: msgspec.Raw) -> Limits:
         panel=limits.panel,
         include=tuple(limits.include),
         exclude=tuple(limits.exclude),
+        require=tuple(limits.require),
         weights=limits.weights,
+        purpose=limits.purpose,
         budget_usd=limits.budget_usd,
         deadline_s=limits.deadline_s,
         quorum=limits.quorum,
         strategy=limits.strategy,  # type: ignore[arg-type]  # checked just above
         topic=limits.topic,
         explain=limits.explain,
+        epsilon=limits.epsilon,
+        delta=limits.delta,
+        candidates=tuple(dict.fromkeys(limits.candidates)),
         cache=limits.cache,
     )
 

@@ -1,16 +1,16 @@
-"""The nouns and protocols of manyminds.
+"""The nouns of manyminds. Knows no wire format, no network and no model.
 
-Knows no wire format, no network and no model: everything else is written against this page.
 Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The nouns are frozen:
 `msgspec.structs.replace` makes a changed copy.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, field
 
 from manyminds.errors import ExpertError
+from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,18 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
-    "Arrival",
-    "Arrivals",
     "Attribution",
     "Call",
     "Card",
     "Chunk",
-    "Combiner",
-    "Completer",
     "Count",
-    "Embed",
-    "Expert",
-    "Hold",
     "Journey",
     "Key",
     "Kind",
@@ -45,11 +38,8 @@ __all__ = [
     "Query",
     "Report",
     "Route",
-    "Router",
-    "Sampler",
     "Samples",
     "Sampling",
-    "Scorer",
     "Scores",
     "Search",
     "Status",
@@ -61,8 +51,8 @@ __all__ = [
 Kind: TypeAlias = Literal["option", "number", "json", "span", "exact", "text"]
 """What makes two answers comparable: see `canonical`."""
 
-Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass"]
-"""How answers become one: see `combine`. `pass` is a race of one."""
+Strategy: TypeAlias = Literal["vote", "select", "fuse", "race", "pass", "private"]
+"""How answers become one: see `combine`. `pass` is a race of one, `private` a vote with noise."""
 
 Method: TypeAlias = Literal["generate", "score", "fuse"]
 """How an expert is asked: write an answer, rate the given options, or write one answer from drafts."""
@@ -103,13 +93,18 @@ class Limits(Struct, frozen=True):
     panel: int | None = None  # experts on the panel at most; others stand in only where all of it fails
     include: tuple[str, ...] = ()  # experts or sources; empty allows all
     exclude: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()  # experts or sources without whose answer there is none
     weights: Mapping[str, float] = field(default_factory=dict)  # of an expert or a source; 0 is "no vote"
+    purpose: str = ""  # what the answer is for, in a word: owners may allow some purposes only
     budget_usd: float | None = None
     deadline_s: float | None = None
     quorum: int | None = None  # combine as soon as this many answers are in
     strategy: Strategy | None = None
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
-    explain: bool = False
+    explain: bool | Literal["full"] = False  # "full" also measures what a fused answer owes to whom
+    epsilon: float | None = None  # of a private answer: what it may tell of any one source, at `delta`
+    delta: float | None = None
+    candidates: tuple[str, ...] = ()  # of a private answer: what it may be, where the question does not say
     cache: Literal["off", "refresh"] | None = None  # ask anew: and keep nothing, or keep the new answer
 
 
@@ -152,6 +147,7 @@ class Query(Struct, frozen=True, eq=False):
     section: str = ""  # what it is about, in a word: as the caller says, else as it is guessed
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
     journey: Journey | None = None  # None until a gateway has taken it up
+    bound: Bound | None = None  # of one call: how far its answer is to move the whole
 
     @property
     def estimated_tokens(self) -> int:
@@ -206,6 +202,7 @@ class Chunk(Struct, frozen=True):
     whole: bool = False
     confidence: float | None = None
     report: "Report | None" = None
+    nats: float | None = None  # with the last chunk: how far its owner lets it move an answer
 
 
 class Prior(Struct, frozen=True):
@@ -236,6 +233,7 @@ class Answer(Struct, frozen=True):
     error: ExpertError | None = None
     prior: Prior | None = None
     claimed_usd: float | None = None  # what its card makes of it, by our own count; None where that is unsure
+    nats: float | None = None  # how far its owner lets it move the whole; None where it is for us to say
 
 
 class Posterior(Struct, frozen=True):
@@ -301,6 +299,7 @@ class Card(Struct, frozen=True):
     """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
     parameters: int = 0
     licence: str = ""
+    terms: Terms = FREE
 
     def price_usd(self, prompt_tokens: int, completion_tokens: int, cpu_s: float) -> float:
         """What so much costs by its prices, in US dollars."""
@@ -322,6 +321,7 @@ class Call(Struct, frozen=True):
     hedge_s: float | None = None  # without a first chunk by then, one of the reserve is asked too
     budget_usd: float | None = None  # the most that it may cost; None where only its price limits that
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
+    bound: Bound | None = None  # how far its source may move the answer; None is any distance
 
 
 class Route(Struct, frozen=True):
@@ -422,6 +422,8 @@ class Report(Struct, frozen=True):
     saved_usd: float
     cache: str = "off"
     search: Search | UnsetType = UNSET  # where `Limits.explain` is set
+    granted: tuple[Granted, ...] | UnsetType = UNSET  # where terms or wishes had a say
+    privacy: Privacy | UnsetType = UNSET  # of a private answer, of which nothing else is told
 
 
 class Key(Struct, frozen=True):
@@ -433,142 +435,4 @@ class Key(Struct, frozen=True):
     requests_per_min: int | None = None
     tokens_per_min: int | None = None
     budget_usd: float | None = None  # per period, in UTC
-    period: Literal["day", "month", "total"] = "month"
-
-
-# --- protocols -------------------------------------------------------------------------------------
-
-
-class Hold(Protocol):
-    """Money put aside for one request. Who never settles it has spent all of it."""
-
-    def settle(self, spent_usd: float) -> None: ...
-
-
-class Embed(Protocol):
-    """Texts to unit vectors: (n,) -> (n, d) float32. Pure; a text's vector does not depend on the others."""
-
-    def __call__(self, texts: Sequence[str], /) -> "Vectors": ...
-
-
-@runtime_checkable
-class Expert(Protocol):
-    """Whatever answers: a model, a network, a recording. The one shape that everything has.
-
-    `stream` yields text as it comes; exactly one chunk, the last, carries `finish_reason` and `usage`.
-    Raises `ExpertError` (only), from the first `anext` on. Closing the generator, or cancelling
-    whoever awaits it, cancels the work upstream at once.
-    """
-
-    @property
-    def card(self) -> Card: ...
-
-    def stream(self, query: Query) -> AsyncGenerator[Chunk, None]: ...
-
-
-@runtime_checkable
-class Completer(Expert, Protocol):
-    """An expert that can also answer in one piece, at less cost than as a stream. Same errors, same rules."""
-
-    async def complete(self, query: Query) -> Sequence[Chunk]:
-        """All chunks of the answer; one with `whole` where the expert sent its completion in one piece."""
-        ...
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """An expert that can also rate given options (its card offers "score")."""
-
-    async def score(self, query: Query, options: Sequence[str]) -> Scores: ...
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """An expert that can answer several times at once (its card offers "samples"). Same errors."""
-
-    async def sample(self, query: Query, count: int) -> Samples: ...
-
-
-class Router(Protocol):
-    """Predicts who will be right at what price, and chooses a panel.
-
-    Pure but for what it learns. Permuting `candidates` permutes nothing in the result.
-    """
-
-    def route(self, query: Query, candidates: Sequence[Card], limits: Limits) -> Route:
-        """Raises: NoExpertError when no candidate meets the hard limits."""
-        ...
-
-    def observe(self, outcome: Outcome) -> None: ...
-
-    def admit(self, card: Card, outcomes: Sequence[Outcome] = ()) -> None: ...
-
-    def forget(self, source: str) -> None:
-        """Forgets everything learnt of a source's experts. Unknown sources are tolerated."""
-        ...
-
-
-class Arrival(Protocol):
-    """A call under way."""
-
-    @property
-    def call(self) -> Call: ...
-
-    @property
-    def answer(self) -> Answer | None:
-        """None until the call has ended."""
-        ...
-
-    def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Chunks from the first on, as they come. Raises: ExpertError where the call fails."""
-        ...
-
-    async def whole(self) -> Answer:
-        """Waits for the end. Never raises for a failed call: the answer says so."""
-        ...
-
-
-class Arrivals(Protocol):
-    """The calls of one request. A stage starts when it is asked for and the one before is drained.
-
-    Both views end when no call is left, at the deadline, or when there is enough posterior mass.
-    """
-
-    def started(self) -> AsyncGenerator[Arrival, None]:
-        """Calls in order of their first chunk; a call that fails before one is not among them."""
-        ...
-
-    def finished(self) -> AsyncGenerator[Answer, None]:
-        """Answers, whole or failed, in order of completion."""
-        ...
-
-    def open(self, expert: str, query: Query) -> Arrival:
-        """Starts one more call under the same deadline, such as a fuser's. The panel shows it.
-
-        Raises: UnavailableError when no such expert is known.
-        """
-        ...
-
-    async def cancel(self, keep: Arrival | None = None) -> None:
-        """Cancels what still runs, upstream too, but for `keep`. Nothing starts afterwards."""
-        ...
-
-
-class Combiner(Protocol):
-    """Many answers to one.
-
-    One may also have `counting(query, route, answers) -> Count`, which reads and weighs each answer once:
-    attribution asks for a posterior without each source.
-    """
-
-    def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
-        """The candidate that each answer stands for, aligned with `answers`; None abstains. Pure."""
-        ...
-
-    def posterior(self, query: Query, route: Route, answers: Sequence[Answer]) -> Posterior:
-        """Pure. Order-free; a failed answer, an abstention or a call of weight 0 has no effect."""
-        ...
-
-    def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
-        """Streams the released answer. Raises: AnswerError when there is nothing to release."""
-        ...
+    period: Period = "month"
