@@ -25,6 +25,7 @@ __all__ = [
     "Card",
     "Chunk",
     "Count",
+    "Following",
     "Journey",
     "Key",
     "Kind",
@@ -262,6 +263,18 @@ class Samples(Struct, frozen=True):
     log_likelihoods: tuple[float, ...] = ()  # of each text, in nats, at temperature 1; () where not known
 
 
+class Following(Struct, frozen=True):
+    """The tokens that may come next, the likeliest first: ids, log-probabilities in nats, and what they spell.
+
+    A token may spell a part of a character, or nothing: then the text ends there.
+    """
+
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    pieces: tuple[bytes, ...]
+    usage: Usage = Usage()
+
+
 class Scores(Struct, frozen=True):
     """Log-likelihood of each option in the order given, in nats for each of its bytes.
 
@@ -296,7 +309,7 @@ class Card(Struct, frozen=True):
     context_tokens: int = 8192
     tasks: frozenset[Kind] = frozenset()  # the kinds of task that it answers; empty: all
     offers: frozenset[str] = frozenset()
-    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
+    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar", "tokens"; or "embeddings"."""
     parameters: int = 0
     licence: str = ""
     terms: Terms = FREE
