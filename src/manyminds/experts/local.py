@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from manyminds.catalog.gguf import vocabulary
+from manyminds.catalog.gguf import Vocabulary, vocabulary
 from manyminds.errors import CatalogError, CutError, RefusedError, UnavailableError
 from manyminds.experts.child import Child, Model, Process, cpu_s
 from manyminds.experts.llama import Llama
@@ -42,7 +42,8 @@ _Found = TypeVar("_Found")
 
 
 class Local:
-    """A model file of this machine; keeps the contracts of `types.Expert`, `Scorer`, `Sampler`, `Distributor`.
+    """A model file of this machine; keeps the contracts of `types.Expert`, `Scorer`, `Sampler` and
+    `Distributor`.
 
     Args:
         card: its name is what the child calls itself.
@@ -76,7 +77,7 @@ class Local:
         self._place = (room or Room(math.inf)).place(card.name, model.needs_mb, self.aclose)
         self._cores = cores
         self._retired = False
-        self._vocabulary = ""
+        self._vocabulary: Vocabulary | None = None
         self._child: Process | None = None
         self._starting: asyncio.Future[Process] | None = None  # goes on when the caller that began it leaves
         self._failures = 0
@@ -235,8 +236,12 @@ class Local:
         return Scores(tuple(found), self._billed(Usage(read, said, seconds), meter))
 
     async def vocabulary(self) -> str:
-        """See `types.Distributor`: of the file, read once. Raises: UnavailableError."""
-        if not self._vocabulary:
+        """See `types.Distributor`. Raises: UnavailableError."""
+        return (await self._words()).digest
+
+    async def _words(self) -> Vocabulary:
+        """Of the file, read once."""
+        if self._vocabulary is None:
             try:
                 self._vocabulary = await asyncio.to_thread(vocabulary, self._model.path)
             except CatalogError as error:
@@ -256,8 +261,11 @@ class Local:
             raise RefusedError(
                 f"{self._card.name} has a context of {limit} tokens, too few for {len(tokens)} and one more."
             )
+        silent = (await self._words()).control
         async with self._working():
-            return await self._ask(lambda child: self._next(child, tokens, count))
+            found = await self._ask(lambda child: self._next(child, tokens, count))
+        pairs = zip(found.ids, found.pieces, strict=True)
+        return replace(found, pieces=tuple(b"" if token in silent else piece for token, piece in pairs))
 
     async def _next(self, child: Process, tokens: Sequence[int], count: int) -> Following:
         meter = _Meter(child.pid)

@@ -33,7 +33,8 @@ class Tokens:
         public: says which tokens there are to choose from. Where it fails, the answer does.
         sources: all who are asked. One that fails or is late is not asked again for this answer; that of
             another vocabulary, or None, not at all.
-        pool: (v,) log-probabilities of the public one and (m, v) of the sources that answered to (v,) weights.
+        pool: log-probabilities of the public one, (v,), and of the sources that answered, (m, v), to (v,)
+            weights.
         draw: weights to a position.
         tokens: how many at most.
         likeliest: among how many of the public model's tokens.

@@ -45,14 +45,23 @@ those above by a relative error below 1e-12 each; `_SLACK` pays for it.
 learns something of the slowest source. The gateway, which sees all p_i, is trusted.
 """
 
-from collections.abc import Sequence
+import math
+from itertools import pairwise
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
+from manyminds.errors import InvalidRequestError
+
 __all__ = [
+    "LEAST_REACH",
+    "MOST_REACH",
     "ORDERS",
+    "Draws",
+    "Floats",
+    "Plan",
     "closeness_orders",
     "draw",
     "linear",
@@ -62,6 +71,7 @@ __all__ = [
     "logarithmic_reach",
     "logarithmic_rho",
     "mixed",
+    "plan",
     "spent_epsilon",
     "total_rho",
 ]
@@ -71,9 +81,35 @@ Floats: TypeAlias = NDArray[np.float64]
 ORDERS: Final[tuple[float, ...]] = (*(1 + i / 10 for i in range(1, 100)), *(float(i) for i in range(11, 129)))
 """At which the sum is converted; a curve that holds up to w is converted at those up to w."""
 
+LEAST_REACH: Final = 0.5
+"""Nats. With less, an answer would be the public model's: no odds of two tokens change by more than e."""
+
+MOST_REACH: Final = 4.0
+"""Nats. More was never better by 0.02 nats a token: the rest of the budget is left for other answers."""
+
 _SLACK: Final = 1e-9  # of a log-ratio of weights, for their rounding: a thousand times what there can be
 _FLOOR: Final = -600.0  # of a log-probability: its weight is no zero yet
 _HALVINGS: Final = 40
+
+
+class Plan(Struct, frozen=True):
+    """What one answer of at most `tokens` may use of each of its `sources`.
+
+    `rho` is for one token. A source pays for those that were drawn: the limit of its budget is fixed
+    beforehand, so when to stop may depend on what was released (Rényi filter; Feldman, Zrnic 2021).
+    `epsilon` is that of all `tokens`, at most what was asked for.
+    """
+
+    sources: int
+    tokens: int
+    reach: float
+    rho: float
+    epsilon: float
+    delta: float
+
+    def weights(self, public: Floats, private: Floats) -> Floats:
+        """See `logarithmic`."""
+        return logarithmic(public, private, self.sources, self.reach)
 
 
 class Draws(Protocol):
@@ -96,7 +132,8 @@ def logarithmic(public: Floats, private: Floats, sources: int, reach: float) -> 
     """
     log_q = _normal(public)
     ratios = np.clip(_answers(private) - log_q, -reach, reach)
-    return np.exp(np.maximum(log_q, _FLOOR) + ratios.sum(axis=0) / sources)
+    weights: Floats = np.exp(np.maximum(log_q, _FLOOR) + ratios.sum(axis=0) / sources)
+    return weights
 
 
 def logarithmic_rho(reach: float, sources: int) -> float:
@@ -106,7 +143,28 @@ def logarithmic_rho(reach: float, sources: int) -> float:
 
 def logarithmic_reach(rho: float, sources: int) -> float:
     """The farthest that a token for `rho` may reach, in nats; 0 where that is none."""
-    return max(0.0, (np.sqrt(8 * rho) - _SLACK) * sources / 4)
+    return max(0.0, (math.sqrt(8 * rho) - _SLACK) * sources / 4)
+
+
+def plan(epsilon: float, delta: float, sources: int, tokens: int) -> Plan:
+    """The farthest reach with which an answer of so many tokens stays within (epsilon, delta).
+
+    Raises:
+        InvalidRequestError: That is no reach worth its name; says what would do.
+    """
+    total = total_rho(epsilon, delta) * (1 - 1e-9)  # for the rounding of sums
+    rho = total / max(tokens, 1)
+    reach = min(logarithmic_reach(rho, sources), MOST_REACH)
+    if reach < LEAST_REACH or tokens < 1:
+        most = int(total / logarithmic_rho(LEAST_REACH, max(sources, 1)))
+        needed = math.ceil(LEAST_REACH * 4 / max(math.sqrt(8 * rho) - _SLACK, 1e-9))
+        raise InvalidRequestError(
+            f"{tokens} tokens at epsilon {epsilon:g} and delta {delta:g} need {needed} sources that can be"
+            f" polled, and there are {sources}: with those, at most {most} tokens are possible.",
+            param="max_tokens",
+        )
+    rho = logarithmic_rho(reach, sources)
+    return Plan(sources, tokens, reach, rho, spent_epsilon(rho * tokens, delta), delta)
 
 
 def linear(public: Floats, private: Floats, sources: int, reach: float, order: float) -> Floats:
@@ -114,7 +172,8 @@ def linear(public: Floats, private: Floats, sources: int, reach: float, order: f
     log_q = _normal(public)
     q = np.exp(log_q)
     mixtures, _ = mixed(log_q, _answers(private), reach, order)
-    return (mixtures.sum(axis=0) + (sources - len(mixtures)) * q) / sources
+    weights: Floats = (mixtures.sum(axis=0) + (sources - len(mixtures)) * q) / sources
+    return weights
 
 
 def linear_rho(reach: float, sources: int, order: float) -> float:
@@ -169,7 +228,7 @@ def _close(q: Floats, ratios: Floats, shares: Floats, reach: float, order: float
         log_ratio = np.log(shares[:, None] * ratios + (1 - shares)[:, None])
         fits = np.ones(len(ratios), dtype=bool)
         for grid, sign in ((forward, 0.0), (backward, -1.0)):
-            for a, b in zip(grid[:-1], grid[1:], strict=True):
+            for a, b in pairwise(grid.tolist()):
                 # D_b(m||q) = ln(sum q (m/q)^b)/(b-1); D_b(q||m) has the exponent 1-b
                 exponent = b if sign == 0.0 else 1.0 - b
                 moment = np.exp(exponent * log_ratio) @ q
@@ -197,7 +256,6 @@ def spent_epsilon(rho: float, delta: float, order: float = np.inf) -> float:
 
 def draw(weights: Floats, random: Draws) -> int:
     """One position, with exactly its weight's share of the exact sum of all weights."""
-    # A float64 above 2^-900 is a whole number of 2^-960: shifting loses nothing.
     fractions = [weight.as_integer_ratio() for weight in weights.tolist()]
     scale = max(denominator for _, denominator in fractions)
     left = random.randrange(sum(n * (scale // d) for n, d in fractions))
@@ -211,7 +269,8 @@ def draw(weights: Floats, random: Draws) -> int:
 def _normal(logs: Floats) -> Floats:
     """Log-probabilities that sum to 1, by row."""
     top = np.max(logs, axis=-1, keepdims=True)
-    return logs - top - np.log(np.exp(logs - top).sum(axis=-1, keepdims=True))
+    normal: Floats = logs - top - np.log(np.exp(logs - top).sum(axis=-1, keepdims=True))
+    return normal
 
 
 def _answers(private: Floats) -> Floats:

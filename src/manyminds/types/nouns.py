@@ -264,7 +264,7 @@ class Samples(Struct, frozen=True):
 
 
 class Following(Struct, frozen=True):
-    """The tokens that may come next, the likeliest first: ids, log-probabilities in nats, and what they spell.
+    """The tokens that may come next, the likeliest first: ids, log-probabilities (nats), what they spell.
 
     A token may spell a part of a character, or nothing: then the text ends there.
     """
@@ -309,7 +309,8 @@ class Card(Struct, frozen=True):
     context_tokens: int = 8192
     tasks: frozenset[Kind] = frozenset()  # the kinds of task that it answers; empty: all
     offers: frozenset[str] = frozenset()
-    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar", "tokens"; or "embeddings"."""
+    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar", "tokens"; or
+    "embeddings"."""
     parameters: int = 0
     licence: str = ""
     terms: Terms = FREE
