@@ -205,6 +205,13 @@ class Admission:
             return self._free
         return await self._budgets.reserve(current, usd)
 
+    async def spend(self, key: Key, amount: float) -> Hold:
+        """The same of what is no caller's: a source's account, whose `budget_usd` is in a unit of its own.
+
+        Raises: BudgetError, UnavailableError.
+        """
+        return await self._budgets.reserve(key, amount)
+
     async def give_back(self, key_id: str) -> None:
         """Gives back what of a key's budget is leased and not put aside: another process is short of it."""
         await self._budgets.release(key_id)

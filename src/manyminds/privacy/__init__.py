@@ -1,3 +1,1 @@
-"""Answers from which nobody can tell what one source said. Pure: knows no expert, no network, no clock."""
-
-__all__: list[str] = []
+"""What private answers cost, and the noise that makes them private. Pure; knows no expert and no request."""
