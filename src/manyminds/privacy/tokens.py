@@ -53,7 +53,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from manyminds.errors import InvalidRequestError
+from manyminds.errors import PrivacyError
+from manyminds.privacy.accounting import epsilon_of, most_rho
 
 __all__ = [
     "LEAST_REACH",
@@ -67,19 +68,18 @@ __all__ = [
     "linear",
     "linear_reach",
     "linear_rho",
+    "linear_total",
     "logarithmic",
     "logarithmic_reach",
     "logarithmic_rho",
     "mixed",
     "plan",
-    "spent_epsilon",
-    "total_rho",
 ]
 
 Floats: TypeAlias = NDArray[np.float64]
 
-ORDERS: Final[tuple[float, ...]] = (*(1 + i / 10 for i in range(1, 100)), *(float(i) for i in range(11, 129)))
-"""At which the sum is converted; a curve that holds up to w is converted at those up to w."""
+ORDERS: Final[tuple[float, ...]] = (*(1 + i / 10 for i in range(1, 100)), *(float(i) for i in range(11, 65)))
+"""At which the linear pool's sum is converted: those up to its w."""
 
 LEAST_REACH: Final = 0.5
 """Nats. With less, an answer would be the public model's: no odds of two tokens change by more than e."""
@@ -150,21 +150,22 @@ def plan(epsilon: float, delta: float, sources: int, tokens: int) -> Plan:
     """The farthest reach with which an answer of so many tokens stays within (epsilon, delta).
 
     Raises:
-        InvalidRequestError: That is no reach worth its name; says what would do.
+        PrivacyError: That is no reach worth its name; says what would do.
+        ConfigError: dp-accounting is not installed.
     """
-    total = total_rho(epsilon, delta) * (1 - 1e-9)  # for the rounding of sums
+    total = most_rho(epsilon, delta) * (1 - 1e-9)  # for the rounding of sums
     rho = total / max(tokens, 1)
     reach = min(logarithmic_reach(rho, sources), MOST_REACH)
     if reach < LEAST_REACH or tokens < 1:
         most = int(total / logarithmic_rho(LEAST_REACH, max(sources, 1)))
         needed = math.ceil(LEAST_REACH * 4 / max(math.sqrt(8 * rho) - _SLACK, 1e-9))
-        raise InvalidRequestError(
+        raise PrivacyError(
             f"{tokens} tokens at epsilon {epsilon:g} and delta {delta:g} need {needed} sources that can be"
             f" polled, and there are {sources}: with those, at most {most} tokens are possible.",
             param="max_tokens",
         )
     rho = logarithmic_rho(reach, sources)
-    return Plan(sources, tokens, reach, rho, spent_epsilon(rho * tokens, delta), delta)
+    return Plan(sources, tokens, reach, rho, epsilon_of(rho * tokens, delta), delta)
 
 
 def linear(public: Floats, private: Floats, sources: int, reach: float, order: float) -> Floats:
@@ -236,22 +237,17 @@ def _close(q: Floats, ratios: Floats, shares: Floats, reach: float, order: float
     return fits
 
 
-def total_rho(epsilon: float, delta: float, order: float = np.inf) -> float:
-    """The most that one source may pay in all for (epsilon, delta)."""
-    low, high = 0.0, max(epsilon, 1.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if spent_epsilon(middle, delta, order) <= epsilon else (low, middle)
-    return low
-
-
-def spent_epsilon(rho: float, delta: float, order: float = np.inf) -> float:
-    """The epsilon of what a source has paid in all."""
+def linear_total(epsilon: float, delta: float, order: float) -> float:
+    """The most that one source may pay in all for (epsilon, delta), where orders up to `order` are known."""
     from dp_accounting import rdp
 
     orders = [a for a in ORDERS if a <= order]
-    found, _ = rdp.compute_epsilon(orders, [rho * a for a in orders], delta)
-    return float(found)
+    low, high = 0.0, max(epsilon, 1.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        found, _ = rdp.compute_epsilon(orders, [middle * a for a in orders], delta)
+        low, high = (middle, high) if found <= epsilon else (low, middle)
+    return low
 
 
 def draw(weights: Floats, random: Draws) -> int:
