@@ -171,7 +171,9 @@ def test_real_models_write_one_private_answer() -> None:
                 def pool(q: Floats, rows: Floats, reach: float = reach) -> Floats:
                     return logarithmic(q, rows, 2, reach)
 
-                answer = Tokens(query, public, sources, pool, partial(draw, random=seeded), tokens=12)
+                answer = Tokens(
+                    query, public, sources, pool, partial(draw, below=seeded.randrange), tokens=12
+                )
                 found.append([chunk.text for chunk in await said(answer)])
             return found[0], found[1]
 

@@ -10,8 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from manyminds.errors import GarbageError, RefusedError
+from manyminds.experts.guarded import Guarded
 from manyminds.experts.informed import Informed
 from manyminds.experts.local import Local
+from manyminds.experts.openai import OpenAI
 from manyminds.types import Distributor, Message, Query
 from tests.experts.models import CARD, ask, local, need, pid_of, read, text_of
 from tests.experts.upstream import plain, upstream
@@ -28,6 +30,11 @@ def test_a_local_model_keeps_the_protocol() -> None:
         async with local() as expert:
             assert isinstance(expert, Distributor)
             assert isinstance(Informed(expert, CARD, "x"), Distributor)
+            guarded = Guarded(expert, lambda: 0.5)
+            assert isinstance(guarded, Distributor)
+            prompt = await guarded.prompt_tokens(ask())
+            assert (await guarded.next_tokens(prompt, 3)).ids == (await expert.next_tokens(prompt, 3)).ids
+            assert not isinstance(Guarded(OpenAI(CARD, "", expert._llama._client), lambda: 0.5), Distributor)
             assert await expert.vocabulary() == await Informed(expert, CARD, "x").vocabulary()
 
     asyncio.run(main())

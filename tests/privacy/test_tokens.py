@@ -3,6 +3,7 @@
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 
@@ -290,24 +291,20 @@ def test_a_draw_has_exactly_the_share_of_its_weight(weights: list[float], seed: 
     total = sum(map(Fraction, weights))
     exact = [Fraction(w) / total for w in weights]
 
-    class At:
-        def __init__(self, share: Fraction) -> None:
-            self.share = share
-
-        def randrange(self, stop: int, /) -> int:
-            return int(self.share * stop)
+    def at(place: Fraction) -> Callable[[int], int]:
+        return lambda stop: int(place * stop)
 
     below = Fraction(0)
     for position, share in enumerate(exact):
-        assert draw(np.array(weights), At(below)) == position
-        assert draw(np.array(weights), At(below + share * Fraction(999, 1000))) == position
+        assert draw(np.array(weights), at(below)) == position
+        assert draw(np.array(weights), at(below + share * Fraction(999, 1000))) == position
         below += share
-    assert 0 <= draw(np.array(weights), random.Random(seed)) < len(weights)
+    assert 0 <= draw(np.array(weights), random.Random(seed).randrange) < len(weights)
 
 
 def test_draws_are_distributed_as_their_weights() -> None:
     weights = np.array([0.1, 0.2, 0.3, 0.4, 1e-12])
-    seeded = random.Random(11)
+    seeded = random.Random(11).randrange
     counts = Counter(draw(weights, seeded) for _ in range(20_000))
     chi2 = sum((counts[i] - 20_000 * w) ** 2 / (20_000 * w) for i, w in enumerate(weights[:4]))
     assert chi2 < 30  # three degrees of freedom: chance is below 1e-5

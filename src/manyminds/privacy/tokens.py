@@ -47,7 +47,7 @@ learns something of the slowest source. The gateway, which sees all p_i, is trus
 
 import math
 from itertools import pairwise
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -55,12 +55,12 @@ from numpy.typing import NDArray
 
 from manyminds.errors import PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
+from manyminds.privacy.noise import Below
 
 __all__ = [
     "LEAST_REACH",
     "MOST_REACH",
     "ORDERS",
-    "Draws",
     "Floats",
     "Plan",
     "closeness_orders",
@@ -110,12 +110,6 @@ class Plan(Struct, frozen=True):
     def weights(self, public: Floats, private: Floats) -> Floats:
         """See `logarithmic`."""
         return logarithmic(public, private, self.sources, self.reach)
-
-
-class Draws(Protocol):
-    """A source of random integers: `secrets.SystemRandom()`, or a seeded `random.Random` in tests."""
-
-    def randrange(self, stop: int, /) -> int: ...
 
 
 def logarithmic(public: Floats, private: Floats, sources: int, reach: float) -> Floats:
@@ -250,11 +244,11 @@ def linear_total(epsilon: float, delta: float, order: float) -> float:
     return low
 
 
-def draw(weights: Floats, random: Draws) -> int:
-    """One position, with exactly its weight's share of the exact sum of all weights."""
+def draw(weights: Floats, below: Below) -> int:
+    """One position, with exactly its weight's share of the exact sum of all weights, none of which is 0."""
     fractions = [weight.as_integer_ratio() for weight in weights.tolist()]
     scale = max(denominator for _, denominator in fractions)
-    left = random.randrange(sum(n * (scale // d) for n, d in fractions))
+    left = below(sum(n * (scale // d) for n, d in fractions))
     for position, (numerator, denominator) in enumerate(fractions):
         left -= numerator * (scale // denominator)
         if left < 0:
