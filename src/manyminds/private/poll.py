@@ -32,7 +32,7 @@ from manyminds.types import (
 )
 from manyminds.wire import rewritten
 
-__all__ = ["PRIVATE", "Account", "Poll", "poll", "report_of"]
+__all__ = ["PRIVATE", "Account", "Poll", "needed", "poll", "report_of"]
 
 PRIVATE: Final = "private"
 """The policy, and how it combines."""
@@ -149,6 +149,15 @@ def poll(
     return Poll(asked, route, tuple(weights), tuple(accounts), variance, privacy)
 
 
+def needed(rho: float) -> int:
+    """Sources of equal weight that an answer takes, each of which pays ρ for it: with fewer, noise wins.
+
+    The noise of one count has the standard deviation 1/√ρ, in votes; above .15 of all votes accuracy falls
+    fast (see `manyminds eval DIR --private`).
+    """
+    return math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
+
+
 def report_of(query: Query, polled: Poll) -> Report:
     """All that anybody is told of it, be it in the reply or in the books."""
     return Report(
@@ -243,8 +252,7 @@ def _account_of(card: Card) -> str:
 
 def _refuse_few(votes: float, spent: int, rho: float, limits: Limits) -> None:
     """Raises: PrivacyError where the noise would drown the votes; says how many sources it takes."""
-    needed = math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
-    if votes >= needed:
+    if votes >= needed(rho):
         return
     least = f" {spent} more have nothing left of what all answers together may tell of them." if spent else ""
     instead = ""
@@ -254,7 +262,7 @@ def _refuse_few(votes: float, spent: int, rho: float, limits: Limits) -> None:
     raise PrivacyError(
         f"{votes:.3g} sources of equal weight are too few for a private answer at epsilon "
         f"{limits.epsilon:g}, delta {limits.delta:g}: the noise would drown their votes. It takes "
-        f"{needed}.{least}{instead}",
+        f"{needed(rho)}.{least}{instead}",
         param="manyminds.epsilon",
     )
 
