@@ -38,8 +38,7 @@ EPSILONS: Final = (1.0, 4.0, 8.0)
 ANSWERS: Final = (1, 50, 500)
 """How many they are."""
 
-MOST: Final = 10_000
-"""Questions of split test."""
+_MOST: Final = 10_000  # questions of split test
 
 SIMULATED: Final = (100, 1000)
 """Sources of populations that are drawn from the recorded ones."""
@@ -57,7 +56,7 @@ class _Population:
 def measure(
     selection: Selection,
     *,
-    questions: int = MOST,
+    questions: int = _MOST,
     delta: float = 1e-6,
     seed: int = 0,
     progress: Progress = lambda what, share: None,
