@@ -263,7 +263,7 @@ class Guarded:
         if isinstance(expert, Sampler):
             self.sample = partial(self._ask, expert.sample, lambda _: True)
         if isinstance(expert, Distributor):
-            self.vocabulary = partial(self._ask, expert.vocabulary, lambda _: True)
+            self.vocabulary = expert.vocabulary  # which is public, also while the expert is spared
             self.prompt_tokens = partial(self._ask, expert.prompt_tokens, lambda _: True)
             self.next_tokens = partial(self._ask, expert.next_tokens, lambda _: True)
 

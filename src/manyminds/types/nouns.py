@@ -309,8 +309,7 @@ class Card(Struct, frozen=True):
     context_tokens: int = 8192
     tasks: frozenset[Kind] = frozenset()  # the kinds of task that it answers; empty: all
     offers: frozenset[str] = frozenset()
-    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar", "tokens"; or
-    "embeddings"."""
+    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
     parameters: int = 0
     licence: str = ""
     terms: Terms = FREE

@@ -91,7 +91,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Distributor(Protocol):
-    """An expert that also says what each next token may be (its card offers "tokens"). Same errors."""
+    """An expert that also says what each next token may be. Same errors."""
 
     async def vocabulary(self) -> str:
         """Names what its token ids mean. Experts with the same one can be asked about the same text."""
