@@ -60,6 +60,10 @@ def _show(found: dict[str, Any]) -> None:
             click.echo(
                 f"  private, linear, orders to {each['order']:g}: {each['nats']:.3f} with {each['reach']:.4f}"
             )
+    for row in found["most_tokens"]:
+        click.echo(
+            f"{row['sources']} sources: {row['least_reach']:,} tokens at most, {row['reach_2']:,} by reach 2"
+        )
     for row in found["speed"]:
         click.echo(
             f"{row['sources']} sources: first token after {row['first_s']:.2f} s, then "

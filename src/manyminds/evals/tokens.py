@@ -29,6 +29,7 @@ from manyminds.experts.openai import OpenAI
 from manyminds.fanout import Tokens
 from manyminds.privacy.accounting import most_rho
 from manyminds.privacy.tokens import (
+    LEAST_REACH,
     MOST_REACH,
     Floats,
     draw,
@@ -37,12 +38,13 @@ from manyminds.privacy.tokens import (
     linear_total,
     logarithmic,
     logarithmic_reach,
+    logarithmic_rho,
     plan,
 )
 from manyminds.types import Card, Following, Message, Query
 from manyminds.upstream import Client
 
-__all__ = ["Recorded", "compare", "measure", "record", "speed"]
+__all__ = ["Recorded", "compare", "measure", "most_tokens", "record", "speed"]
 
 _MODEL: Final = "smollm2-135m"
 _LIKELIEST: Final = 1000
@@ -75,8 +77,16 @@ async def measure(home: Path, sources: Sequence[int], texts: int, tokens: int, s
         "positions": len(recorded.true),
         "covered": float(np.mean(recorded.true >= 0)),
         "panels": [compare(recorded, n, tokens, 8.0, 1e-5) for n in sources],
+        "most_tokens": [most_tokens(n, 8.0, 1e-5) for n in (3, *sources)],
         "speed": [await speed(home, n, 20) for n in (1, 8)],
     }
+
+
+def most_tokens(sources: int, epsilon: float, delta: float) -> dict[str, int]:
+    """How long an answer may be with the least reach, and with one of 2 nats."""
+    total = most_rho(epsilon, delta)
+    least, more = (int(total / logarithmic_rho(reach, sources)) for reach in (LEAST_REACH, 2.0))
+    return {"sources": sources, "least_reach": least, "reach_2": more}
 
 
 async def record(home: Path, sources: int, texts: int, seed: int) -> Recorded:
