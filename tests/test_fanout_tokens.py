@@ -94,6 +94,19 @@ def test_sources_turn_the_public_answer() -> None:
     assert answer.spent_usd == 5 * 4 * 0.5
 
 
+@pytest.mark.parametrize(("wished", "taken"), [(None, 0.7), (0.0, 0.1), (1.0, 1.0), (2.0, 2.0)])
+def test_temperature_sharpens_all_alike(wished: float | None, taken: float) -> None:
+    seen: list[Floats] = []
+
+    def pool(public: Floats, private: Floats) -> Floats:
+        seen.extend([public, private])
+        return np.exp(public)
+
+    query = replace(QUERY, sampling=Sampling(temperature=wished))
+    run(Tokens(query, Voice(0), [Voice(1)], pool, lambda w: int(w.argmax()), tokens=1))
+    assert seen[0].min() == seen[1].min() == pytest.approx(-8.0 / taken)
+
+
 def test_it_ends_with_so_many_tokens() -> None:
     assert run(tokens(Voice(0), [], tokens=3))[0] == "aaa"
     text, last = run(tokens(Voice(0, 2), [], tokens=2))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokens"]
 
+_TEMPERATURE: Final = 0.7  # where the request has none: at 1, small models ramble
 _LEAST_TEMPERATURE: Final = 0.1  # below, what a model says is one token, and a bound leaves nothing of it
 
 
@@ -59,7 +60,8 @@ class Tokens:
         self._pool, self._draw = pool, draw
         self._tokens, self._likeliest = tokens, likeliest
         self._patience = patience or Patience()
-        self._temperature = max(query.sampling.temperature or 1.0, _LEAST_TEMPERATURE)
+        wished = query.sampling.temperature
+        self._temperature = max(_TEMPERATURE if wished is None else wished, _LEAST_TEMPERATURE)
         self.spent_usd = 0.0
         """By all experts, so far. What a source computed for is private, as its answer is."""
 
