@@ -89,7 +89,7 @@ def test_no_larger_share_keeps_the_grid(seed: int, reach: float, order: float) -
     for log_one, share in zip(log_p, mixed(log_q, np.array(log_p), reach, order)[1], strict=True):
         if share == 1.0:
             continue
-        larger = min(1.0, share * (1 + 1e-6) + 1e-9)
+        larger = min(1.0, share + 1e-6)
         mixture = larger * np.exp(log_one) + (1 - larger) * q
         kept = [divergence(mixture, q, b) <= reach * a for a, b in pairwise(forward)]
         kept += [divergence(q, mixture, b) <= reach * a for a, b in pairwise(backward)]

@@ -89,7 +89,7 @@ MOST_REACH: Final = 4.0
 
 _SLACK: Final = 1e-9  # of a log-ratio of weights, for their rounding: a thousand times what there can be
 _FLOOR: Final = -600.0  # of a log-probability: its weight is no zero yet
-_HALVINGS: Final = 40
+_HALVINGS: Final = 26
 
 
 class Plan(Struct, frozen=True):
@@ -209,10 +209,12 @@ def mixed(log_q: Floats, log_p: Floats, reach: float, order: float) -> tuple[Flo
         ratios = np.where(q > 0, np.exp(log_p - log_q), 0.0)
     low, high = np.zeros(len(p)), np.ones(len(p))
     low[_close(q, ratios, high, reach, order)] = 1.0
-    for _ in range(_HALVINGS):  # what is close stays so with less of it: D is convex in the share, 0 at 0
-        middle = (low + high) / 2
-        fits = _close(q, ratios, middle, reach, order)
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    left = np.flatnonzero(low < 1.0)
+    for _ in range(_HALVINGS if len(left) else 0):
+        # What is close stays so with less of it: D is convex in the share, and 0 at 0.
+        middle = (low[left] + high[left]) / 2
+        fits = _close(q, ratios[left], middle, reach, order)
+        low[left], high[left] = np.where(fits, middle, low[left]), np.where(fits, high[left], middle)
     return low[:, None] * p + (1 - low)[:, None] * q, low
 
 
