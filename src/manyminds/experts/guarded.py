@@ -21,7 +21,19 @@ from manyminds.errors import (
     RejectedError,
     UnavailableError,
 )
-from manyminds.types import Card, Chunk, Completer, Expert, Query, Sampler, Samples, Scorer, Scores
+from manyminds.types import (
+    Card,
+    Chunk,
+    Completer,
+    Distributor,
+    Expert,
+    Following,
+    Query,
+    Sampler,
+    Samples,
+    Scorer,
+    Scores,
+)
 
 __all__ = ["Breaker", "Guarded", "SharedBreaker"]
 
@@ -226,6 +238,9 @@ class Guarded:
     complete: Callable[[Query], Coroutine[Any, Any, Sequence[Chunk]]]
     score: Callable[[Query, Sequence[str]], Coroutine[Any, Any, Scores]]
     sample: Callable[[Query, int], Coroutine[Any, Any, Samples]]
+    vocabulary: Callable[[], Coroutine[Any, Any, str]]
+    prompt_tokens: Callable[[Query], Coroutine[Any, Any, tuple[int, ...]]]
+    next_tokens: Callable[[Sequence[int], int], Coroutine[Any, Any, Following]]
 
     def __init__(
         self,
@@ -248,6 +263,10 @@ class Guarded:
             self.score = partial(self._ask, expert.score, lambda _: True)
         if isinstance(expert, Sampler):
             self.sample = partial(self._ask, expert.sample, lambda _: True)
+        if isinstance(expert, Distributor):
+            self.vocabulary = expert.vocabulary  # which is public, also while the expert is spared
+            self.prompt_tokens = partial(self._ask, expert.prompt_tokens, lambda _: True)
+            self.next_tokens = partial(self._ask, expert.next_tokens, lambda _: True)
 
     @property
     def card(self) -> Card:

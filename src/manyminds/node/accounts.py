@@ -20,4 +20,10 @@ def bank(admission: Admission, private: Private) -> Bank:
         key = Key(ACCOUNTS + account.id, account.source, budget_usd=account.most, period="total")
         return await admission.spend(key, account.cost)
 
-    return Bank(spend, epsilon=private.epsilon, delta=private.delta, source_epsilon=private.source_epsilon)
+    return Bank(
+        spend,
+        epsilon=private.epsilon,
+        delta=private.delta,
+        source_epsilon=private.source_epsilon,
+        public=private.public,
+    )
