@@ -245,7 +245,7 @@ def test_fuse_asks_the_fuser_and_shows_it() -> None:
 
 def test_unknown_names_are_refused() -> None:
     net = network(scripted("a", Script()))
-    with pytest.raises(ModelNotFoundError, match="auto, max, cheap, fast, a"):
+    with pytest.raises(ModelNotFoundError, match="auto, max, cheap, fast, private, a"):
         run(answer(net, ask("Hi", model="nobody")))
     with pytest.raises(InvalidRequestError, match="policy"):
         run(answer(net, ask("Hi", limits=Limits(policy="nothing"))))

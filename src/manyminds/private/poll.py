@@ -40,6 +40,7 @@ PRIVATE: Final = "private"
 
 _LOUD: Final = 0.15  # of all votes: noise of a larger standard deviation drowns them
 _TOKENS: Final = 48  # of an answer in words whose request does not say
+_UNIT: Final = 1e9  # of an account, in which no limit is rounded up
 _ASK: Final = "Answer with the letter of one option."
 
 
@@ -290,7 +291,7 @@ def _most(cards: Sequence[Card], epsilon: float, delta: float) -> dict[str, floa
     found: dict[str, float] = {}
     for card in cards:
         terms, account = card.terms, _account_of(card)
-        most = most_rho(terms.epsilon or epsilon, terms.delta or delta)
+        most = math.floor(most_rho(terms.epsilon or epsilon, terms.delta or delta) * _UNIT) / _UNIT
         found[account] = min(most, found.get(account, most))
     return found
 
