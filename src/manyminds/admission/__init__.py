@@ -205,6 +205,17 @@ class Admission:
             return self._free
         return await self._budgets.reserve(current, usd)
 
+    async def reserve_up_to(self, key: Key, most_usd: float, least_usd: float) -> Hold:
+        """As `reserve`, of a key with a budget, but for what is left of it if that is at least `least_usd`.
+
+        The hold says how much that is.
+        """
+        return await self._budgets.reserve_up_to(self._account(key).key, most_usd, least_usd)
+
+    def left_usd(self, key: Key) -> float:
+        """What is left of a key's budget, after it was refused."""
+        return self._budgets.left_usd(key.id)
+
     async def give_back(self, key_id: str) -> None:
         """Gives back what of a key's budget is leased and not put aside: another process is short of it."""
         await self._budgets.release(key_id)

@@ -228,6 +228,21 @@ class Budgets:
             self._fill(purse)
         return purse.hold(nusd)
 
+    async def reserve_up_to(self, key: Key, most_usd: float, least_usd: float) -> Hold:
+        """As `reserve`; where not as much is left, all that is, if that is any and at least `least_usd`."""
+        try:
+            return await self.reserve(key, min(most_usd, key.budget_usd or 0.0))
+        except BudgetError:
+            purse = self._purses.get(key.id)
+            if purse is None or purse.block <= 0 or purse.block < nano(least_usd):
+                raise
+            return purse.hold(purse.block)
+
+    def left_usd(self, key_id: str) -> float:
+        """What is left of a key's budget, as far as is known here: all of it, after a refusal."""
+        purse = self._purses.get(key_id)
+        return 0.0 if purse is None else max(0, purse.block) / 1e9
+
     async def release(self, key_id: str) -> None:
         """Gives back what is not put aside for a request, also where one waits for more. Never raises.
 

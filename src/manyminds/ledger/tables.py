@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Version of the tables. A ledger with a higher one is refused."""
 
 
@@ -119,6 +119,8 @@ def _receipts(
         sa.Column("at_utc", time, nullable=False, index=True),
         *map(_count, ("prompt_tokens", "completion_tokens", "price_nusd", "countersigned")),
         _text("document"),  # all of it, signed
+        _text("purpose", nullable=True),
+        *(_figure(name, nullable=True) for name in ("max_share", "granted_nats", "settled_nats")),
         sa.UniqueConstraint("ask", "role", "peer", "at_utc"),  # who asks chooses what an ask is called
         sa.Index("ix_receipts_peer", "peer", "at_utc"),
     )
@@ -156,6 +158,8 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     elif version == 2:
         _from_2(connection, tables)
     else:
+        if version == 4:
+            _from_4(connection)
         tables.metadata.create_all(connection)  # schema 3 kept no receipts
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
@@ -223,6 +227,13 @@ def _from_2(connection: "sa.Connection", tables: Tables) -> None:
         " JOIN requests AS r ON r.request_id = o.request_id ORDER BY r.id, o.number"
     )
     connection.exec_driver_sql("DROP TABLE outcomes_2")
+
+
+def _from_4(connection: "sa.Connection") -> None:
+    """Schema 4 kept no terms of receipts."""
+    figures = (f"{name} DOUBLE PRECISION" for name in ("max_share", "granted_nats", "settled_nats"))
+    for column in ("purpose TEXT", *figures):
+        connection.exec_driver_sql(f"ALTER TABLE receipts ADD COLUMN {column}")
 
 
 def _text(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from hmac import compare_digest
 from typing import Final
 
@@ -9,9 +10,9 @@ from msgspec.structs import replace
 
 from manyminds.admission import Admission
 from manyminds.config import POLICIES, Network, PeerEntry
-from manyminds.errors import ForbiddenError
-from manyminds.network.answering import Guest, Price
-from manyminds.network.ask import Heard
+from manyminds.errors import BudgetError, ForbiddenError
+from manyminds.network.answering import Grant, Guest, Price
+from manyminds.network.ask import WHOLE_NATS, Accepted, Ask, Heard
 from manyminds.network.identity import member_of
 from manyminds.types import Card, Chunk, Key, Limits, Query
 
@@ -86,10 +87,12 @@ class Guests:
                 dear = () if entry else self._dear
                 exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
                 limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
+                limits = replace(limits, purpose=heard.ask.purpose)
                 treated = entry is not None and entry.treats
                 journey = replace(query.journey, budget_usd=None if treated else most_usd)
                 guest = replace(query, limits=limits, journey=journey)
-                yield Guest(guest, self._answer, self._price, charge)
+                grant = await self._granted(heard.ask, entry)
+                yield Guest(guest, self._answer, self._price, charge, grant)
             finally:
                 hold.settle(spent)
 
@@ -113,11 +116,48 @@ class Guests:
                 f"this node answers for {', '.join(terms.purposes)} only, and not for "
                 f"{ask.purpose or 'what is not said'!r:.70}."
             )
+        if terms.callers and not any(fnmatchcase(heard.asker, one) for one in terms.callers):
+            raise ForbiddenError(f"this node answers some nodes, and {heard.asker} is none of them.")
+        self._hold_to(ask)
         if self._node in ask.visited:
             raise ForbiddenError("this question came by here already.")
         if query.model not in POLICIES or query.fallbacks:
             asked = f"{query.model!r:.60}"
             raise ForbiddenError(f"other nodes may ask for {', '.join(POLICIES)}, not for {asked}.")
+
+    def _hold_to(self, ask: Ask) -> None:
+        """Raises: ForbiddenError where who asks will not hold to what binds."""
+        terms, accepted = self._terms, ask.terms or Accepted()
+        if accepted.max_share > terms.max_share:
+            raise ForbiddenError(
+                f"of what an answer owes to all sources, at most {terms.max_share:g} may be owed to this "
+                f"node: hold to that, and send `terms.max_share` of {terms.max_share:g} or less."
+            )
+        if terms.budget_nats is not None and not accepted.nats:
+            raise ForbiddenError(
+                f"this node may move others' answers by {terms.budget_nats:g} nats in its period "
+                f"({terms.period}): say by how many this answer may move yours at most, in `terms.nats`."
+            )
+
+    async def _granted(self, ask: Ask, entry: PeerEntry | None) -> Grant:
+        """What is agreed, leased from the budget. Raises: BudgetError, UnavailableError."""
+        terms, accepted = self._terms, ask.terms or Accepted()
+        max_share = accepted.max_share if terms.max_share < 1.0 else 1.0
+        if terms.budget_nats is None:
+            return Grant(max_share)
+        key = _moving(terms, self._node, entry)
+        most = min(accepted.nats or 0.0, WHOLE_NATS)
+        try:
+            hold = await self._admission.reserve_up_to(key, most, min(accepted.least_nats, most))
+        except BudgetError as error:
+            after_s, left = error.retry_after_s, self._admission.left_usd(key)
+            again = "for ever" if after_s is None else f"for the next {after_s:.0f} s"
+            raise BudgetError(
+                f"of the {key.budget_usd:g} nats by which this node may move your answers "
+                f"({terms.period}) {left:g} are left, {again}: ask for as little, or later.",
+                retry_after_s=after_s,
+            ) from None
+        return Grant(max_share, hold.nusd / 1e9, hold.settle)
 
     def _look(self) -> None:
         """At the experts, where they have changed: there may be very many.
@@ -142,14 +182,30 @@ class Guests:
         return (query.most_tokens * price.in_usd_per_m + written * price.out_usd_per_m) / 1e6
 
 
-def keys_of(terms: Network, peers: Sequence[PeerEntry]) -> list[Key]:
-    """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
+def keys_of(terms: Network, peers: Sequence[PeerEntry], node: str) -> list[Key]:
+    """What peers may ask of this node, and what may be spent with them, as `admission` counts it.
+
+    Args:
+        terms: of this node.
+        peers: that are listed.
+        node: this node's id.
+    """
     found = [Key(_UNLISTED, "other nodes", requests_per_min=terms.requests_per_min)]
+    if terms.budget_nats is not None:
+        own = [entry for entry in peers if entry.budget_nats is not None]
+        found += [_moving(terms, node, entry) for entry in (None, *own)]
     for entry in peers:
         rate, owe_usd = entry.requests_per_min, entry.owe_usd
         found.append(Key(f"from:{entry.id}", entry.name, requests_per_min=rate, budget_usd=owe_usd))
         found.append(replace(paying(entry), budget_usd=entry.pay_usd))
     return found
+
+
+def _moving(terms: Network, node: str, entry: PeerEntry | None) -> Key:
+    """As whom this node counts how far it moves others' answers: nats in the place of dollars."""
+    if entry is None or entry.budget_nats is None:
+        return Key(f"terms:{node}", "others' answers", budget_usd=terms.budget_nats, period=terms.period)
+    return Key(f"terms:{node}:{entry.id}", entry.name, budget_usd=entry.budget_nats, period=terms.period)
 
 
 def paying(entry: PeerEntry) -> Key:

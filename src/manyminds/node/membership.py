@@ -23,7 +23,7 @@ from manyminds.experts.peer import Deed, Line, Peer
 from manyminds.ledger import Kept, Ledger, Role
 from manyminds.network.answering import Answering
 from manyminds.network.ask import Heard
-from manyminds.network.card import LEVELS, PROTOCOL, NodeCard
+from manyminds.network.card import LEVELS, NodeCard
 from manyminds.network.directory import Directory
 from manyminds.network.http import Http
 from manyminds.network.identity import Identity, member_of
@@ -32,11 +32,12 @@ from manyminds.network.transport import Sighting, Transport
 from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
 from manyminds.node import deeds
+from manyminds.node.agreed import Unsettled, terms_of, unasked
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
 from manyminds.node.regard import Expected, Regard
-from manyminds.types import Card, Chunk, Expert, Hold, Key, Outcome, Query
+from manyminds.types import Card, Chunk, Expert, Hold, Key, Outcome, Query, Report
 from manyminds.upstream import Client
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Membership:
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
         self._made_of: dict[bool, object] = {}
         self.directory = Directory(identity.id)
+        self._unsettled = Unsettled()
         self.deeds: Counter[tuple[str, str]] = Counter()
         """What each peer did, by its name here: see `experts.peer.Deed`."""
         self.strange = 0  # frames that were of no answer
@@ -179,7 +181,7 @@ class Membership:
     @property
     def keys(self) -> list[Key]:
         """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
-        return keys_of(self._terms, list(self._listed.values()))
+        return keys_of(self._terms, list(self._listed.values()), self._identity.id)
 
     @property
     def present(self) -> list[tuple[str, NodeCard]]:
@@ -321,6 +323,10 @@ class Membership:
         listed = {entry.name: node for node, entry in self._listed.items()}
         self._regard.hear(outcomes, {**self._called.nodes, **listed})
 
+    def settle(self, report: Report) -> None:
+        """Tells the nodes that had a part in an answer how far each moved it, where they count that."""
+        self._unsettled.settle(report)
+
     async def _reckon(self) -> None:
         """Takes nodes anew whose worth has changed. At most a tenth of a processor's time is for that."""
         took_s, before = 0.0, None
@@ -381,7 +387,7 @@ class Membership:
         """Takes a node in as an expert, or lets it go, as it is now."""
         node, entry = card.id, self._listed.get(card.id)
         here = self.directory.get(node) is not None and bool(self._ways.get(node))
-        why = self._unasked(card, entry)
+        why = unasked(card, entry, self._terms, self._identity.id, self._secret)
         if here and not why:
             if node not in self._names:
                 self._names[node] = self._name(card, entry)
@@ -398,32 +404,6 @@ class Membership:
                 "that they need not all be connected with each other.",
                 _MANY,
             )
-
-    def _unasked(self, card: NodeCard, entry: PeerEntry | None) -> str:
-        """Why a node is not asked, "" where it is."""
-        says = card.says
-        if PROTOCOL not in says.protocols:
-            return f"it speaks versions {says.protocols} of the protocol"
-        if not says.experts:
-            return "it has no expert"
-        if entry is None and says.member != member_of(self._secret, card.id) and self._secret:
-            return "it does not know the secret of this network"
-        if entry is None and self._terms.asks == "listed":
-            return "it is not listed, and network.asks is listed"
-        if entry is not None and not entry.asks:
-            return "its peer.asks is false"
-        if says.terms.purposes and self._terms.purpose not in says.terms.purposes:
-            return f"it answers for {', '.join(says.terms.purposes)} only: see network.purpose"
-        if says.price_in_usd_per_m or says.price_out_usd_per_m:
-            if entry is None or not entry.pay_usd:
-                return "it has a price: list it as a peer with pay_usd"
-            for limit, price in (
-                (entry.price_in_usd_per_m, says.price_in_usd_per_m),
-                (entry.price_out_usd_per_m, says.price_out_usd_per_m),
-            ):
-                if limit is not None and price > limit:
-                    return f"its price of ${price:g} is above the ${limit:g} that is agreed"
-        return ""
 
     def _name(self, card: NodeCard, entry: PeerEntry | None) -> str:
         """A listed peer has the name by which it is listed; others have their own, if that is free."""
@@ -453,6 +433,7 @@ class Membership:
             context_tokens=says.context_tokens,
             offers=frozenset(says.offers) & PASSED,
             parameters=says.parameters,
+            terms=terms_of(card),
         )
         line = Line(
             node,
@@ -467,6 +448,7 @@ class Membership:
             self._terms.purpose,
             "" if transport is self._http else member_of(self._secret, self._identity.id),
             self._terms.hops,
+            partial(self._unsettled.note, name),
         )
         same = says.encoder == self._portrait.encoder
         vectors = card.vectors(self._portrait.dimension) if same else None
@@ -491,7 +473,14 @@ class Membership:
     def _note_strange(self) -> None:
         self.strange += 1
 
-    def _keep(self, role: Role, receipt: Receipt, signed: Signed, request_id: str) -> None:
+    def _keep(
+        self,
+        role: Role,
+        receipt: Receipt,
+        signed: Signed,
+        request_id: str,
+        settled_nats: float | None = None,
+    ) -> None:
         other = receipt.answerer_id if role == "asked" else receipt.asker_id
         self._ledger.keep(
             Kept(
@@ -505,6 +494,10 @@ class Membership:
                 price_usd=receipt.price_usd,
                 countersigned=signed.is_countersigned,
                 document=msgspec.json.encode(signed).decode(),
+                purpose=receipt.purpose,
+                max_share=receipt.max_share,
+                granted_nats=receipt.nats,
+                settled_nats=settled_nats,
             )
         )
 

@@ -316,6 +316,8 @@ class Node:
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
         self._ledger.record(report, query, answers, text, status, seconds, agreed(report, answers))
+        if self.membership is not None:
+            self.membership.settle(report)
         if self._also is not None:
             self._also(report, query, answers, text, status, seconds)
 
