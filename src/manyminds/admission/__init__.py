@@ -191,10 +191,10 @@ class Admission:
             return _NO_LIMITS
         return account.allowance.rates(self._now_ns())
 
-    async def reserve(self, key: Key | None, usd: float) -> Hold:
+    async def reserve(self, key: Key | None, usd: float, least_usd: float | None = None) -> Hold:
         """Puts aside what a request may cost. Settle it, whatever happens.
 
-        Cancelled, it has reserved nothing.
+        Cancelled, it has reserved nothing. With `least_usd` less will do: see `Budgets.reserve`.
 
         Raises:
             BudgetError: the key has less than that left for its period.
@@ -203,17 +203,10 @@ class Admission:
         """
         if key is None or (current := self._account(key).key).budget_usd is None:
             return self._free
-        return await self._budgets.reserve(current, usd)
-
-    async def reserve_up_to(self, key: Key, most_usd: float, least_usd: float) -> Hold:
-        """As `reserve`, of a key with a budget, but for what is left of it if that is at least `least_usd`.
-
-        The hold says how much that is.
-        """
-        return await self._budgets.reserve_up_to(self._account(key).key, most_usd, least_usd)
+        return await self._budgets.reserve(current, usd, least_usd)
 
     def left_usd(self, key: Key) -> float:
-        """What is left of a key's budget, after it was refused."""
+        """What was left of a key's budget when it was last refused."""
         return self._budgets.left_usd(key.id)
 
     async def give_back(self, key_id: str) -> None:

@@ -121,7 +121,7 @@ class _Purse:
         self.mark: Cell | None = None  # by which others know the block, should this process die
         self._block = 0
         self.holds = 0
-        self.waiting: deque[tuple[int, asyncio.Future[Hold]]] = deque()
+        self.waiting: deque[tuple[int, int, asyncio.Future[Hold]]] = deque()  # how much; at least
         self.filling: asyncio.Task[None] | None = None
         self.dry_nusd = 0  # the most that was to be had ...
         self.dry_until_s = -math.inf  # ... as far as is known until then
@@ -149,23 +149,23 @@ class _Purse:
     def serve(self) -> int:
         """Gives to those who wait, first come first served. Returns what the rest lack together."""
         while self.waiting:
-            nusd, future = self.waiting[0]
+            nusd, _, future = self.waiting[0]
             if not future.done():  # else it was cancelled
                 if nusd > self.block:
-                    rest = sum(nusd for nusd, future in self.waiting if not future.done())
+                    rest = sum(nusd for nusd, _, future in self.waiting if not future.done())
                     return rest - self.block
                 future.set_result(self.hold(nusd))
             self.waiting.popleft()
         return 0
 
     def dismiss(self, refusal: Callable[[int], ManymindsError]) -> None:
-        """Gives to those who wait for what is there, and refuses the others."""
+        """Gives to those who wait for what is there, or less; and refuses the others."""
         waiting, self.waiting = self.waiting, deque()
-        for nusd, future in waiting:
+        for nusd, least, future in waiting:
             if future.done():
                 continue
-            if nusd <= self.block:
-                future.set_result(self.hold(nusd))
+            if least <= self.block:
+                future.set_result(self.hold(min(nusd, self.block)))
             else:
                 future.set_exception(refusal(nusd))
 
@@ -207,8 +207,11 @@ class Budgets:
             else:
                 self._retire(self._purses.pop(purse.key.id))
 
-    async def reserve(self, key: Key, usd: float) -> Hold:
+    async def reserve(self, key: Key, usd: float, least_usd: float | None = None) -> Hold:
         """Puts money aside. `key` has a budget. A caller that is cancelled meanwhile leaves it all there.
+
+        With `least_usd` all that is left will do, where that is less than `usd`, but at least so much, and
+        not nothing.
 
         Raises:
             BudgetError: there is not as much left.
@@ -221,27 +224,20 @@ class Budgets:
                 self._retire(purse)
             purse = self._purses[key.id] = _Purse(key, now)
             self._mark(purse)
-        nusd = nano(usd)
+        nusd = least = nano(usd)
+        if least_usd is not None:
+            least = min(nusd, max(1, nano(least_usd)))
+            nusd = max(least, min(nusd, purse.limit))
         if nusd > purse.block or purse.waiting:
-            return await self._wait(purse, nusd)
+            return await self._wait(purse, nusd, least)
         if purse.block > _PLENTY * purse.share:
             self._fill(purse)
         return purse.hold(nusd)
 
-    async def reserve_up_to(self, key: Key, most_usd: float, least_usd: float) -> Hold:
-        """As `reserve`; where not as much is left, all that is, if that is any and at least `least_usd`."""
-        try:
-            return await self.reserve(key, min(most_usd, key.budget_usd or 0.0))
-        except BudgetError:
-            purse = self._purses.get(key.id)
-            if purse is None or purse.block <= 0 or purse.block < nano(least_usd):
-                raise
-            return purse.hold(purse.block)
-
     def left_usd(self, key_id: str) -> float:
-        """What is left of a key's budget, as far as is known here: all of it, after a refusal."""
+        """What was left of a key's budget when that was last found too little."""
         purse = self._purses.get(key_id)
-        return 0.0 if purse is None else max(0, purse.block) / 1e9
+        return 0.0 if purse is None else purse.dry_nusd / 1e9
 
     async def release(self, key_id: str) -> None:
         """Gives back what is not put aside for a request, also where one waits for more. Never raises.
@@ -320,12 +316,14 @@ class Budgets:
             purse.mark = None
         self._retired.append(purse)
 
-    async def _wait(self, purse: _Purse, nusd: int) -> Hold:
+    async def _wait(self, purse: _Purse, nusd: int, least: int) -> Hold:
         known_dry = nusd > purse.dry_nusd and self._clock() < purse.dry_until_s
         if nusd > purse.limit or (known_dry and not purse.waiting and not self._is_elsewhere(purse, nusd)):
+            if least <= purse.block:
+                return purse.hold(purse.block)
             raise self._refusal(purse, nusd)
         future: asyncio.Future[Hold] = asyncio.get_running_loop().create_future()
-        purse.waiting.append((nusd, future))
+        purse.waiting.append((nusd, least, future))
         self._fill(purse)
         try:
             async with asyncio.timeout(_PATIENCE_S):

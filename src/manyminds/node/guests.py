@@ -148,7 +148,7 @@ class Guests:
         key = _moving(terms, self._node, entry)
         most = min(accepted.nats or 0.0, WHOLE_NATS)
         try:
-            hold = await self._admission.reserve_up_to(key, most, min(accepted.least_nats, most))
+            hold = await self._admission.reserve(key, most, min(accepted.least_nats, most))
         except BudgetError as error:
             after_s, left = error.retry_after_s, self._admission.left_usd(key)
             again = "for ever" if after_s is None else f"for the next {after_s:.0f} s"
@@ -157,7 +157,7 @@ class Guests:
                 f"({terms.period}) {left:g} are left, {again}: ask for as little, or later.",
                 retry_after_s=after_s,
             ) from None
-        return Grant(max_share, hold.nusd / 1e9, hold.settle)
+        return Grant(max_share, min(hold.nusd / 1e9, most), hold.settle)  # it is held in whole nanos
 
     def _look(self) -> None:
         """At the experts, where they have changed: there may be very many.
