@@ -43,7 +43,7 @@ def divergences(
     alpha: float = ALPHA,
     of: Collection[str] | None = None,
 ) -> dict[str, float]:
-    """max{D_α(P‖P₋ₛ), D_α(P₋ₛ‖P)} in nats for each source s of `answers`, or those among them in `of`; sorted.
+    """max{D_α(P‖P₋ₛ), D_α(P₋ₛ‖P)} in nats for each source s of `answers`, or those of them in `of`; sorted.
 
     P₋ₛ is the posterior without the answers of s, all other weights as they are, over the candidates of P and
     "other", each floored at 1e-3. `count` says what some of the answers come to, and `whole` is what all of
@@ -64,8 +64,10 @@ def divergences(
 
 
 def shares(route: Route, answers: Sequence[Answer], moved: dict[str, float]) -> dict[str, float]:
-    """The divergences over their sum. Where nothing moves, such as where all abstained, sources with an answer
-    that counts share alike; {} where there is none.
+    """The divergences over their sum.
+
+    Where nothing moves, such as where all abstained, sources with an answer that counts share alike; {} where
+    there is none.
     """
     total = math.fsum(moved.values())
     if total > 0:
@@ -79,9 +81,9 @@ def most_nats(answers: int) -> float:
 
     They name k <= `answers` candidates, so P has k + 1 entries with "other". Floored, each is max(p, f), with
     f = 1e-3; their sum T is at most 1 + (k + 1) f, since that of all p is at most 1. Over T, none is above 1
-    nor below f / T >= f / (1 + (k + 1) f); the same holds for P₋ₛ, which is taken over the entries of P. So no
-    ratio of theirs is above (1 + (k + 1) f) / f = 1000 + k + 1, and D_α <= D_∞ = ln of the largest ratio at
-    every order (van Erven & Harremoës 2014, theorem 3).
+    nor below f / T >= f / (1 + (k + 1) f); the same holds for P₋ₛ, which is taken over the entries of P. So
+    no ratio of theirs is above (1 + (k + 1) f) / f = 1000 + k + 1, and D_α <= D_∞ = ln of the largest ratio
+    at every order (van Erven & Harremoës 2014, theorem 3).
     """
     return math.log(1.0 / _FLOOR + answers + 1)
 

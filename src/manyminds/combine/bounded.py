@@ -24,13 +24,13 @@ _ANY: Final = Bound()
 class Bounded:
     """Keeps the contract of `types.Combiner`, and of `release.Chooser`. Without a bound it is what it wraps.
 
-    The votes of a source that would go too far are multiplied by the largest number in [0, 1] that a bisection
-    finds with which they do not: its divergence, as `attribution` measures it of the same answers, is at most
-    its nats, and its share at most its largest share. That a weight is small is no proof: who else is counted
-    dilutes what was learnt, and who agrees decides what is safe by numbers. So each number is measured, source
-    after source by name; where that does not end, because what one may do hangs on the others, whoever goes
-    furthest too far is not heard, until all keep to their bounds. 0 is always among them: it is "no effect",
-    by a law of every combiner, and nobody moves an answer without having an effect.
+    The votes of a source that would go too far are multiplied by the largest number in [0, 1] that a
+    bisection finds with which they do not: its divergence, as `attribution` measures it of the same answers,
+    is at most its nats, and its share at most its largest share. That a weight is small is no proof: who else
+    is counted dilutes what was learnt, and who agrees decides what is safe by numbers. So each number is
+    measured, source after source by name; where that does not end, because what one may do hangs on the
+    others, whoever goes furthest too far is not heard, until all keep to their bounds. 0 is always among the
+    numbers that do: it is "no effect", by a law of every combiner.
 
     Where nobody says anything that compares, those who have a bound speak only where nobody else can.
 
@@ -52,7 +52,7 @@ class Bounded:
         return self.weighed(query, route, answers).count(range(len(answers)))[1]
 
     def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
-        """What `candidates` and `posterior` are of some of these answers, each with multipliers of its own."""
+        """What `candidates` and `posterior` are of some of these answers, with multipliers of their own."""
         if not bounds_of(route, answers):
             return self._chooser.counting(query, route, answers)
 
@@ -63,7 +63,7 @@ class Bounded:
         return count
 
     def weighed(self, query: Query, route: Route, answers: Sequence[Answer]) -> Weighed:
-        """The route with the multipliers of these answers in its weights; to count some of them keeps those."""
+        """The route with these answers' multipliers in its weights; who counts some of them keeps those."""
         bounds = bounds_of(route, answers)
         if not bounds:
             return Weighed(route, {}, self._chooser.counting(query, route, answers))
@@ -138,7 +138,7 @@ class _Search:
         self._shared = any(bound.max_share < 1.0 for bound in self._bounds.values())
 
     def multipliers(self) -> dict[str, float]:
-        """By source; O(bounded sources) bisections, of O(sources) posteriors a step where shares are bounded."""
+        """By source; O(bounded sources) bisections, of O(sources) posteriors a step where shares are."""
         none = {
             source for source, bound in self._bounds.items() if bound.nats == 0.0 or bound.max_share == 0.0
         }
