@@ -22,6 +22,7 @@ from manyminds.types import Key
 
 __all__ = [
     "Admission",
+    "Budget",
     "GiveBack",
     "Hold",
     "Lease",
@@ -211,6 +212,10 @@ class Admission:
         if key is None or (current := self._account(key).key).budget_usd is None:
             return self._free
         return await self._budgets.reserve(_budget(current), usd)
+
+    async def spend(self, budget: Budget, amount: float) -> Hold:
+        """The same of what is no caller's: a source's account. Raises: BudgetError, UnavailableError."""
+        return await self._budgets.reserve(budget, amount)
 
     async def give_back(self, key_id: str) -> None:
         """Gives back what of a budget is leased and not put aside: another process is short of it."""

@@ -50,7 +50,7 @@ class Budget(NamedTuple):
     name: str  # whose it is, in its owner's words
     limit: float
     period: Period
-    unit: Literal["usd", "nats"] = "usd"
+    unit: Literal["usd", "nats", "rho"] = "usd"
 
 
 def nano(amount: float) -> int:
@@ -423,6 +423,8 @@ class Budgets:
                 f"The key {budget.name!r} has spent or reserved all but {left} of its {limit} for {period}, "
                 f"and this request may cost {_said(purse, units)}. Lower max_tokens, ask for a cheaper policy"
             )
+        elif budget.unit == "rho":
+            message = f"The source {budget.name!r} has told all but {left} of the {limit} that it may"
         else:
             message = (
                 f"The source {budget.name!r} has given or set aside all but {left} of the {limit} by which "
@@ -452,6 +454,7 @@ def _said(purse: _Purse, units: int) -> str:
     """An amount in words, exactly."""
     whole, rest = divmod(units, 10**9)
     digits = f"{rest:09d}".rstrip("0")
-    if purse.budget.unit == "usd":
+    unit = purse.budget.unit
+    if unit == "usd":
         return f"${whole}.{digits:0<2}"
-    return f"{whole}.{digits} nats" if digits else f"{whole} nats"
+    return f"{whole}.{digits} {unit}" if digits else f"{whole} {unit}"

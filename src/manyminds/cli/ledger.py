@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from manyminds.cli.accounts import privacy
 from manyminds.cli.keys import opened
 from manyminds.cli.look import print_table, table_of
 from manyminds.cli.settings import as_json, print_json, read
@@ -15,6 +16,9 @@ __all__ = ["ledger"]
 @click.group()
 def ledger() -> None:
     """Look into the ledger, and delete what is old."""
+
+
+ledger.add_command(privacy)
 
 
 def _days(_context: click.Context, _parameter: click.Parameter, value: float | None) -> datetime | None:

@@ -210,6 +210,10 @@ class Ledger:
         """What all gateways have leased and not given back."""
         return budgets.leased(self._database, budget_id, period)
 
+    def accounts(self, prefix: str) -> dict[str, int]:
+        """See `budgets.accounts`: what was leased and not given back, by the rest of each id."""
+        return budgets.accounts(self._database, prefix)
+
     def _settle(self) -> None:
         """What this process recorded shall be found; while it cannot be written, what is there is."""
         with suppress(LedgerError):

@@ -13,7 +13,7 @@ from manyminds.ledger.database import Database
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["give_back", "lease", "leased"]
+__all__ = ["accounts", "give_back", "lease", "leased"]
 
 
 def lease(database: Database, budget_id: str, period: str, want: int, limit: int) -> int:
@@ -64,6 +64,18 @@ def leased(database: Database, budget_id: str, period: str) -> int:
     with database.read() as connection:
         found = connection.execute(sa.select(budgets.c.leased_units).where(_of(budgets, budget_id, period)))
         return int(found.scalar_one_or_none() or 0)
+
+
+def accounts(database: Database, prefix: str) -> dict[str, int]:
+    """What was leased and not given back, in billionths, by the rest of each id behind `prefix`."""
+    import sqlalchemy as sa
+
+    budgets = database.tables.budgets
+    total = sa.func.sum(budgets.c.leased_units)
+    mine = budgets.c.key.startswith(prefix, autoescape=True)
+    query = sa.select(budgets.c.key, total).where(mine).group_by(budgets.c.key).order_by(budgets.c.key)
+    with database.read() as connection:
+        return {key.removeprefix(prefix): int(amount) for key, amount in connection.execute(query)}
 
 
 def _of(budgets: "sa.Table", budget_id: str, period: str) -> "sa.ColumnElement[bool]":
