@@ -52,7 +52,7 @@ class Door:
         self.admission = Admission(
             {}, open=False, most_at_once=most_at_once, lease=lease, give_back=give_back, clock=lambda: 0.0
         )
-        self.admission.replace({}, keys_of(self.terms, listed, BOB.id))
+        self.admission.replace({}, keys_of(self.terms, listed))
         self.beside: list[tuple[str, bool]] = []
         self.guests = Guests(
             *(BOB.id, self.terms, self.admission, _nobody, lambda: CARDS, self._beside), secret
@@ -255,7 +255,7 @@ def test_what_fails_costs_nothing() -> None:
 
 def test_keys_are_of_peers_and_of_nobody_in_particular() -> None:
     ann = listed(requests_per_min=7, owe_usd=2.0, pay_usd=3.0)
-    others, asks, pays = keys_of(Network(requests_per_min=5), [ann], BOB.id)
+    others, asks, pays = keys_of(Network(requests_per_min=5), [ann])
     assert (others.id, others.requests_per_min, others.budget_usd) == ("guests", 5, None)
     assert (asks.id, asks.requests_per_min, asks.budget_usd) == (f"from:{ANN.id}", 7, 2.0)
     assert (pays.id, pays.requests_per_min, pays.budget_usd) == (paying(ann).id, None, 3.0)

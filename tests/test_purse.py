@@ -105,7 +105,7 @@ class Tree:
 
         entry = PeerEntry(name="asker", id=asker.id, treats=plan.treats)
         admission = everybody()
-        admission.replace({}, keys_of(terms, [entry], identity.id))
+        admission.replace({}, keys_of(terms, [entry]))
         guests = Guests(
             *(identity.id, terms, admission, answer),
             lambda: [expert.card for expert in experts],

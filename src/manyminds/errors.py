@@ -27,6 +27,7 @@ ManymindsError                     500
 │   ├── TooLargeError              413
 │   │   └── HeadTooLargeError      431
 │   ├── NoExpertError              422  no expert meets what the request demands
+│   ├── PrivacyError               422  a private answer cannot be given: too few candidates or sources
 │   ├── RateLimitError             429  too many requests or tokens for its key, or too many at once
 │   └── BudgetError                429  its key has no money left for this
 └── AnswerError                    502  the request is right, yet no answer came
@@ -72,6 +73,7 @@ __all__ = [
     "MethodNotAllowedError",
     "ModelNotFoundError",
     "NoExpertError",
+    "PrivacyError",
     "RateLimitError",
     "RefusedError",
     "RejectedError",
@@ -274,6 +276,13 @@ class NoExpertError(InvalidRequestError):
 
     status = 422
     code = "no_expert"
+
+
+class PrivacyError(InvalidRequestError):
+    """A private answer has too few candidates, or too few sources that may still be polled for it."""
+
+    status = 422
+    code = "privacy_refused"
 
 
 class RateLimitError(InvalidRequestError):

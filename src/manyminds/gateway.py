@@ -18,6 +18,7 @@ from manyminds.combine.ballot import ENOUGH, likeliest
 from manyminds.errors import (
     BudgetError,
     CutError,
+    InvalidRequestError,
     ManymindsError,
     ModelNotFoundError,
     NoExpertError,
@@ -25,6 +26,7 @@ from manyminds.errors import (
 )
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
+from manyminds.private import PRIVATE, Asking, Bank
 from manyminds.report import of_one, of_panel
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES, suits
@@ -86,6 +88,7 @@ class Parts:
     reserve: Reserve | None = None
     cache: Cache | None = None
     explore: Explore | None = None
+    bank: Bank | None = None  # without it there are no private answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,9 @@ class Gateway:
         self._patience = patience
         self._defaults = defaults
         self._alarm = Alarm(clock)
+        self._private = Asking(
+            parts.experts, parts.bank, patience, self._reserve, self._write_down, self._alarm
+        )
 
     @property
     def card(self) -> Card:
@@ -134,7 +140,11 @@ class Gateway:
 
         Closing the generator cancels every call; what was asked is recorded all the same.
         """
-        return self._pass(query) if self._is_direct(query) else self._ask(query)
+        if self._is_direct(query):
+            return self._pass(query)
+        return (
+            self._ask_privately(query) if PRIVATE in (query.model, query.limits.policy) else self._ask(query)
+        )
 
     async def _ask(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A panel's answer, or one that was given before."""
@@ -193,10 +203,20 @@ class Gateway:
         self._keep(kept, last)
         yield last
 
+    def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """A noised vote, see docs/privacy.md: it is never kept, and nothing is learnt of it."""
+        limits = self._limits(query, PRIVATE)
+        if query.fallbacks:
+            raise InvalidRequestError("A private answer has no fallbacks: name one model.", param="models")
+        journey = query.journey or Journey(
+            asyncio.get_running_loop().time() + self._deadline_s(query), self._hops
+        )
+        return self._private.stream(replace(query, limits=limits, journey=journey))
+
     async def complete(self, query: Query) -> Sequence[Chunk]:
         """See `types.Completer`. What `stream` gives, sooner where one expert is asked by name."""
         if not self._is_direct(query):
-            async with aclosing(self._ask(query)) as stream:
+            async with aclosing(self.stream(query)) as stream:
                 return [chunk async for chunk in stream]
         kept = self._look_up(query, DIRECT)
         if kept is not None and (hit := kept.exact()) is not None:
@@ -282,7 +302,7 @@ class Gateway:
             if named in POLICIES or named == self._card.name:
                 chosen = named if named in POLICIES and named != "auto" else self._defaults.policy
                 return replace(query, model=named, fallbacks=(), limits=self._limits(query, chosen))
-        known = ", ".join([*POLICIES, *sorted(self._parts.experts)])
+        known = ", ".join([*POLICIES, PRIVATE, *sorted(self._parts.experts)])
         raise ModelNotFoundError(f"No model is named {query.model!r:.80}. There are: {known}.", param="model")
 
     async def _understand(self, query: Query) -> Query:
@@ -447,6 +467,11 @@ class Gateway:
         for answer in answers:
             if answer.ttft_s is not None or report.policy != DIRECT:
                 self._parts.router.observe(_outcome(query, answer))
+        self._write_down(report, query, answers, text, status, seconds)
+
+    def _write_down(
+        self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
+    ) -> None:
         try:
             self._parts.record(report, query, answers, text, status, seconds)
         except ManymindsError as error:

@@ -15,6 +15,7 @@ from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts, Reserve
 from manyminds.index import Index
 from manyminds.ledger import Ledger
+from manyminds.private import Bank
 from manyminds.router import SkillRouter
 from manyminds.router.explorer import Explorer
 from manyminds.types import Answer, Card, Embed, Expert, Limits, Query, Report
@@ -67,6 +68,7 @@ def network(
     reserve: Reserve | None = None,
     cache: Cache | None = None,
     explore: Random | None = None,
+    bank: Bank | None = None,
 ) -> Gateway:
     """A gateway over these experts; it explores in every request where it has a source of chance."""
     by_name: Mapping[str, Expert] = {expert.card.name: expert for expert in experts}
@@ -85,6 +87,7 @@ def network(
         reserve=reserve,
         cache=cache,
         explore=Explorer(router, 1.0, explore).explored if explore else None,
+        bank=bank,
     )
     defaults = Limits(policy="auto", deadline_s=60.0)
     return Gateway(Card("net", "gateway", source="net"), parts, patience or Patience(), defaults)

@@ -32,6 +32,9 @@ __all__ = ["ask"]
 @click.option("--max-tokens", type=int, default=512, show_default=True, help="Length of an answer.")
 @click.option("--temperature", type=float, default=0.0, show_default=True, help="Randomness of generation.")
 @click.option("--seed", type=int, help="Seed of generation.")
+@click.option("--epsilon", type=float, help="Most that a private answer may tell of a source.")
+@click.option("--delta", type=float, help="Chance that it is more.")
+@click.option("--candidate", "candidates", multiple=True, help="What it may be; twice at least.")
 @click.option("--explain", is_flag=True, help="Show every draft in full.")
 @click.option("--tier", type=click.Choice(["starter", "full", "none"]), help="Local models to run.")
 @as_json
@@ -70,12 +73,15 @@ def _standard_input() -> str:
 
 
 def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
-    limits = ("strategy", "include", "exclude", "panel", "budget_usd", "deadline_s", "explain")
+    limits = (
+        *("strategy", "include", "exclude", "panel", "budget_usd", "deadline_s", "explain"),
+        *("epsilon", "delta", "candidates"),
+    )
     sampling = ("max_tokens", "temperature", "seed")
     return {
         "model": options["model"],
         "messages": [{"role": "user", "content": question}],
-        "manyminds": {name: options[name] for name in limits if options[name] not in (None, ())},
+        "manyminds": {name: options[name] for name in limits if options[name] not in (None, (), False)},
     } | {name: options[name] for name in sampling if options[name] is not None}
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from manyminds.cli.accounts import privacy
 from manyminds.cli.keys import opened
 from manyminds.cli.look import plain, print_table, table_of
 from manyminds.cli.settings import as_json, print_json, read
@@ -23,6 +24,9 @@ _SUMMED: Final = {
 @click.group()
 def ledger() -> None:
     """Look into the ledger, and delete what is old."""
+
+
+ledger.add_command(privacy)
 
 
 def _days(_context: click.Context, _parameter: click.Parameter, value: float | None) -> datetime | None:

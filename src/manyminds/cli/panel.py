@@ -3,6 +3,7 @@
 `impact` is the attribution: how far the posterior would move without that source, as a share.
 """
 
+from msgspec import UNSET
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,14 @@ _LINES = 4  # of an answer that is not shown in full
 def show(report: Report, *, full: bool) -> None:
     """On standard error."""
     console = Console(stderr=True)
+    if report.privacy is not UNSET:
+        told = report.privacy
+        console.print(
+            f"private: {told.polled} sources were polled, and of any one of them this tells no more than "
+            f"epsilon {told.epsilon:g}, delta {told.delta:g}",
+            highlight=False,
+        )
+        return
     longest = max(len(entry.expert) for entry in report.panel)
     names, room, numbers = _columns(console.width, longest)
     table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)

@@ -24,6 +24,7 @@ from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
 from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
+from manyminds.private import PRIVATE
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, Network, render_all
@@ -122,7 +123,7 @@ class Service:
             metrics = Metrics(
                 version("manyminds"),
                 ENDPOINTS,
-                (*POLICIES, DIRECT),
+                (*POLICIES, PRIVATE, DIRECT),
                 node,
                 lambda: node.backlog,
                 node.circuits,
@@ -147,7 +148,7 @@ class Service:
         def edge() -> Edge:
             return Edge(
                 expert=node.gateway,
-                policies=POLICIES,
+                policies=(*POLICIES, PRIVATE),
                 cards=lambda: node.cards,
                 ready=lambda: node.ready,
                 max_body_bytes=int(self._config.server.max_body_mb * 1e6),

@@ -29,7 +29,7 @@ from manyminds.errors import (
 )
 from manyminds.network import jws, receipt
 from manyminds.network.answering import Keep
-from manyminds.network.ask import WHOLE_NATS, Accepted, Ask, new_ask, seal_ask
+from manyminds.network.ask import MOST_NATS, WHOLE_NATS, Accepted, Ask, new_ask, seal_ask
 from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
@@ -374,8 +374,8 @@ def _accepted(terms: Terms, bound: Bound) -> Accepted | None:
         return None
     if terms.budget_nats is None:
         return Accepted(bound.max_share)
-    nats = WHOLE_NATS if bound.nats is None else min(bound.nats, WHOLE_NATS)
-    return Accepted(bound.max_share, nats, nats if nats == WHOLE_NATS else 0.0)
+    nats = MOST_NATS if bound.nats is None else min(bound.nats, MOST_NATS)
+    return Accepted(bound.max_share, nats, nats if nats >= WHOLE_NATS else 0.0)
 
 
 def _failure(name: str, failed: Failed) -> ExpertError:

@@ -2,7 +2,8 @@
 
 Knows no URL and no request. A time is text in UTC of fixed width, such as 2026-11-22T07:25:32.123+00:00:
 it sorts as it reads, on every database, and its first ten characters are the day. A count of
-nano-dollars (`_nusd`) is a whole number; every other amount is a double.
+nano-dollars (`_nusd`), or of billionths of a dollar or of a nat (`_units`), is a whole number; every other
+amount is a double.
 """
 
 import time
@@ -30,7 +31,7 @@ class Tables:
     outcomes: "sa.Table"  # whether a call was right, as it became known: the log that is learnt from
     feedback: "sa.Table"  # what the caller said of the whole answer, once
     keys: "sa.Table"
-    budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
+    budgets: "sa.Table"  # billionths leased so far, of a key or a source in a period
     receipts: "sa.Table"  # of answers that went between this node and another
     schema: "sa.Table"
 
@@ -100,7 +101,7 @@ def define() -> Tables:
             "budgets",
             every,
             *(_text(name, primary_key=True) for name in ("key", "period")),
-            _count("leased_nusd"),
+            _count("leased_units"),
         ),
         receipts=_receipts(every, row, time),
     )

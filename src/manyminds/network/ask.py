@@ -19,14 +19,27 @@ from manyminds.network import jws
 from manyminds.network.card import PROTOCOL
 from manyminds.network.identity import Identity, id_of
 
-__all__ = ["ASK_BYTES", "WHOLE_NATS", "Accepted", "Ask", "Heard", "Once", "new_ask", "open_ask", "seal_ask"]
+__all__ = [
+    "ASK_BYTES",
+    "MOST_NATS",
+    "WHOLE_NATS",
+    "Accepted",
+    "Ask",
+    "Heard",
+    "Once",
+    "new_ask",
+    "open_ask",
+    "seal_ask",
+]
 
 ASK_BYTES: Final = 16_000_000
 """A larger ask is refused unread."""
 
 WHOLE_NATS: Final = 6.9
-"""Who may move an answer as far may move it any distance: `attribution`, which is floored at a thousandth,
-measures hardly more."""
+"""Who may move an answer as far may move it nearly any distance: an answer that is used whole takes as many."""
+
+MOST_NATS: Final = 7.0
+"""As far as any answer moves another: probabilities are floored at a thousandth, see `attribution`."""
 
 _TYPE: Final = "manyminds-ask"
 _INFO: Final = b"manyminds ask 1 "

@@ -1,11 +1,13 @@
 """The only wiring: turns a configuration into a running gateway, and takes over another one."""
 
+from manyminds.node.accounts import ACCOUNTS
 from manyminds.node.learnt import ARTEFACT, GROWN, NEWCOMERS, base, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
 from manyminds.node.node import ENCODER, Node
 from manyminds.node.roster import Shared
 
 __all__ = [
+    "ACCOUNTS",
     "ARTEFACT",
     "ENCODER",
     "GROWN",

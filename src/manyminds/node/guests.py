@@ -10,16 +10,17 @@ from msgspec.structs import replace
 
 from manyminds.admission import Admission
 from manyminds.config import POLICIES, Network, PeerEntry
-from manyminds.errors import BudgetError, ForbiddenError
+from manyminds.errors import ForbiddenError
 from manyminds.network.answering import Grant, Guest, Price
-from manyminds.network.ask import WHOLE_NATS, Accepted, Ask, Heard
+from manyminds.network.ask import MOST_NATS, Accepted, Ask, Heard
 from manyminds.network.identity import member_of
-from manyminds.types import Card, Chunk, Key, Limits, Query
+from manyminds.types import Card, Chunk, Key, Limits, Query, Terms
 
 __all__ = ["Guests", "keys_of", "paying"]
 
 _UNLISTED: Final = "guests"  # the key of all nodes that are not listed
 
+_LEAST_NATS: Final = 1e-9  # less is nothing
 _WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
 
 
@@ -145,19 +146,14 @@ class Guests:
         max_share = accepted.max_share if terms.max_share < 1.0 else 1.0
         if terms.budget_nats is None:
             return Grant(max_share)
-        key = _moving(terms, self._node, entry)
-        most = min(accepted.nats or 0.0, WHOLE_NATS)
-        try:
-            hold = await self._admission.reserve(key, most, min(accepted.least_nats, most))
-        except BudgetError as error:
-            after_s, left = error.retry_after_s, self._admission.left_usd(key)
-            again = "for ever" if after_s is None else f"for the next {after_s:.0f} s"
-            raise BudgetError(
-                f"of the {key.budget_usd:g} nats by which this node may move your answers "
-                f"({terms.period}) {left:g} are left, {again}: ask for as little, or later.",
-                retry_after_s=after_s,
-            ) from None
-        return Grant(max_share, min(hold.nusd / 1e9, most), hold.settle)  # it is held in whole nanos
+        most = min(accepted.nats or 0.0, MOST_NATS)
+        least = min(max(accepted.least_nats, _LEAST_NATS), most)
+        budget, source = Terms(budget_nats=terms.budget_nats, period=terms.period), self._node
+        if entry is not None and entry.budget_nats is not None:
+            budget = replace(budget, budget_nats=entry.budget_nats)
+            source = f"{self._node} for {entry.id}"
+        hold = await self._admission.sources.reserve(source, budget, most, least)
+        return Grant(max_share, min(hold.amount, most), hold.settle)  # it is held in whole billionths
 
     def _look(self) -> None:
         """At the experts, where they have changed: there may be very many.
@@ -182,30 +178,14 @@ class Guests:
         return (query.most_tokens * price.in_usd_per_m + written * price.out_usd_per_m) / 1e6
 
 
-def keys_of(terms: Network, peers: Sequence[PeerEntry], node: str) -> list[Key]:
-    """What peers may ask of this node, and what may be spent with them, as `admission` counts it.
-
-    Args:
-        terms: of this node.
-        peers: that are listed.
-        node: this node's id.
-    """
+def keys_of(terms: Network, peers: Sequence[PeerEntry]) -> list[Key]:
+    """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
     found = [Key(_UNLISTED, "other nodes", requests_per_min=terms.requests_per_min)]
-    if terms.budget_nats is not None:
-        own = [entry for entry in peers if entry.budget_nats is not None]
-        found += [_moving(terms, node, entry) for entry in (None, *own)]
     for entry in peers:
         rate, owe_usd = entry.requests_per_min, entry.owe_usd
         found.append(Key(f"from:{entry.id}", entry.name, requests_per_min=rate, budget_usd=owe_usd))
         found.append(replace(paying(entry), budget_usd=entry.pay_usd))
     return found
-
-
-def _moving(terms: Network, node: str, entry: PeerEntry | None) -> Key:
-    """As whom this node counts how far it moves others' answers: nats in the place of dollars."""
-    if entry is None or entry.budget_nats is None:
-        return Key(f"terms:{node}", "others' answers", budget_usd=terms.budget_nats, period=terms.period)
-    return Key(f"terms:{node}:{entry.id}", entry.name, budget_usd=entry.budget_nats, period=terms.period)
 
 
 def paying(entry: PeerEntry) -> Key:

@@ -181,7 +181,7 @@ class Membership:
     @property
     def keys(self) -> list[Key]:
         """What peers may ask of this node, and what may be spent with them, as `admission` counts it."""
-        return keys_of(self._terms, list(self._listed.values()), self._identity.id)
+        return keys_of(self._terms, list(self._listed.values()))
 
     @property
     def present(self) -> list[tuple[str, NodeCard]]:

@@ -44,6 +44,7 @@ from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Parts, Record, is_spared
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
+from manyminds.node.accounts import bank
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
 from manyminds.node.rated import beside, rated
@@ -534,6 +535,7 @@ class Node:
         parts = Parts(
             *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
             explore=explorer.explored if self._explores and policy.explore_rate else None,
+            bank=bank(self.admission, config.private),
         )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)

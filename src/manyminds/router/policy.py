@@ -25,7 +25,18 @@ from manyminds.router.planner import Planner
 from manyminds.router.predictor import Load, Prediction, log_odds, source_of
 from manyminds.types import Call, Card, Limits, Query, Route, Strategy, Task
 
-__all__ = ["DIRECT", "POLICIES", "affordable", "choose", "direct", "eligible", "rates", "resolve", "suits"]
+__all__ = [
+    "DIRECT",
+    "POLICIES",
+    "affordable",
+    "choose",
+    "direct",
+    "eligible",
+    "rates",
+    "resolve",
+    "suits",
+    "weight_of",
+]
 
 POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
@@ -123,7 +134,7 @@ def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
         rules.append(("manyminds.exclude", lambda card: "is excluded" if _names(card) & exclude else ""))
     if limits.weights:
         rules.append(
-            ("manyminds.weights", lambda card: "" if _weight(card, limits.weights) > 0 else "has weight 0")
+            ("manyminds.weights", lambda card: "" if weight_of(card, limits.weights) > 0 else "has weight 0")
         )
     rules += [(_PARAMS.get(demand, demand), _lacks(demand)) for demand in sorted(query.demands)]
     if query.sampling.n > 1:
@@ -153,7 +164,7 @@ def _names(card: Card) -> set[str]:
     return {card.name, source_of(card), card.variant_of or card.name}
 
 
-def _weight(card: Card, weights: Mapping[str, float]) -> float:
+def weight_of(card: Card, weights: Mapping[str, float]) -> float:
     """The caller's multiplier: the product over its names, once where two are the same."""
     return math.prod(sorted(weights.get(name, 1.0) for name in _names(card))) if weights else 1.0
 
@@ -285,7 +296,7 @@ def _reserve(
             source=p.source,
             probability=p.probability,
             stage=last + i,
-            weight=_weight(p.card, limits.weights),
+            weight=weight_of(p.card, limits.weights),
             method="score" if rated and rates(p.card, query.task) else "generate",
             hedge_s=p.hedge_s,
             prior=p.prior,
@@ -415,7 +426,7 @@ def _route(
 
 def _calls(panel: _Panel, strategy: Strategy, query: Query, limits: Limits) -> tuple[Call, ...]:
     members = panel.members
-    weights = [_weight(p.card, limits.weights) for p in members]
+    weights = [weight_of(p.card, limits.weights) for p in members]
     count = classes(query.task)
     votes = [w * max(log_odds(p.probability, count), 0.0) for w, p in zip(weights, members, strict=True)]
     if not any(votes):

@@ -30,6 +30,7 @@ from manyminds.types.nouns import (
     Strategy,
     Task,
     Usage,
+    Weighed,
 )
 from manyminds.types.protocols import (
     Arrival,
@@ -92,4 +93,5 @@ __all__ = [
     "Task",
     "Terms",
     "Usage",
+    "Weighed",
 ]

@@ -5,7 +5,7 @@ Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The noun
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -46,6 +46,7 @@ __all__ = [
     "Strategy",
     "Task",
     "Usage",
+    "Weighed",
 ]
 
 Kind: TypeAlias = Literal["option", "number", "json", "span", "exact", "text"]
@@ -251,6 +252,14 @@ class Posterior(Struct, frozen=True):
 
 Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
 """Of some answers to a request, by position: their candidates, and their posterior without the others."""
+
+
+class Weighed(NamedTuple):
+    """What answers come to where sources have bounds: see `combine.bounded`."""
+
+    route: "Route"  # with what each call's votes weigh then
+    multipliers: Mapping[str, float]  # by source that has a bound and answered
+    count: Count
 
 
 class Samples(Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from manyminds.private import PRIVATE
 from manyminds.report import waited_s
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.types import Answer, Query, Report
@@ -29,7 +30,8 @@ class Observer:
         if report is not None:
             policy = report.policy
         elif query is not None:
-            policy = query.limits.policy or (query.model if query.model in POLICIES else DIRECT)
+            known = query.model in (*POLICIES, PRIVATE)
+            policy = query.limits.policy or (query.model if known else DIRECT)
         else:
             policy = ""
         self._metrics.observe(path, policy, reply.status, reply.seconds, reply.first_byte_s, added)

@@ -11,6 +11,7 @@ import msgspec
 
 from manyminds import errors
 from manyminds.errors import ManymindsError
+from manyminds.private import PRIVATE
 from manyminds.ratings import Rated
 from manyminds.types import Report
 from manyminds.web.schemas import Schema, either, listed, record, refer, request_schemas
@@ -193,6 +194,9 @@ def _reply_schemas() -> dict[str, Schema]:
     return {
         **msgspec.json.decode(msgspec.json.encode(told)),  # whose defaults are tuples else
         **_answer_schemas(),
+        "PrivateReport": record(
+            {"request_id": _STRING, "policy": {"const": PRIVATE}, "privacy": refer("Privacy")}
+        ),
         "Error": record({"error": record(fields)}),
         "MessageError": record({"type": {"const": "error"}, "error": said, "request_id": _STRING}),
         "Event": record({"event": _STRING, "data": _STRING}, ["data"]),
@@ -228,7 +232,7 @@ def _answer_schemas() -> dict[str, Schema]:
     usage = record(dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), _COUNT))
     spent = record({"input_tokens": _COUNT, "output_tokens": _COUNT})
     head = {"id": _STRING, "created": {"type": "integer"}, "model": _STRING, "usage": usage}
-    told = {"manyminds": refer("Report")}
+    told = {"manyminds": either(refer("PrivateReport"), refer("Report"))}
     message = record({"role": {"const": "assistant"}, "content": _MAYBE, "refusal": _MAYBE})
     ended = {"index": _COUNT, "finish_reason": _MAYBE, "logprobs": {"type": ["object", "null"]}}
     completion = head | {

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from manyminds.private import PRIVATE
 from manyminds.router.policy import POLICIES
 from manyminds.wire import completions, embeddings, messages, requests, responses
 
@@ -126,13 +127,16 @@ def _read(kind: Any) -> Schema:
 def _limits() -> Schema:
     fields = _fields(
         requests._Limits,
-        policy=_maybe({"enum": list(POLICIES)}),
+        policy=_maybe({"enum": [*POLICIES, PRIVATE]}),
         panel=_maybe(_between(1, 1000, "integer")),
         quorum=_maybe(_between(1, 1000, "integer")),
         weights={"type": "object", "additionalProperties": _between(0, 1000)},
         budget_usd=_maybe({"type": "number", "minimum": 0}),
         deadline_s=_maybe(_between(0.001, 86_400)),
         strategy=_maybe({"enum": list(requests._STRATEGIES)}),
+        epsilon=_maybe(_between(0.001, 100)),
+        delta=_maybe(_between(1e-12, 0.1)),
+        candidates=listed({"type": "string", "pattern": r"\S"}, maxItems=26),
     )
     return record(fields, []) | {"additionalProperties": False}
 

@@ -254,7 +254,10 @@ def _usage_object(usage: Usage | None) -> dict[str, int]:
 
 
 def report_object(report: Report) -> dict[str, Any]:
-    """The reply's `manyminds` object."""
+    """The reply's `manyminds` object. Of a private answer it says no more than what that may tell."""
+    if report.privacy is not msgspec.UNSET:
+        privacy = msgspec.to_builtins(report.privacy)
+        return {"request_id": report.request_id, "policy": report.policy, "privacy": privacy}
     found: dict[str, Any] = msgspec.to_builtins(report)
     return found
 

@@ -100,7 +100,7 @@ class _Request(msgspec.Struct):
 
 _SCANNED_BYTES = 100_000
 _MOST_MODELS = 8
-_MOST_CANDIDATES = 64
+_MOST_CANDIDATES = 26  # as many as there are letters
 _STRATEGIES = ("vote", "select", "fuse", "race", "pass")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _IMAGES = ("image_url", "input_image")

@@ -1,0 +1,1 @@
+"""What private answers cost, and the noise that makes them private. Pure; knows no expert and no request."""

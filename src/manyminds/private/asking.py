@@ -1,0 +1,168 @@
+"""Asks for a private answer: has every source pay, asks them all, and tells the noised vote alone.
+
+Knows no HTTP and no ledger: what each source may still pay is a callable's to say.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from manyminds import purse
+from manyminds.alarm import Alarm
+from manyminds.errors import BudgetError, PrivacyError
+from manyminds.fanout import Fanout, Patience
+from manyminds.privacy.noise import Below
+from manyminds.private.poll import Account, Poll, poll, report_of
+from manyminds.types import Answer, Chunk, Expert, Hold, Query, Report, Route, Usage
+
+__all__ = ["Asking", "Bank", "Spend"]
+
+Spend: TypeAlias = Callable[[Account], Awaitable[Hold]]
+"""Takes what an answer costs one source, durably. Raises: BudgetError where it has not that much left."""
+
+_Reserve: TypeAlias = Callable[[Query, Route], Awaitable[Hold | None]]
+_Record: TypeAlias = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """What private answers may cost, and who keeps the accounts.
+
+    Attributes:
+        spend: see `Spend`.
+        epsilon, delta: of an answer, where its request says nothing else.
+        source_epsilon: of all answers together, where a source's terms say nothing else; at `delta`.
+        below: where noise comes from: a secure source, but in tests.
+    """
+
+    spend: Spend
+    epsilon: float = 4.0
+    delta: float = 1e-6
+    source_epsilon: float = 8.0
+    below: Below = secrets.randbelow
+
+
+class Asking:
+    """The way of a private question.
+
+    Args:
+        experts: who can be asked; they may change.
+        bank: None where no accounts are kept, and so no private answer is given.
+        patience: limits of time.
+        reserve: puts money of the caller's key aside.
+        record: keeps what is told, and nothing else.
+        alarm: measures durations.
+    """
+
+    def __init__(
+        self,
+        experts: Mapping[str, Expert],
+        bank: Bank | None,
+        patience: Patience,
+        reserve: _Reserve,
+        record: _Record,
+        alarm: Alarm,
+    ) -> None:
+        self._experts = experts
+        self._bank = bank
+        self._patience = patience
+        self._reserve = reserve
+        self._record = record
+        self._alarm = alarm
+
+    async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        """The answer, in one piece. `query` has all of its limits, but for epsilon and delta.
+
+        What each source pays is put aside before anybody is asked, and from then on stays taken, whatever
+        comes of it. All that were asked are waited for, or the deadline: to stop early would tell what they
+        said.
+
+        Raises: InvalidRequestError, PrivacyError, BudgetError, UnavailableError; after somebody was asked
+            nothing but what cancels it.
+        """
+        began_s = self._alarm.clock()
+        bank = self._bank
+        if bank is None:
+            raise PrivacyError("This network gives no private answers: it keeps no account.", param="model")
+        query = _complete(query, bank)
+        polled, holds = await self._polled(query, bank)
+        report, text, asked = report_of(query, polled), "", False
+        try:
+            deadline_s = query.limits.deadline_s or self._patience.deadline_s
+            most_usd = self._most_usd(query, polled, deadline_s)
+            money = await self._reserve(polled.query, polled.route)
+            asked = True
+            try:
+                text = polled.release(await self._answers(polled, deadline_s), bank.below)
+            finally:
+                if money is not None:
+                    money.settle(most_usd)  # and not what it did cost, which would tell how much was said
+        finally:
+            for hold, account in zip(holds, polled.accounts, strict=True):
+                hold.settle(account.cost if asked else 0.0)
+            if asked:
+                seconds = self._alarm.clock() - began_s
+                self._record(report, query, (), text, "ok" if text else "cancelled", seconds)
+        yield Chunk(text)
+        usage = Usage(query.estimated_tokens, -(-len(text.encode("utf-8", "surrogatepass")) // 4))
+        yield Chunk("", "stop", usage, report=report)
+
+    async def _answers(self, polled: Poll, deadline_s: float) -> list[Answer]:
+        patience = Patience(self._patience.first_token_s, self._patience.idle_s, deadline_s)
+        async with Fanout(polled.query, polled.route, self._experts, patience, None, self._alarm) as calls:
+            return [answer async for answer in calls.finished()]
+
+    def _most_usd(self, query: Query, polled: Poll, deadline_s: float) -> float:
+        """What it may cost at most, which is what is charged for it. Raises: BudgetError."""
+        most_usd = purse.most_usd(polled.query, polled.route, self._experts, deadline_s)
+        budget_usd = query.limits.budget_usd
+        if budget_usd is not None and most_usd > budget_usd:
+            raise BudgetError(
+                f"To ask {len(polled.accounts)} sources may cost ${most_usd:.2g} of ${budget_usd:.2g}: lower "
+                "max_tokens, or ask fewer by `manyminds.panel` or `manyminds.include`.",
+                param="manyminds.budget_usd",
+            )
+        return most_usd
+
+    async def _polled(self, query: Query, bank: Bank) -> tuple[Poll, list[Hold]]:
+        """Whom it asks, all of whom have paid. Raises: InvalidRequestError, UnavailableError."""
+        without: frozenset[str] = frozenset()
+        while True:
+            cards = [expert.card for expert in self._experts.values()]
+            cards = [card for card in cards if purse.payable(card, query)]
+            plan = partial(poll, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
+            # Accounting may have to be imported, which takes a second.
+            found = await asyncio.to_thread(plan, query, cards, query.limits)
+            holds, lacking = await self._paid(found, bank)
+            if not lacking:
+                return found, holds
+            without |= lacking
+
+    async def _paid(self, polled: Poll, bank: Bank) -> tuple[list[Hold], set[str]]:
+        """What each source has put aside; ids of those that cannot. Where any cannot, nobody has paid."""
+        holds, lacking, done = list[Hold](), set[str](), False
+        try:
+            for account in polled.accounts:
+                try:
+                    holds.append(await bank.spend(account))
+                except BudgetError:
+                    lacking.add(account.id)
+            done = not lacking
+        finally:
+            if not done:
+                for hold in holds:
+                    hold.settle(0.0)
+        return holds, lacking
+
+
+def _complete(query: Query, bank: Bank) -> Query:
+    """With what an answer may tell, as the request says it or this network."""
+    limits = query.limits
+    epsilon = bank.epsilon if limits.epsilon is None else limits.epsilon
+    delta = bank.delta if limits.delta is None else limits.delta
+    return replace(query, limits=replace(limits, epsilon=epsilon, delta=delta))

@@ -1,0 +1,268 @@
+"""Who is polled for a private answer, what each pays for it, and what is released. Pure.
+
+All that decides it is public: the question, what the request says, cards, and how often each source was
+polled before. Nothing that a source ever answered has a share in it, but for the noised counts themselves.
+"""
+
+import math
+import string
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from manyminds.canonical import answer_of, task
+from manyminds.combine.private import GRAIN, counted, noised, variance_of
+from manyminds.errors import InvalidRequestError, PrivacyError
+from manyminds.privacy.accounting import epsilon_of, most_rho
+from manyminds.privacy.noise import Below
+from manyminds.router.policy import rates, suits, weight_of
+from manyminds.types import (
+    Answer,
+    Call,
+    Card,
+    Limits,
+    Message,
+    Privacy,
+    Query,
+    Report,
+    Route,
+    Task,
+)
+from manyminds.wire import rewritten
+
+__all__ = ["PRIVATE", "Account", "Poll", "poll", "report_of"]
+
+PRIVATE: Final = "private"
+"""The policy, and how it combines."""
+
+_LOUD: Final = 0.15  # of all votes: noise of a larger standard deviation drowns them
+_ASK: Final = "Answer with the letter of one option."
+
+
+class Account(Struct, frozen=True):
+    """What all private answers together may tell of one source, and what this one adds, as ρ of zCDP.
+
+    Attributes:
+        id: by which it is counted, whatever it is called.
+        source: what it is called here.
+        most: ρ that all answers together may cost it.
+        cost: ρ of this answer.
+    """
+
+    id: str
+    source: str
+    most: float
+    cost: float
+
+
+class Poll(Struct, frozen=True):
+    """A private answer as it was decided before anybody is asked.
+
+    Attributes:
+        query: as the sources get it.
+        route: one call for each source; their shares are their weights.
+        weights: of each call's vote, from 0 to `GRAIN`.
+        accounts: of each call's source.
+        variance: of the noise of each candidate's count.
+        privacy: what is told of it.
+    """
+
+    query: Query
+    route: Route
+    weights: tuple[int, ...]
+    accounts: tuple[Account, ...]
+    variance: int
+    privacy: Privacy
+
+    def release(self, answers: Iterable[Answer], below: Below) -> str:
+        """The answer: the option with the most votes once all counts have noise.
+
+        Who failed, was late, or said nothing that can be read, adds nothing; nobody's weight changes for it.
+        """
+        said = {answer.expert: answer for answer in answers if answer.status == "ok"}
+        options = self.query.task.options
+        votes = [_vote(self.query.task, said.get(call.expert)) for call in self.route.calls]
+        place = noised(counted(votes, self.weights, len(options)), self.variance, below)
+        return options[place] if self.query.limits.candidates else f"{_letter(place)}) {options[place]}"
+
+
+def poll(
+    query: Query,
+    cards: Sequence[Card],
+    limits: Limits,
+    *,
+    source_epsilon: float,
+    delta: float,
+    without: frozenset[str] = frozenset(),
+) -> Poll:
+    """Whom a private answer asks, and with how much noise. Order-free in `cards`.
+
+    Args:
+        query: as it came.
+        cards: of everybody whose terms allow to be asked.
+        limits: with `epsilon` and `delta` filled in.
+        source_epsilon: what all answers together may tell of a source whose terms do not say it.
+        delta: the same of its delta.
+        without: ids of accounts that have nothing left for it.
+
+    Raises:
+        InvalidRequestError: what the request wants beside, a private answer must not tell.
+        PrivacyError: there are too few candidates, or too few sources for so small an epsilon.
+    """
+    _refuse(query, limits)
+    asked = _with_options(query, limits)
+    assert limits.epsilon is not None
+    assert limits.delta is not None
+    rho = most_rho(limits.epsilon, limits.delta)
+    chosen, most = _one_each(asked, cards, limits), _most(cards, source_epsilon, delta)
+    spent = [card for card in chosen if _account_of(card) in without]
+    chosen = [card for card in chosen if _account_of(card) not in without]
+    favours = [weight_of(card, limits.weights) for card in chosen]
+    heaviest = max(favours, default=1.0)
+    weights = [round(GRAIN * favour / heaviest) for favour in favours]
+    _refuse_few(sum(weights) / GRAIN, len(spent), rho, limits)
+    variance = variance_of(rho)
+    accounts = [
+        Account(
+            _account_of(card),
+            card.source or card.name,
+            most[_account_of(card)],
+            weight * weight / variance,
+        )
+        for card, weight in zip(chosen, weights, strict=True)
+    ]
+    total = sum(weights)
+    calls = tuple(
+        Call(
+            card.name,
+            card.source or card.name,
+            0.5,
+            share=weight / total,
+            method="score" if rates(card, asked.task) and len(asked.messages) == 1 else "generate",
+        )
+        for card, weight in zip(chosen, weights, strict=True)
+    )
+    privacy = Privacy(limits.epsilon, limits.delta, len(calls))
+    route = Route(PRIVATE, PRIVATE, calls)
+    return Poll(asked, route, tuple(weights), tuple(accounts), variance, privacy)
+
+
+def report_of(query: Query, polled: Poll) -> Report:
+    """All that anybody is told of it, be it in the reply or in the books."""
+    return Report(
+        request_id=query.request_id,
+        policy=PRIVATE,
+        strategy=PRIVATE,
+        panel=(),
+        agreement=None,
+        probability=None,
+        attribution=(),
+        cost_usd=0.0,
+        saved_usd=0.0,
+        privacy=polled.privacy,
+    )
+
+
+def _refuse(query: Query, limits: Limits) -> None:
+    """What would tell more than the answer, or would make it hang on who answered."""
+    if lacking := sorted(query.demands - {"image"}):
+        message = f"A private answer is one of some candidates: it cannot come with {', '.join(lacking)}."
+        raise InvalidRequestError(message, param="model")
+    if query.sampling.n > 1:
+        raise InvalidRequestError("A private answer is one answer: ask again for another.", param="n")
+    for name, is_set in (
+        ("quorum", limits.quorum is not None),
+        ("require", bool(limits.require)),
+        ("explain", bool(limits.explain)),
+        ("strategy", limits.strategy not in (None, PRIVATE)),
+    ):
+        if is_set:
+            raise InvalidRequestError(
+                f"A private answer takes no `{name}`: it tells nothing of who said what, or who answered.",
+                param=f"manyminds.{name}",
+            )
+
+
+def _with_options(query: Query, limits: Limits) -> Query:
+    """The query with its options: those in the question, or the candidates, which are put behind it."""
+    found, named = task(query), limits.candidates
+    if found.kind == "option":
+        if named:
+            raise InvalidRequestError(
+                "The question has options of its own: leave `candidates` out, or the options.",
+                param="manyminds.candidates",
+            )
+        return replace(query, task=found, limits=limits)
+    if len(named) < 2:
+        raise PrivacyError(
+            "A private answer is one of some candidates that are known beforehand: list them in the "
+            "question, as A) ... B) ..., or send at least two as `manyminds.candidates`.",
+            param="manyminds.candidates",
+        )
+    lines = "\n".join(f"{_letter(i)}) {text}" for i, text in enumerate(named))
+    last = max((i for i, m in enumerate(query.messages) if m.role == "user"), default=-1)
+    if last < 0:
+        raise InvalidRequestError("There is no question: send a message of the user.", param="messages")
+    text = f"{query.messages[last].text}\n{lines}\n{_ASK}"
+    messages = (*query.messages[:last], Message("user", text), *query.messages[last + 1 :])
+    options = Task("option", named, query.messages[last].text)
+    return replace(rewritten(query, messages), task=options, limits=limits)
+
+
+def _one_each(query: Query, cards: Sequence[Card], limits: Limits) -> list[Card]:
+    """One expert of each source that can be asked: the largest, by its card. Sorted by name."""
+    include, exclude = set(limits.include), set(limits.exclude)
+    needed = query.estimated_tokens
+    by_source: dict[str, Card] = {}
+    for card in sorted(cards, key=lambda card: (-card.parameters, card.name)):
+        names = {card.name, card.source or card.name}
+        allowed = (not include or names & include) and not names & exclude
+        can = suits(card, query) and card.context_tokens >= needed and not card.variant_of
+        if allowed and can and weight_of(card, limits.weights) > 0:
+            by_source.setdefault(_account_of(card), card)
+    found = sorted(by_source.values(), key=lambda card: card.name)
+    return found if limits.panel is None else found[: limits.panel]
+
+
+def _most(cards: Sequence[Card], epsilon: float, delta: float) -> dict[str, float]:
+    """ρ that all answers together may cost each source: the least that any of its experts' terms allow."""
+    found: dict[str, float] = {}
+    for card in cards:
+        terms, account = card.terms, _account_of(card)
+        most = most_rho(terms.epsilon or epsilon, terms.delta or delta)
+        found[account] = min(most, found.get(account, most))
+    return found
+
+
+def _account_of(card: Card) -> str:
+    """Another node is known by its id, whatever it is called here."""
+    return card.model if card.kind == "peer" else card.source or card.name
+
+
+def _refuse_few(votes: float, spent: int, rho: float, limits: Limits) -> None:
+    """Raises: PrivacyError where the noise would drown the votes; says how many sources it takes."""
+    needed = math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
+    if votes >= needed:
+        return
+    least = f" {spent} more have nothing left of what all answers together may tell of them." if spent else ""
+    instead = ""
+    if votes >= 1:
+        enough = epsilon_of((1 / (_LOUD * votes)) ** 2, limits.delta or 0.0)
+        instead = f" With these it takes an epsilon of {math.ceil(10 * enough) / 10:g}."
+    raise PrivacyError(
+        f"{votes:.3g} sources of equal weight are too few for a private answer at epsilon "
+        f"{limits.epsilon:g}, delta {limits.delta:g}: the noise would drown their votes. It takes "
+        f"{needed}.{least}{instead}",
+        param="manyminds.epsilon",
+    )
+
+
+def _vote(asked: Task, answer: Answer | None) -> int | None:
+    letter = answer_of(asked, answer.text) if answer is not None else None
+    return None if letter is None else string.ascii_uppercase.index(letter)
+
+
+def _letter(place: int) -> str:
+    return string.ascii_uppercase[place]
