@@ -52,7 +52,7 @@ def test_a_receipt_is_kept_as_it_is(url: str) -> None:
                 "countersigned": 0,
                 "document": '{"payload":"x"}',
                 "purpose": "",
-                "max_share": 1.0,
+                "max_share": None,
                 "granted_nats": None,
                 "settled_nats": None,
             }

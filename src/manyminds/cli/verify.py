@@ -93,7 +93,7 @@ def _checked(document: bytes) -> dict[str, Any]:
         "experts": list(receipt.experts),
         "sources": list(receipt.sources),
         "purpose": receipt.purpose,
-        "max_share": receipt.max_share,
+        "max_share": 1.0 if receipt.max_share is None else receipt.max_share,
         "granted_nats": receipt.nats,
     }
 

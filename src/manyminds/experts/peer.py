@@ -328,7 +328,7 @@ class _Call:
         terms = self._ask.terms or Accepted()
         if found.purpose not in ("", self._ask.purpose):
             return "purpose"
-        if found.max_share not in (1.0, terms.max_share):
+        if found.max_share not in (None, terms.max_share):
             return "max_share"
         if found.nats != answered.nats or (found.nats or 0.0) > (terms.nats or 0.0):
             return "nats"

@@ -32,7 +32,7 @@ class Kept(Struct, frozen=True):
     """A receipt with what it is found by: `peer` is the other node's id; `at_s` is seconds since 1970.
 
     `granted_nats` is how far the answer might move the whole, by its owner's budget, and `settled_nats` how
-    far it did; None where that is not counted, and where nobody said.
+    far it did; None where that is not counted, and where nobody said. `max_share` is None where that is all.
     """
 
     ask: str
@@ -46,7 +46,7 @@ class Kept(Struct, frozen=True):
     countersigned: bool
     document: str
     purpose: str = ""
-    max_share: float = 1.0
+    max_share: float | None = None
     granted_nats: float | None = None
     settled_nats: float | None = None
 

@@ -79,11 +79,11 @@ class Grant(Struct, frozen=True):
 
     Attributes:
         max_share: of what the whole owes to all sources, the most that it will owe to this node.
-        nats: how far the answer may move the whole; None where this node does not count that.
+        nats: how far the answer may move the whole. Either is None where this node does not limit that.
         settle: is told once, in [0, nats], how far it did.
     """
 
-    max_share: float = 1.0
+    max_share: float | None = None
     nats: float | None = None
     settle: Callable[[float], None] = _nobody
 

@@ -36,7 +36,7 @@ ASK_BYTES: Final = 16_000_000
 """A larger ask is refused unread."""
 
 WHOLE_NATS: Final = 6.9
-"""Who may move an answer as far may move it nearly any distance: an answer that is used whole takes as many."""
+"""Who may move an answer as far moves it nearly any distance: what is used whole takes as many."""
 
 MOST_NATS: Final = 7.0
 """As far as any answer moves another: probabilities are floored at a thousandth, see `attribution`."""

@@ -110,7 +110,7 @@ class Terms(Struct, frozen=True, omit_defaults=True):
     callers: Literal["listed", "network", "anyone"] = "network"
     requests_per_min: Annotated[int, Meta(ge=1)] | None = None
     nodes: Annotated[tuple[_Ids, ...], Meta(max_length=64)] = ()
-    max_share: _Share = 1.0
+    max_share: _Share | None = None
     budget_nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
     period: Period = "month"
     epsilon: Annotated[float, Meta(gt=0, le=100)] | None = None

@@ -36,7 +36,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
         at: seconds since 1970.
         purpose: what it is for, as who asked said.
         max_share: of what the whole owes to all sources, the most that it will owe to who answered.
-        nats: how far this answer may move the whole; None where that is not limited.
+        nats: how far this answer may move the whole. Either is None where that is not limited.
     """
 
     v: int
@@ -53,7 +53,7 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     sources: _Names
     at: Annotated[float, Meta(ge=0, lt=4_102_444_800)]  # up to the year 2100, which dates can have
     purpose: Annotated[str, Meta(max_length=64)] = ""
-    max_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    max_share: Annotated[float, Meta(ge=0, le=1)] | None = None
     nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
 
     @property

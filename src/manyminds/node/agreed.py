@@ -56,7 +56,7 @@ def terms_of(card: NodeCard) -> Terms:
     says = card.says.terms
     terms = Terms(
         purposes=says.purposes,
-        max_share=says.max_share,
+        max_share=1.0 if says.max_share is None else says.max_share,
         budget_nats=says.budget_nats,
         period=says.period,
         epsilon=says.epsilon,

@@ -143,7 +143,7 @@ class Guests:
     async def _granted(self, ask: Ask, entry: PeerEntry | None) -> Grant:
         """What is agreed, leased from the budget. Raises: BudgetError, UnavailableError."""
         terms, accepted = self._terms, ask.terms or Accepted()
-        max_share = accepted.max_share if terms.max_share < 1.0 else 1.0
+        max_share = accepted.max_share if terms.max_share < 1.0 else None
         if terms.budget_nats is None:
             return Grant(max_share)
         most = min(accepted.nats or 0.0, MOST_NATS)
