@@ -1,6 +1,7 @@
 """Every kind of combiner keeps every law of `contracts.combiners`."""
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import ClassVar
 
 import pytest
 
@@ -22,7 +23,7 @@ LEARNT = by_hand(("e0", "e2", "e3", "e6"), "option", labels=("A", "B"))  # of e1
 class Held:
     """A vote in which two of the three sources of the panels have a bound; whoever is alone has none."""
 
-    BOUNDS = {"s0": Bound(0.7, 0.45), "s1": Bound(0.05)}
+    BOUNDS: ClassVar = {"s0": Bound(0.7, 0.45), "s1": Bound(0.05)}
 
     def __init__(self) -> None:
         self._bounded = Bounded(Vote())

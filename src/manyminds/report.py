@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from manyminds import canonical
-from manyminds.attribution import attribute
+from manyminds.attribution import ALPHA, attribute
 from manyminds.types import (
     Answer,
     Attribution,
@@ -16,15 +16,19 @@ from manyminds.types import (
     Query,
     Report,
     Route,
+    Weighed,
 )
 
-__all__ = ["of_one", "of_panel", "waited_s"]
+__all__ = ["of_one", "of_panel", "waited_s", "weighed"]
 
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 
 
-def of_one(query: Query, route: Route, answer: Answer) -> Report:
-    """The report of an expert that was asked alone and by name: nothing is compared, all is its own."""
+def of_one(query: Query, route: Route, answer: Answer, alpha: float = ALPHA) -> Report:
+    """The report of an expert that was asked alone and by name: nothing is compared, all is its own.
+
+    `alpha` is the order of the divergence.
+    """
     call = route.calls[0]
     heard = answer.status == "ok"
     text = answer.text
@@ -50,7 +54,7 @@ def of_one(query: Query, route: Route, answer: Answer) -> Report:
         panel=(entry,),
         agreement=None,
         probability=call.probability if heard else None,
-        attribution=_owed(call) if heard else (),
+        attribution=_owed(call.expert, call.source, call.probability, alpha) if heard else (),
         cost_usd=cost,
         saved_usd=0.0 if heard else route.best_single_cost_usd - cost,
     )
@@ -66,25 +70,42 @@ def waited_s(report: Report) -> float | None:
 
 
 @lru_cache(maxsize=1024)
-def _owed(call: Call) -> tuple[Attribution, ...]:
+def _owed(expert: str, source: str, probability: float, alpha: float) -> tuple[Attribution, ...]:
     """What an answer owes to the only source that was asked: without it there would be none."""
 
     def count(kept: Sequence[int]) -> tuple[list[str | None], Posterior]:
-        alone = Posterior(("answer",), (call.probability,), 1 - call.probability)
+        alone = Posterior(("answer",), (probability,), 1 - probability)
         return ["answer"] * len(kept), alone if kept else Posterior()
 
-    answers = [Answer(call.expert, call.source, "ok")]
-    return attribute(Route("pass", "pass", (call,)), answers, count([0]), count)
+    route = Route("pass", "pass", (Call(expert, source, probability),))
+    return attribute(route, [Answer(expert, source, "ok")], count([0]), count, alpha)
 
 
-def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Report:
-    """The report of a panel, from all of its answers and what the combiner makes of them."""
+def weighed(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Weighed:
+    """What a combiner makes of the answers that are not its own, where sources have bounds and where not."""
+    drafts = [answer for answer in answers if answer.method != "fuse"]
+    weighing: Callable[[Query, Route, Sequence[Answer]], Weighed] | None = getattr(combiner, "weighed", None)
+    if weighing is not None:
+        return weighing(query, route, drafts)
+    return Weighed(route, {}, _counting(query, route, combiner, drafts))
+
+
+def of_panel(
+    query: Query,
+    route: Route,
+    combiner: Combiner,
+    answers: Sequence[Answer],
+    found: Weighed | None = None,
+    alpha: float = ALPHA,
+) -> Report:
+    """The report of a panel, from all of its answers and what the combiner makes of them: see `weighed`."""
+    found = found or weighed(query, route, combiner, answers)
     drafts = [answer for answer in answers if answer.method != "fuse"]
     fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
     strategy = route.strategy
     if strategy == "fuse" and not fused:
         strategy = "select" if query.task.kind == "text" else "vote"
-    count = _counting(query, route, combiner, drafts)
+    count = found.count
     candidates, posterior = whole = count(range(len(drafts)))
     cost = sum(answer.usage.cost_usd for answer in answers)
     voters = [c for c in candidates if c is not None]
@@ -97,7 +118,7 @@ def of_panel(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
         panel=_panel(query, route, posterior, answers, dict(zip(map(id, drafts), candidates, strict=True))),
         agreement=sum(c == winner for c in voters) / len(voters) if comparable else None,
         probability=posterior.best if voters and not fused else None,
-        attribution=attribute(route, drafts, whole, count, estimated=fused),
+        attribution=attribute(found.route, drafts, whole, count, alpha, estimated=fused),
         cost_usd=cost,
         saved_usd=_best_single_cost(route, answers) - cost,
     )

@@ -6,7 +6,7 @@ where enough of them say the same, nobody is asked what to make of them.
 
 import math
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from manyminds.combine.ballot import agreed, has_say
 from manyminds.combine.release import Chooser, release
 from manyminds.errors import CutError, ExpertError
-from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task
+from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task, Weighed
 from manyminds.wire import rewritten
 
 __all__ = ["Fuse"]
@@ -57,6 +57,14 @@ class Fuse:
     def counting(self, query: Query, route: Route, answers: Sequence[Answer]) -> Count:
         """The fallback's."""
         return self._chooser(query).counting(query, route, answers)
+
+    def weighed(self, query: Query, route: Route, answers: Sequence[Answer]) -> Weighed:
+        """The fallback's."""
+        chooser = self._chooser(query)
+        weighing: Callable[..., Weighed] | None = getattr(chooser, "weighed", None)
+        if weighing is not None:
+            return weighing(query, route, answers)
+        return Weighed(route, {}, chooser.counting(query, route, answers))
 
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """Streams the fuser. See `types.Combiner`.

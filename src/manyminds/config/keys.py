@@ -92,6 +92,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             "0 probes none.",
         ),
     ] = 0.1
+    attribution_alpha: Annotated[
+        float,
+        Meta(gt=0, le=1000, description="Order of the divergence by which answers are owed to sources."),
+    ] = 2.0
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):

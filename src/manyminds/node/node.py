@@ -23,6 +23,8 @@ from manyminds import catalog, network
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
+from manyminds.candidates import is_spared
+from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -41,7 +43,7 @@ from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
 from manyminds.fanout import Patience
 from manyminds.feedback import agreed, judged
-from manyminds.gateway import Gateway, Parts, Record, is_spared
+from manyminds.gateway import Gateway, Parts, Record
 from manyminds.index import Index
 from manyminds.ledger import Backlog, Ledger
 from manyminds.node.accounts import bank
@@ -521,8 +523,9 @@ class Node:
         router = SkillRouter(index, embed, artefact)
         for name in sorted(experts):
             router.admit(experts[name].card)
-        vote = Vote(artefact)
-        select = Select(embed) if embed else vote
+        alpha = policy.attribution_alpha
+        vote = Bounded(Vote(artefact), alpha)
+        select = Bounded(Select(embed), alpha) if embed else vote
         race = Race()
         combiners: dict[Strategy, Combiner] = {
             "vote": vote,
@@ -536,6 +539,8 @@ class Node:
             *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
             explore=explorer.explored if self._explores and policy.explore_rate else None,
             bank=bank(self.admission, config.private),
+            sources=self.admission.sources,
+            alpha=alpha,
         )
         patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
         defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from manyminds import purse
+from manyminds import purse, terms
 from manyminds.alarm import Alarm
 from manyminds.errors import BudgetError, PrivacyError
 from manyminds.fanout import Fanout, Patience
@@ -134,7 +134,7 @@ class Asking:
         without: frozenset[str] = frozenset()
         while True:
             cards = [expert.card for expert in self._experts.values()]
-            cards = [card for card in cards if purse.payable(card, query)]
+            cards = [card for card in cards if purse.payable(card, query) and terms.allows(card, query)]
             plan = partial(poll, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
             # Accounting may have to be imported, which takes a second.
             found = await asyncio.to_thread(plan, query, cards, query.limits)

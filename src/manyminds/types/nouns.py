@@ -5,7 +5,7 @@ Units ride in names: `_s` seconds, `_usd` US dollars, `_tokens` tokens. The noun
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -254,7 +254,7 @@ Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
 """Of some answers to a request, by position: their candidates, and their posterior without the others."""
 
 
-class Weighed(NamedTuple):
+class Weighed(Struct, frozen=True):
     """What answers come to where sources have bounds: see `combine.bounded`."""
 
     route: "Route"  # with what each call's votes weigh then
@@ -331,6 +331,7 @@ class Call(Struct, frozen=True):
     budget_usd: float | None = None  # the most that it may cost; None where only its price limits that
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
     bound: Bound | None = None  # how far its source may move the answer; None is any distance
+    required: bool = False  # without its answer there is none: it is waited for
 
 
 class Route(Struct, frozen=True):
