@@ -87,7 +87,7 @@ def _owner(card: Card) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(filter(None, names))
 
 
 # --- how far they may move the answer --------------------------------------------------------------

@@ -38,8 +38,8 @@ ASK_BYTES: Final = 16_000_000
 WHOLE_NATS: Final = 6.9
 """Who may move an answer as far moves it nearly any distance: what is used whole takes as many."""
 
-MOST_NATS: Final = 7.0
-"""As far as any answer moves another: probabilities are floored at a thousandth, see `attribution`."""
+MOST_NATS: Final = 7.5
+"""No answer moves another farther, whose probabilities are floored at a thousandth: see `attribution`."""
 
 _TYPE: Final = "manyminds-ask"
 _INFO: Final = b"manyminds ask 1 "

@@ -35,8 +35,6 @@ def unasked(card: NodeCard, entry: PeerEntry | None, terms: Network, own: str, s
         return "it is not listed, and network.asks is listed"
     if entry is not None and not entry.asks:
         return "its peer.asks is false"
-    if says.terms.purposes and terms.purpose not in says.terms.purposes:
-        return f"it answers for {', '.join(says.terms.purposes)} only: see network.purpose"
     if says.terms.nodes and not any(fnmatchcase(own, one) for one in says.terms.nodes):
         return "it answers other nodes than this one"
     if says.price_in_usd_per_m or says.price_out_usd_per_m:
@@ -51,11 +49,16 @@ def unasked(card: NodeCard, entry: PeerEntry | None, terms: Network, own: str, s
     return ""
 
 
-def terms_of(card: NodeCard) -> Terms:
-    """A node's terms as those of a source. Whom it answers was looked at before: see `unasked`."""
+def terms_of(card: NodeCard, purpose: str) -> Terms:
+    """A node's terms as those of a source, for a node that asks for this purpose where a request names none.
+
+    Whom it answers was looked at before: see `unasked`. How often is for its owner to count: the card says it
+    of all nodes together that are not listed.
+    """
     says = card.says.terms
+    unsaid = ("",) if purpose in says.purposes else ()
     terms = Terms(
-        purposes=says.purposes,
+        purposes=(*says.purposes, *unsaid),
         max_share=1.0 if says.max_share is None else says.max_share,
         budget_nats=says.budget_nats,
         period=says.period,

@@ -433,7 +433,7 @@ class Membership:
             context_tokens=says.context_tokens,
             offers=frozenset(says.offers) & PASSED,
             parameters=says.parameters,
-            terms=terms_of(card),
+            terms=terms_of(card, self._terms.purpose),
         )
         line = Line(
             node,
