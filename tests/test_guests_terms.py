@@ -131,6 +131,10 @@ def test_a_peer_may_have_a_budget_of_its_own() -> None:
 class Budgeted(RuleBasedStateMachine):
     """A node with a budget over a real ledger, which is killed and started again; months pass."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
     @initialize(budget=st.integers(1, 3 * NANO))
     def start(self, budget: int) -> None:
         self.folder = TemporaryDirectory()
@@ -181,10 +185,12 @@ class Budgeted(RuleBasedStateMachine):
         left = self.budget - self.spent.get(self.month, 0)
         for (nats, least), found in zip(asked, self.loop.run_until_complete(every()), strict=True):
             if isinstance(found, BudgetError):
+                self.seen.add("refused")
                 assert self.forfeits or len(asked) > 1 or left < max(1, min(least, nats))
                 continue
             assert found.nats is not None
             granted = round(found.nats * NANO)
+            self.seen.add("whole" if granted == nats else "part")
             assert min(least, nats) <= granted <= nats
             assert self.forfeits or len(asked) > 1 or granted == min(nats, left)
             self.open.append((found, self.month, True))
@@ -198,6 +204,7 @@ class Budgeted(RuleBasedStateMachine):
         assert grant.nats is not None
         measured = round(min(1.0, share) * grant.nats * NANO)
         grant.settle(measured / NANO)
+        self.seen.add("settled" if lives else "not heard")
         if lives:  # a node that was killed never hears of it
             self.spent[month] += measured - round(grant.nats * NANO)
 
@@ -233,5 +240,13 @@ class Budgeted(RuleBasedStateMachine):
 
 def test_no_more_is_ever_granted_than_there_is() -> None:
     """Over asks at once, settlements, crashes between grant and settlement, restarts and months."""
+    seen: set[str] = set()
+
+    class Watched(Budgeted):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = seen
+
     often = settings(max_examples=60, stateful_step_count=30, deadline=None)
-    run_state_machine_as_test(Budgeted, settings=often)
+    run_state_machine_as_test(Watched, settings=often)
+    assert seen == {"whole", "part", "refused", "settled", "not heard"}
