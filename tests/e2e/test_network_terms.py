@@ -21,7 +21,7 @@ from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt
 from manyminds.network.transport import pack
 from tests.e2e.node import Served, wait_until
-from tests.e2e.test_network import QUESTION, Nodes, ask, expert, manyminds, model, nodes
+from tests.e2e.test_network import QUESTION, Nodes, ask, expert, manyminds, model, nodes, seen
 
 __all__ = ["nodes"]
 
@@ -43,12 +43,12 @@ class Hand:
 
     def ask(self, terms: Accepted | None = None, purpose: str = "") -> tuple[Ask, Sealer, Iterator[Frame]]:
         """The ask, how to open and seal, and the frames as they come."""
-        request = json.dumps({"model": "auto", "messages": [{"role": "user", "content": QUESTION}]}).encode()
+        request = json.dumps({"model": "max", "messages": [{"role": "user", "content": QUESTION}]}).encode()
         own = new_ask(
             *(self.identity, self.card.id, request),
             deadline_s=30.0,
             budget_usd=0.0,
-            hops=0,
+            hops=2,
             visited=(self.identity.id,),
             purpose=purpose,
             terms=terms,
@@ -161,6 +161,36 @@ def test_an_owner_that_is_killed_in_the_midst_has_given_no_more_than_there_was(
         os.kill(owner.pid, signal.SIGKILL)
         owner = nodes.start("owner", expert("thinker", words.url) + toml)
         assert Hand(owner).granted(0.01) is None
+
+
+def test_who_stands_for_an_owner_holds_to_his_terms_for_others(tmp_path: Path, nodes: Nodes) -> None:
+    """An asker asks a hub, which has two experts and asks the owner: the purpose goes on, the hub settles."""
+    right = "The answer is B) 23"
+    with model("The answer is A) 21") as wrong, model(right) as one, model(right) as two:
+        owner = nodes.start("owner", expert("thinker", wrong.url) + OWNER + 'purposes = ["law"]\n')
+        hub = nodes.start(
+            "hub",
+            expert("first", one.url)
+            + expert("second", two.url)
+            + '[network]\nname = "hub"\nurl = "https://hub.example"\nanswers = "anyone"\npurpose = "sales"\n',
+        )
+        url = owner.url.removesuffix("/v1")
+        agreed = manyminds(tmp_path / "hub", "federate", url, "--name", "owner", "--speaks-for")
+        assert wait_until(lambda: "owner" in seen(hub)), nodes.said("hub")
+        hand = Hand(hub)
+        assert hand.card.says.terms.budget_nats is None
+        for purpose in ("law", "sales", "law"):
+            assert hand.last(purpose=purpose).answered is not None
+
+        def settled() -> list[tuple[str, str, bool]]:
+            rows = [row for row in receipts(tmp_path / "owner") if row["settled_nats"] is not None]
+            return [(row["peer"], row["purpose"], 0 <= row["settled_nats"] <= 2.0) for row in rows]
+
+        assert wait_until(lambda: len(settled()) == 2), manyminds(tmp_path / "hub", "ledger", "show")
+        assert settled() == [(agreed["own_id"], "law", True)] * 2
+    assert len(receipts(tmp_path / "owner")) == 2
+    for name in ("hub", "owner"):
+        assert "Traceback" not in nodes.said(name)
 
 
 def test_an_asker_that_obeys_is_answered_and_settles(tmp_path: Path, nodes: Nodes) -> None:
