@@ -38,7 +38,7 @@ demo-network: $(VENV)/.dev pull ## show five nodes that ask each other, lose one
 	@exec $(BIN)/python examples/network.py
 
 test: $(VENV)/.dev pull ## run the tests
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: lint test ## run everything that CI runs
 

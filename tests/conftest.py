@@ -2,9 +2,12 @@
 
 Linear algebra: one thread for each process. There is a worker for each core already, and more threads than
 cores wait for one another by spinning.
+
+Bytecode: kept, whatever the environment says. Hundreds of processes that tests start would compile all anew.
 """
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +19,8 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile("default")
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy and scipy are first imported
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from manyminds.cache import Cache
 from manyminds.errors import BudgetError, InvalidRequestError, PrivacyError, UnavailableError
 from manyminds.experts.scripted import Script
 from manyminds.private import Account, Bank
-from manyminds.types import Chunk, Key, Limits, Message, Query, Usage
+from manyminds.types import Chunk, Journey, Key, Limits, Message, Query, Usage
 from manyminds.wire import parse_request, report_object
 from tests.clock import run
 from tests.network import Records, network, scripted
@@ -24,7 +24,7 @@ CHOICE = "Which is the capital of Australia?\nA) Sydney\nB) Canberra"
 
 
 class Books:
-    """Accounts as a ledger keeps them; the sources in `spent` have nothing left."""
+    """Accounts as a ledger keeps them; the sources in `spent` have not that much left."""
 
     def __init__(self, *spent: str) -> None:
         self.paid: defaultdict[str, float] = defaultdict(float)
@@ -142,7 +142,7 @@ def test_who_has_nothing_left_is_not_asked() -> None:
 def test_too_few_have_anything_left() -> None:
     books, records = Books(*(f"e{i:02}" for i in range(30))), Records()
     net = network(*voters(40), bank=books.bank(), records=records)
-    with pytest.raises(PrivacyError, match="30 more have nothing left"):
+    with pytest.raises(PrivacyError, match="30 more have not that much left"):
         run(heard(net, ask()))
     assert sum(books.paid.values()) == 0
     assert books.open == 0
@@ -198,6 +198,18 @@ def test_it_costs_what_it_may_cost_at_most() -> None:
     net = network(*voters(40), bank=Books().bank())
     with pytest.raises(BudgetError, match="40 sources"):
         run(heard(net, ask(budget_usd=1e-9)))
+
+
+def test_another_nodes_question_costs_no_more_than_it_brings() -> None:
+    """Between nodes budgets hold, whatever comes."""
+    books = Books()
+    net = network(*voters(40), bank=books.bank())
+    brought = replace(ask(), journey=Journey(1e9, 2, budget_usd=1e-3))
+    with pytest.raises(BudgetError):
+        run(heard(net, brought))
+    assert sum(books.paid.values()) == 0
+    free = network(*voters(40, price_out_usd_per_m=0.0), bank=books.bank())
+    assert run(heard(free, brought))[-1].report is not None
 
 
 def test_who_cannot_pay_costs_no_source_anything() -> None:

@@ -68,7 +68,7 @@ async def agree(
             route = find(refused)
         except ManymindsError as error:
             if refused:
-                raise _nobody(refused) from error
+                raise _nobody(refused, error.param) from error
             raise
         demands = terms.demands(route, experts)
         said = {source: error.message for source, error in refused.items()}
@@ -87,7 +87,8 @@ async def agree(
             continue
         limits = {demand.source: demand.terms for demand in demands if demand.source not in lacking}
         nats = {source: hold.amount for source, hold in holds.items()}
-        return terms.bind(route, limits, nats, lacking), Pact(limits, said, holds)
+        least = {demand.source: demand.least_nats for demand in demands}
+        return terms.bind(route, limits, nats, least, lacking), Pact(limits, said, holds)
 
 
 async def _put_aside(
@@ -122,7 +123,7 @@ def _give_back(holds: Mapping[str, Hold]) -> None:
         hold.settle(0.0)
 
 
-def _nobody(refused: Mapping[str, ManymindsError]) -> ManymindsError:
+def _nobody(refused: Mapping[str, ManymindsError], param: str | None) -> ManymindsError:
     """The error of whoever can be asked soonest, with what all of them say."""
 
     def wait_s(error: ManymindsError) -> float:
@@ -130,4 +131,4 @@ def _nobody(refused: Mapping[str, ManymindsError]) -> ManymindsError:
 
     soonest = min((refused[source] for source in sorted(refused)), key=wait_s)
     message = " ".join(dict.fromkeys(refused[source].message for source in sorted(refused)))
-    return type(soonest)(message, param=soonest.param, retry_after_s=soonest.retry_after_s)
+    return type(soonest)(message, param=param, retry_after_s=soonest.retry_after_s)

@@ -16,7 +16,6 @@ from manyminds.errors import ForbiddenError
 from manyminds.types import FREE, Bound, Call, Card, Expert, Granted, Limits, Query, Route, Terms
 
 __all__ = [
-    "CLIP_NATS",
     "LEAST_NATS",
     "Demand",
     "allows",
@@ -26,9 +25,6 @@ __all__ = [
     "granted",
     "refusal",
 ]
-
-CLIP_NATS: Final = 2.0
-"""How far a source with a budget may move one answer that others have a part in."""
 
 LEAST_NATS: Final = 0.01
 """With less than that left for it, it is not asked."""
@@ -94,7 +90,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class Demand(NamedTuple):
-    """What is to be agreed with one source before it is asked. `most_nats` are 0 where it has no budget."""
+    """What is to be agreed with one source before it is asked.
+
+    `most_nats` is all that it can do to the answer, `least_nats` what it must be granted of that to be asked;
+    0 where it has no budget.
+    """
 
     source: str
     terms: Terms
@@ -107,10 +107,10 @@ class Demand(NamedTuple):
 def demands(route: Route, experts: _Experts) -> list[Demand]:
     """Of each source on the route that limits more than who may ask; sorted by source.
 
-    Who moves an answer that is put together from several is weighed so that it keeps to what was granted.
-    Where no weight does that, the most that there can be is needed (see `attribution.most_nats`): in a race
-    and of an expert alone, which are the answer; of drafts and of whoever writes one answer from them; and of
-    those in reserve, who are asked where all others have failed.
+    Who moves an answer that is put together from several is weighed so that it keeps to what was granted, be
+    that little. Where no weight does that, all is needed (see `attribution.most_nats`): in a race and of an
+    expert alone, which are the answer; of drafts and of whoever writes one answer from them; and of those in
+    reserve, who are asked where all others have failed.
     """
     limiting = _limiting(route, experts)
     if not limiting:
@@ -133,8 +133,7 @@ def demands(route: Route, experts: _Experts) -> list[Demand]:
             refused = f"{source} counts its questions, and may not be asked at all"
         most, least = 0.0, 0.0
         if terms.budget_nats is not None:
-            most = whole if all_of_it else CLIP_NATS
-            least = most if all_of_it else LEAST_NATS
+            most, least = whole, whole if all_of_it else LEAST_NATS
         found.append(Demand(source, terms, most, least, refused, source not in asked))
     return found
 
@@ -174,12 +173,22 @@ def _least_share(route: Route, limiting: Mapping[str, Terms]) -> str:
     return min(panel, key=lambda source: most[source]) if math.fsum(most.values()) < 1.0 else ""
 
 
-def bind(route: Route, terms: Mapping[str, Terms], nats: Mapping[str, float], left: Collection[str]) -> Route:
+def bind(
+    route: Route,
+    terms: Mapping[str, Terms],
+    nats: Mapping[str, float],
+    least: Mapping[str, float],
+    left: Collection[str],
+) -> Route:
     """The route with what each source was granted, and without those in reserve that are to be `left` out.
 
     Who is asked for sure, and counted, does not stand in reserve beside.
     """
-    bounds = {source: Bound(nats.get(source), its.max_share) for source, its in terms.items() if its.binds}
+    bounds = {
+        source: Bound(nats.get(source), its.max_share, least.get(source, 0.0))
+        for source, its in terms.items()
+        if its.binds
+    }
     panel = {call.source for call in route.calls}
 
     def bound(call: Call) -> Call:

@@ -10,6 +10,8 @@ from manyminds.cli import main
 from tests.evals.test_poison import SIX
 from tests.evals.test_replay import made_up
 
+pytestmark = pytest.mark.usefixtures("weighed_quickly")
+
 WORDS = ("--panels", "1", "--questions", "20")
 
 

@@ -19,8 +19,10 @@ def network() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def upstream(network: Upstream) -> Upstream:
-    """What the experts play. Nobody has been asked yet."""
+def upstream(network: Upstream, node: Served) -> Upstream:
+    """What the experts play. Nobody has been asked yet; no request of a test before is on its way."""
+    assert node.get("/health/live")
+    network.settle()
     network.play(lambda body: [])
     return network
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import openai
 import pytest
 
 from tests.conformance.edge import Mode, configured, data, post, send, text
-from tests.conformance.upstream import Play, Upstream, chunk, says, streams
-from tests.e2e.node import Served, served
+from tests.conformance.upstream import Gate, Play, Upstream, chunk, says, streams
+from tests.e2e.node import Served, served, wait_until
 from tests.experts.upstream import Act, plain
 
 pytestmark = pytest.mark.usefixtures("healed")
@@ -335,9 +336,15 @@ STREAM = openai.Stream[openai.types.chat.ChatCompletionChunk]
 def test_24_half_an_answer_is_not_released_where_there_is_a_whole_one(
     node: Served, upstream: Upstream, act: Act
 ) -> None:
-    upstream.play(says("All is well."), a=cut("Cats", " purr", act=act))
-    got = post(node, {"model": "auto", "messages": HI, "stream": True})
-    events = data(got.body)
+    """The whole ones come when the node has seen the cut: else it is not waited for."""
+    gate, whole = Gate(), says("All is well.")
+    upstream.play(lambda body: [gate, *whole(body)], a=cut("Cats", " purr", act=act))
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(post, node, {"model": "auto", "messages": HI, "stream": True})
+        assert wait_until(lambda: [asked.model for asked in upstream.asked if asked.ended] == ["a"])
+        assert node.get("/health/live")  # what came before is read by then
+        gate.open()
+        events = data(asking.result().body)
     assert text(events) == "All is well."
     assert {e["expert"]: e["status"] for e in events[-2]["manyminds"]["panel"]}["a"] == "cut"
 

@@ -22,6 +22,13 @@ pytestmark = pytest.mark.skipif(
 PIECES = ("Cats", " purr", " \N{CAT FACE}.")
 WHOLE = "".join(PIECES)
 
+EITHER = pytest.mark.parametrize(  # a run takes two seconds, and `test_tools` has streams and modes crossed
+    ("mode", "options"),
+    [("fan_out", []), ("pass_through", ["--no-stream"])],
+    ids=["fan_out-stream", "pass_through-whole"],
+    indirect=["mode"],
+)
+
 
 @pytest.fixture(scope="module")
 def home(node: Served, folder: Path) -> Path:
@@ -51,7 +58,7 @@ def test_39_an_answer_with_its_usage(home: Path, upstream: Upstream, mode: Mode,
     assert "11 input, 7 output" in done.stderr
 
 
-@pytest.mark.parametrize("options", [[], ["--no-stream"]], ids=["stream", "whole"])
+@EITHER
 def test_39_a_schema(home: Path, upstream: Upstream, mode: Mode, options: list[str]) -> None:
     upstream.play(says('{"name": "Tom",', ' "lives": 9}'))
     done = llm(home, mode, "--schema", "name, lives int", *options)
@@ -60,7 +67,7 @@ def test_39_a_schema(home: Path, upstream: Upstream, mode: Mode, options: list[s
     assert kinds == {"json_schema"}
 
 
-@pytest.mark.parametrize("options", [[], ["--no-stream"]], ids=["stream", "whole"])
+@EITHER
 def test_39_functions(home: Path, upstream: Upstream, mode: Mode, options: list[str]) -> None:
     (call,) = calls("a", ("weather", '{"city": "Bern"}'))
     deltas = [{"tool_calls": [{"index": 0} | call | {"function": {"name": "weather", "arguments": ""}}]}]

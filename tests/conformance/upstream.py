@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.request import urlopen
 
 from tests.experts.upstream import Act, plain, sse
 
@@ -65,7 +66,7 @@ class Asked:
     head: str  # request line and headers, in lower case
     sent: int = 0  # bytes of the reply that the network has taken
     left: bool = False  # its client went away before the reply had ended
-    ended: bool = False
+    ended: bool = False  # so has the connection where that ends with it
 
 
 class Upstream:
@@ -83,6 +84,11 @@ class Upstream:
         self.asked = []
         self._default, self._plays = default, by_model
 
+    def settle(self) -> None:
+        """Returns when every request that is on its way has come: connections are served in their order."""
+        with urlopen(self.url, timeout=20) as reply:
+            reply.read()
+
     @property
     def models(self) -> list[str]:
         """Who was asked, sorted."""
@@ -93,7 +99,7 @@ class Upstream:
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._exchange(reader, writer):
                 pass
-        writer.transport.abort()
+        writer.transport.abort()  # also where nothing was asked
         self._open.discard(writer)
 
     def abort(self) -> None:
@@ -103,6 +109,10 @@ class Upstream:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request and its reply. False: the connection is to be closed."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if head.startswith("get "):  # see `settle`
+            writer.write(plain(b"{}"))
+            await writer.drain()
+            return True
         length = int(head.partition("content-length: ")[2].partition("\r")[0] or 0)
         raw = await reader.readexactly(length)
         body = json.loads(raw)
@@ -117,6 +127,10 @@ class Upstream:
             task.cancel()
         kept, _ = await asyncio.gather(playing, leaving, return_exceptions=True)
         asked.left = asked.left or isinstance(kept, ConnectionError)
+        if kept is not True:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
         asked.ended = True
         return kept is True
 

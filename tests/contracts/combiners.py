@@ -22,7 +22,10 @@ TEXTS = ("A", "B", "C", "The answer is B.", "The answer is C.", "")
 FAILURES: tuple[Status, ...] = ("failed", "cut", "late", "cancelled")
 
 hundredths = st.integers(2, 98).map(lambda i: i / 100)  # hardly any is a dyadic fraction: sums round
-tenths = st.integers(1, 30).map(lambda i: i / 10)
+counts = st.integers(1, 7)
+members = st.integers(0, 97 * 30 * 3 - 1)  # probability, weight and samples: draws take most of a test's time
+replies = st.sampled_from([(status, text) for text in TEXTS for status in ("ok", "ok", "ok", *FAILURES)])
+orders = st.integers(0, 10**6)
 
 
 @st.composite
@@ -30,13 +33,16 @@ def panels(draw: st.DrawFn) -> Panel:
     """One to seven experts; some are asked more than once, some fail. No two speak at the same time."""
     calls: list[Call] = []
     answers: list[Answer] = []
-    for i in range(draw(st.integers(1, 7))):
-        name, source, samples = f"e{i}", f"s{i % 3}", draw(st.integers(1, 3))
-        calls.append(Call(name, source, draw(hundredths), samples=samples, weight=draw(tenths)))
-        for _ in range(samples):
-            status = draw(st.sampled_from(("ok", "ok", "ok", *FAILURES)))
-            answers.append(answered(name, draw(st.sampled_from(TEXTS)), status, source=source))
-    order = draw(st.permutations(range(len(answers))))
+    for i in range(draw(counts)):
+        member, samples = divmod(draw(members), 3)
+        weight, probability = divmod(member, 97)
+        name, source = f"e{i}", f"s{i % 3}"
+        chance, weighs = (probability + 2) / 100, (weight + 1) / 10
+        calls.append(Call(name, source, chance, samples=samples + 1, weight=weighs))
+        for _ in range(samples + 1):
+            status, text = draw(replies)
+            answers.append(answered(name, text, status, source=source))
+    order = Random(draw(orders)).sample(range(len(answers)), len(answers))
     return panel(*calls), [replace(a, ttft_s=0.1 + i) for a, i in zip(answers, order, strict=True)]
 
 

@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from manyminds import catalog
 from tests.e2e.node import Served, need, served, wait_until
 from tests.e2e.test_reload import ask, models
@@ -34,8 +32,7 @@ def panel(node: Served, model: str) -> tuple[int, set[str]]:
     return status, {entry["expert"] for entry in reply.get("manyminds", {}).get("panel", [])}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_second_model_is_added_asked_and_removed_while_the_node_runs(tmp_path: Path, workers: int) -> None:
+def test_a_second_model_is_added_asked_and_removed_while_the_node_runs(tmp_path: Path) -> None:
     need()
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -45,10 +42,9 @@ def test_a_second_model_is_added_asked_and_removed_while_the_node_runs(tmp_path:
         f'[local]\ntier = "none"\n[[expert]]\nname = "coder"\nkind = "local"\npath = "{weights}"\n'
     )
     (one / "manyminds.toml").write_text("[local]\nmax_memory_gb = 0.5\n")
-    flags = ("--workers", str(workers))
     with (
         served(two, tier="none") as second,
-        served(one, *flags, untaught=True) as node,
+        served(one, untaught=True) as node,
         ThreadPoolExecutor(2) as pool,
     ):
         assert panel(node, "max") == (200, {"smollm2-135m"})
@@ -67,19 +63,17 @@ def test_a_second_model_is_added_asked_and_removed_while_the_node_runs(tmp_path:
                 one, "add", second.url, "--model", "coder", "--name", "second", "--accuracy", "0.9"
             )
             assert "second was added: coder at http://127.0.0.1:" in told
-            assert wait_until(lambda: said(one).count("anew: second, smollm2-135m can be") == workers)
+            assert wait_until(lambda: "anew: second, smollm2-135m can be" in said(one))
             cards: list[dict[str, Any]] = node.get("/v1/experts")["data"]
             assert {card["name"]: card["model"] for card in cards}["second"] == "coder"
-            for _ in range(2 * workers):  # whichever of them answers
-                assert panel(node, "second") == (200, {"second"})
-                status, asked = panel(node, "max")
-                assert (status, "second" in asked) == (200, True)
+            assert panel(node, "second") == (200, {"second"})
+            status, asked = panel(node, "max")
+            assert (status, "second" in asked) == (200, True)
             experts(one, "remove", "second")
-            assert wait_until(lambda: said(one).count("anew: smollm2-135m can be asked") == workers)
-            for _ in range(2 * workers):
-                assert "second" not in models(node)
-                assert ask(node, "second")[0] == 404
-                assert panel(node, "max") == (200, {"smollm2-135m"})
+            assert wait_until(lambda: "anew: smollm2-135m can be asked" in said(one))
+            assert "second" not in models(node)
+            assert ask(node, "second")[0] == 404
+            assert panel(node, "max") == (200, {"smollm2-135m"})
         finally:
             going.clear()
         named, all_ways = (one.result() for one in asking)

@@ -37,20 +37,13 @@ def test_ask_streams_the_answer_and_shows_the_panel(tmp_path: Path) -> None:
     assert all(word in err for word in ("qwen2.5-coder-0.5b", "select", "impact"))
 
 
-def test_ask_prints_json_and_nothing_else(tmp_path: Path) -> None:
-    need()
-    out, _ = start(tmp_path, "ask", "--json", "What is 17 + 26?").communicate(timeout=60)
-    found = json.loads(out)
-    assert "43" in found["answer"]
-    assert found["manyminds"]["panel"][-1]["answer"] == "43"
-
-
-def test_two_at_once(tmp_path: Path) -> None:
+def test_two_at_once_print_json_and_nothing_else(tmp_path: Path) -> None:
     need()
     borrowed(tmp_path)
     both = [start(tmp_path, "ask", "--json", "What is 17 + 26?") for _ in range(2)]
-    answers = [json.loads(process.communicate(timeout=90)[0])["answer"] for process in both]
-    assert all("43" in answer for answer in answers)
+    for found in [json.loads(process.communicate(timeout=90)[0]) for process in both]:
+        assert "43" in found["answer"]
+        assert found["manyminds"]["panel"][-1]["answer"] == "43"
 
 
 def test_ctrl_c_ends_ask_and_its_models(tmp_path: Path) -> None:
@@ -62,7 +55,7 @@ def test_ctrl_c_ends_ask_and_its_models(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in models), budget_s=5)
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in models))
 
 
 def test_a_killed_parent_takes_its_models_with_it(tmp_path: Path) -> None:
@@ -72,7 +65,7 @@ def test_a_killed_parent_takes_its_models_with_it(tmp_path: Path) -> None:
     models = children(process.pid)
     process.kill()
     process.communicate(timeout=20)
-    assert wait_until(lambda: not any(named(pid) == "smollm2-135m" for pid in models), budget_s=5)
+    assert wait_until(lambda: not any(named(pid) == "smollm2-135m" for pid in models))
 
 
 def test_a_damaged_model_is_survived_and_named(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class _Endless(BaseHTTPRequestHandler):
 @pytest.fixture
 def endless() -> Iterator[Endless]:
     with Endless() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.over.set()

@@ -45,7 +45,7 @@ class _Upstream(BaseHTTPRequestHandler):
 def folder(tmp_path: Path) -> Any:
     """A home with one expert, whose answers may cost .010 dollars and cost .003."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Upstream) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         (tmp_path / "manyminds.toml").write_text(
             f'[local]\ntier = "none"\n[[expert]]\nname = "a"\nurl = "http://127.0.0.1:{server.server_port}/v1"\n'

@@ -82,7 +82,7 @@ class _Model(BaseHTTPRequestHandler):
 @contextmanager
 def model(words: str, *, waits: bool = False) -> Iterator[Model]:
     with Model(words, waits=waits) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield server

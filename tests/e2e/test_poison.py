@@ -18,7 +18,7 @@ from tests import pulled
 from tests.network import network, scripted
 
 RATERS = ("smollm2-135m", "gemma-3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
-WRITERS = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b")
+WRITERS = ("smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 CHOICE = "{}\nA) {}\nB) {}\nC) {}\nD) {}\nAnswer with the letter only."
 CHOICES = [
     CHOICE.format("What is the capital of France?", "a banana", "Paris", "a door", "seven"),

@@ -112,7 +112,7 @@ def test_no_source_tells_more_than_its_account_whatever_happens(folder: Path) ->
         while (status := ask(again.url, epsilon=4.0))[0] == 200:
             answered += 1
         assert status[0] == 422
-        assert "have nothing left" in status[1]["error"]["message"]
+        assert "have not that much left" in status[1]["error"]["message"]
     once = most_rho(4.0, 1e-6)
     assert answered * once <= most
     assert all(answered * once * (1 - 1e-6) <= rho <= most for rho in spent(folder).values())

@@ -52,7 +52,7 @@ class _Hesitant(BaseHTTPRequestHandler):
 @pytest.fixture
 def hesitant() -> Iterator[Hesitant]:
     with Hesitant() as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.more.set()

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.node import Served, borrowed, need, served, wait_until
-from tests.e2e.test_workers import Expert, figures, recorded, said
+from tests.e2e.test_workers import Expert, answering, figures, recorded, said
 from tests.faults.network import made
 from tests.web.test_tls import made as certified
 
@@ -30,13 +30,8 @@ ALIKE = pytest.mark.parametrize("workers", [1, 2])
 
 
 def upstream() -> Iterator[Expert]:
-    with Expert() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with answering() as server:
         yield server
-        server.going_on.set()
-        server.shutdown()
-        thread.join()
 
 
 one = pytest.fixture(upstream, name="one")
@@ -65,7 +60,7 @@ def ask(node: Served, model: str, secret: str = "none", path: str = "chat/comple
     headers = {"authorization": f"Bearer {secret}"}
     request = urllib.request.Request(f"{node.url}/{path}", json.dumps(body | more).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         with error:
@@ -260,7 +255,7 @@ def test_local_models_come_change_and_go(tmp_path: Path, one: Expert) -> None:
 
     def change(settings: str) -> set[int]:
         """Process ids of the local models when all is done."""
-        settings = f"[local]\nmax_memory_gb = 0.5\n{settings}\n[policy]\ndeadline_s = 2.0\n"
+        settings = f"[local]\nmax_memory_gb = 0.5\n{settings}\n[policy]\ndeadline_s = 5.0\n"
         (tmp_path / "manyminds.toml").write_text(settings + entry("a", one))
         told = reload(node, tmp_path, workers)
         running = 1 if "smollm2-135m" in told else 0
@@ -301,7 +296,7 @@ def test_who_comes_late_to_a_local_model_that_is_gone_is_answered(tmp_path: Path
     need()
     with socket.create_server(("127.0.0.1", 0)) as hung, ThreadPoolExecutor(1) as pool:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}/v1"
-        settings = "[local]\nmax_memory_gb = 0.5\n{}\n[policy]\ndeadline_s = 2.0\n"
+        settings = "[local]\nmax_memory_gb = 0.5\n{}\n[policy]\ndeadline_s = 40.0\n"
         settings += f'[[expert]]\nname = "hung"\nurl = "{url}"\n'
         (tmp_path / "manyminds.toml").write_text(settings.format(""))
         with served(tmp_path) as node:

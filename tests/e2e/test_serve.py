@@ -37,8 +37,9 @@ def client(node: Served) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, question: str, model: str = "auto", **more: Any) -> Any:
+    more = {"max_tokens": 48, "temperature": 0} | more
     return client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], max_tokens=48, temperature=0, **more
+        model=model, messages=[{"role": "user", "content": question}], **more
     )
 
 
@@ -77,14 +78,14 @@ def test_an_expert_by_name_is_passed_through(client: openai.OpenAI) -> None:
     [(CHOICE, "vote"), ("What is 17 + 26?", "vote"), ("Why do cats purr?", "select")],
 )
 def test_auto_says_how_it_combined(client: openai.OpenAI, question: str, strategy: str) -> None:
-    report = ask(client, question).model_extra["manyminds"]
+    report = ask(client, question, max_tokens=16).model_extra["manyminds"]
     assert report["policy"] == "auto"
     assert report["strategy"] == strategy
     assert 0.0 < report["probability"] <= 1.0
 
 
 def test_fuse_is_written_by_an_expert(client: openai.OpenAI) -> None:
-    reply = ask(client, "Why do cats purr?", extra_body={"manyminds": {"strategy": "fuse"}})
+    reply = ask(client, "Why do cats purr?", max_tokens=16, extra_body={"manyminds": {"strategy": "fuse"}})
     panel = reply.model_extra["manyminds"]["panel"]
     assert [entry["method"] for entry in panel].count("fuse") == 1
     assert all(a["estimated"] for a in reply.model_extra["manyminds"]["attribution"])

@@ -13,6 +13,8 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
@@ -75,10 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def expert() -> Iterator[Expert]:
+@contextmanager
+def answering() -> Iterator[Expert]:
     with Expert() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.going_on.set()
@@ -87,13 +89,41 @@ def expert() -> Iterator[Expert]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, expert: Expert) -> Path:
+def expert() -> Iterator[Expert]:
+    with answering() as server:
+        yield server
+
+
+def configured(folder: Path, expert: Expert) -> Path:
     """A home with one expert, whose answers may cost .010 dollars and cost .003."""
-    (tmp_path / "manyminds.toml").write_text(
+    (folder / "manyminds.toml").write_text(
         f'[local]\ntier = "none"\n[[expert]]\nname = "a"\nurl = "http://127.0.0.1:{expert.server_port}/v1"\n'
         "price_out_usd_per_m = 1000.0\n"
     )
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, expert: Expert) -> Path:
+    return configured(tmp_path, expert)
+
+
+@dataclass(frozen=True)
+class Calm:
+    """Workers that nobody kills, and whose expert answers: for tests that leave them as they were."""
+
+    node: Served
+    keys: dict[str, str]  # secrets, by what each may do in a minute
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calm]:
+    with answering() as expert:
+        folder = configured(tmp_path_factory.mktemp("calm"), expert)
+        limits = {"30 requests": ("--requests-per-min", "30"), "500 tokens": ("--tokens-per-min", "500")}
+        keys = {name: made(folder, *words)[1] for name, words in limits.items()}
+        with served(folder, "--workers", str(WORKERS)) as node:
+            yield Calm(node, keys)
 
 
 def workers(node: Served) -> set[int]:
@@ -139,24 +169,20 @@ def said(folder: Path) -> str:
 # --- what they share -------------------------------------------------------------------------------
 
 
-def test_a_key_may_ask_as_often_as_it_may_however_many_answer(folder: Path) -> None:
-    _, secret = made(folder, "--requests-per-min", "30")
-    with served(folder, "--workers", str(WORKERS)) as node:
-        assert len(workers(node)) == WORKERS
-        began_s = monotonic()
-        found = crowd(node.url, secret, 100)
-        came_back = int((monotonic() - began_s) * 30 / 60)
+def test_a_key_may_ask_as_often_as_it_may_however_many_answer(calm: Calm) -> None:
+    assert len(workers(calm.node)) == WORKERS
+    began_s = monotonic()
+    found = crowd(calm.node.url, calm.keys["30 requests"], 100)
+    came_back = int((monotonic() - began_s) * 30 / 60)
     assert set(found) == {200, 429}
     assert 30 <= found[200] <= 30 + came_back
 
 
-def test_tokens_that_were_not_used_come_back_to_all(folder: Path) -> None:
-    """Each request takes 14 and uses 10, so that of 10,000 a minute's all but the last few are used."""
-    _, secret = made(folder, "--tokens-per-min", "500")
-    with served(folder, "--workers", str(WORKERS)) as node:
-        began_s = monotonic()
-        found = crowd(node.url, secret, 150, at_once=1)
-        came_back = int((monotonic() - began_s) * 500 / 60)
+def test_tokens_that_were_not_used_come_back_to_all(calm: Calm) -> None:
+    """Each request takes 14 and uses 10, so that of a minute's all but the last few are used."""
+    began_s = monotonic()
+    found = crowd(calm.node.url, calm.keys["500 tokens"], 150, at_once=1)
+    came_back = int((monotonic() - began_s) * 500 / 60)
     assert 490 <= 10 * found[200] <= 500 + came_back
     assert found[200] + found[429] == 150
 
@@ -213,10 +239,10 @@ def test_what_one_found_out_of_an_expert_all_know(folder: Path, expert: Expert) 
     assert said(folder).count("a is not asked for") == 1
 
 
-def test_each_shows_the_figures_of_all(folder: Path) -> None:
-    with served(folder, "--workers", str(WORKERS)) as node:
-        assert crowd(node.url, "none", 60) == {200: 60}
-        assert {answered(node) for _ in range(12)} == {60}
+def test_each_shows_the_figures_of_all(calm: Calm) -> None:
+    before = answered(calm.node)
+    assert crowd(calm.node.url, "none", 60) == {200: 60}
+    assert {answered(calm.node) for _ in range(12)} == {before + 60}
 
 
 # --- life and death --------------------------------------------------------------------------------
@@ -328,20 +354,20 @@ def test_nobody_is_left_where_the_supervisor_is_killed(folder: Path) -> None:
     assert "Traceback" not in said(folder)
 
 
-@pytest.mark.parametrize(
-    ("flags", "what"),
-    [(["--host", "0.0.0.0"], "manyminds keys create NAME"), (["--port", "PORT"], "Cannot listen on")],
-)
-def test_who_cannot_start_says_why_once(folder: Path, flags: list[str], what: str) -> None:
+def refused(folder: Path, *flags: str) -> str:
+    """What is said by workers that cannot start."""
     environ = os.environ | {"MANYMINDS_HOME": str(folder / "home")}
-    with served(folder, "--workers", "2") as node:
-        port = node.url.removesuffix("/v1").rpartition(":")[2]
-        flags = [port if flag == "PORT" else flag for flag in ["--port", "0", *flags]]
-        command = [sys.executable, "-m", "manyminds", "serve", "--workers", "2", *flags]
-        ended = subprocess.run(command, capture_output=True, env=environ, cwd=folder, timeout=60, text=True)
+    command = [sys.executable, "-m", "manyminds", "serve", "--workers", "2", *flags]
+    ended = subprocess.run(command, capture_output=True, env=environ, cwd=folder, timeout=60, text=True)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.count(what) == 1
     assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_who_cannot_start_says_why_once(folder: Path, calm: Calm) -> None:
+    port = calm.node.url.removesuffix("/v1").rpartition(":")[2]
+    assert refused(folder, "--port", "0", "--host", "0.0.0.0").count("manyminds keys create NAME") == 1
+    assert refused(folder, "--port", port).count("Cannot listen on") == 1
 
 
 # --- local models ----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def answers(random: Random, truth: float, runs: int) -> list[float]:
 
 @pytest.mark.parametrize("epsilon", [0.0, 1.0, 3.0])
 def test_it_seldom_says_more_than_is_true(epsilon: float) -> None:
-    """Randomised response tells exactly epsilon (Warner 1965): of 95% bounds, one in forty may be above it."""
+    """Randomised response tells exactly epsilon (Warner 1965): of 95% bounds, few may be above it."""
     random, truth = Random(7), math.exp(epsilon) / (1 + math.exp(epsilon))
     bounds = [
         epsilon_bound([answers(random, truth, 2000), answers(random, 1 - truth, 2000)], 0.0)

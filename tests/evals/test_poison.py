@@ -59,6 +59,7 @@ def test_of_the_whole_network_the_most_trusted_lie_first(found: dict[str, Any]) 
     assert set(rows[0]) == {"liars", "max", "auto", "cheap"}
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_the_same_seed_gives_the_same(tmp_path: Path) -> None:
     selection = chosen(made_up(tmp_path / "toy", SIX))
     one, again, other = (measure(selection, panels=1, questions=30, seed=s)["panels"] for s in (4, 4, 5))
@@ -66,6 +67,7 @@ def test_the_same_seed_gives_the_same(tmp_path: Path) -> None:
     assert one != other
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_options_are_lied_about_by_letter(tmp_path: Path) -> None:
     found = measure(chosen(made_up(tmp_path / "toy", SIX, kind="option")), panels=1, questions=30)
     assert all(own["by_liars"][5]["accuracy"][0] == 0.0 for own in orders(found))

@@ -233,6 +233,7 @@ def recorded(folder: Path, names: str) -> Examples:
     return gather(found.experts(), found.questions(), found)
 
 
+@pytest.mark.usefixtures("weighed_quickly")
 def test_without_a_source_is_as_if_it_had_never_been(tmp_path: Path) -> None:
     """To the byte, in whatever order the experts are recorded; and nobody's own numbers are others'."""
     never = train(recorded(tmp_path / "never", "acd"))

@@ -140,13 +140,21 @@ def play(artefact: Artefact, examples: Examples, policy: str) -> Played:
         query = ask(topic, kind, policy=policy)
         return query, router.route(query, cards, query.limits)
 
+    @cache  # the same answers come again and again, and the vote is the same each time: its contract
+    def outcome(topic: str, kind: Kind, said: tuple[tuple[str, Status], ...]) -> tuple[str, list[str]]:
+        """Who is released and who was asked, by what each call of the route comes to."""
+        query, way = route(topic, kind)
+        asked = _asked(query, way, vote, dict(zip(way.calls, said, strict=True)))
+        chosen = vote.choose(query, way, asked) if way.strategy == "vote" else asked[0]
+        return chosen.expert, [answer.expert for answer in asked]
+
     right, cost, calls = 0, 0.0, 0
     for i, topic in enumerate(examples.topics):
-        query, way = route(topic, examples.kinds[i])
-        asked = _asked(query, way, vote, examples, i)
-        chosen = vote.choose(query, way, asked) if way.strategy == "vote" else asked[0]
-        right += bool(examples.correct[i, place[chosen.expert]])
-        cost += sum(float(np.nan_to_num(examples.cost_usd[i, place[a.expert]])) for a in asked)
+        _, way = route(topic, examples.kinds[i])
+        said = tuple(_said(call, examples, i) for call in way.calls)
+        chosen, asked = outcome(topic, examples.kinds[i], said)
+        right += bool(examples.correct[i, place[chosen]])
+        cost += sum(float(np.nan_to_num(examples.cost_usd[i, place[name]])) for name in asked)
         calls += len(asked)
     return Played(right / len(examples), cost / len(examples), calls / len(examples))
 
@@ -178,21 +186,21 @@ async def play_live(artefact: Artefact, examples: Examples, policy: str, seed: i
     return Played(right / len(examples), cost / len(examples), calls / len(examples))
 
 
-def _asked(query: Query, way: Route, vote: Vote, examples: Examples, i: int) -> list[Answer]:
+def _asked(query: Query, way: Route, vote: Vote, said: Mapping[Call, tuple[str, Status]]) -> list[Answer]:
     answers: list[Answer] = []
     for stage in range(max(call.stage for call in way.calls) + 1):
-        answers += [_answer(call, examples, i) for call in way.calls if call.stage == stage]
+        for call in (call for call in way.calls if call.stage == stage):
+            text, status = said[call]
+            answers.append(Answer(call.expert, call.source, status, text, stage=stage, usage=Usage()))
         if way.threshold < 1 and vote.posterior(query, way, answers).best >= way.threshold:
             break
     return answers
 
 
-def _answer(call: Call, examples: Examples, i: int) -> Answer:
+def _said(call: Call, examples: Examples, i: int) -> tuple[str, Status]:
     """As asked; who was not asked in this world failed."""
     code = int(examples.votes[i, examples.experts.index(call.expert)])
-    text = examples.candidates[i][code] if code >= 0 else ""
-    status: Status = "failed" if code == UNASKED else "ok"
-    return Answer(call.expert, call.source, status, text, stage=call.stage, usage=Usage())
+    return examples.candidates[i][code] if code >= 0 else "", "failed" if code == UNASKED else "ok"
 
 
 # --- artefacts made by hand --------------------------------------------------------------------------

@@ -49,8 +49,8 @@ def bounded(nats: float | None = 0.7, max_share: float = 0.2, **more: Any) -> Qu
         (Terms(max_share=0.2), None, Accepted(1.0)),  # nobody here holds to it: it is for its owner to refuse
         (Terms(budget_nats=3.0), Bound(0.7), Accepted(1.0, 0.7)),
         (BUDGET, Bound(0.7, 0.2), Accepted(0.2, 0.7)),
-        (BUDGET, Bound(6.91, 0.2), Accepted(0.2, 6.91, 6.91)),  # what is used whole is of no use by half
-        (BUDGET, Bound(99.0), Accepted(1.0, MOST_NATS, MOST_NATS)),
+        (BUDGET, Bound(6.91, 0.2, 6.91), Accepted(0.2, 6.91, 6.91)),  # used whole, half is of no use
+        (BUDGET, Bound(99.0, 1.0, 99.0), Accepted(1.0, MOST_NATS, MOST_NATS)),
         (BUDGET, None, Accepted(1.0, MOST_NATS, MOST_NATS)),
     ],
 )

@@ -15,12 +15,13 @@ from typing import Final
 
 from manyminds.admission.budget import Budget, Budgets, GiveBack, Hold, Lease, Recall, period_of
 from manyminds.admission.rates import Allowance, Rates, SharedAllowance
-from manyminds.admission.sources import Sources
+from manyminds.admission.sources import SOURCE, Sources
 from manyminds.board import Board, Column
 from manyminds.errors import ForbiddenError, RateLimitError, UnauthorizedError
 from manyminds.types import Key
 
 __all__ = [
+    "SOURCE",
     "Admission",
     "Budget",
     "GiveBack",

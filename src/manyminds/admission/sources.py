@@ -13,9 +13,10 @@ from manyminds.board import Board
 from manyminds.errors import RateLimitError
 from manyminds.types import Key, Terms
 
-__all__ = ["Sources"]
+__all__ = ["SOURCE", "Sources"]
 
-_ID: Final = "source:"  # before a source's name: keys have no such ids
+SOURCE: Final = "source:"
+"""Before a source's name, where the ledger counts its nats: keys have no such ids."""
 
 
 class Sources:
@@ -46,7 +47,7 @@ class Sources:
         now_ns = int(self._clock() * 1e9)
         known = self._allowances.get(source)
         if known is None or known[0] != limit:
-            key, board = Key(_ID + source, source, requests_per_min=limit), self._board
+            key, board = Key(SOURCE + source, source, requests_per_min=limit), self._board
             if known is not None:
                 known[1].replace(key, now_ns)
             made = known[1] if known else _allowance(key, now_ns, board)
@@ -69,7 +70,7 @@ class Sources:
             BudgetError: there is less left for the period.
             UnavailableError: the ledger cannot be asked.
         """
-        budget = Budget(_ID + source, source, terms.budget_nats or 0.0, terms.period, "nats")
+        budget = Budget(SOURCE + source, source, terms.budget_nats or 0.0, terms.period, "nats")
         known = self.budgets.get(budget.id)
         if known != budget:
             self.budgets[budget.id] = budget

@@ -80,6 +80,10 @@ def _choices(command: _Command) -> _Command:
     help="With DIR: leave out this category's questions.",
 )
 @click.option("--by-category", is_flag=True, help="Also say who is how accurate in each category.")
+@click.option(
+    "--private", is_flag=True, help="With DIR: measure private answers instead, see docs/privacy.md."
+)
+@click.option("--plot", metavar="NAME", help="With --private: writes NAME.png and NAME.svg.")
 @as_json
 @click.pass_obj
 def eval_(
@@ -91,6 +95,8 @@ def eval_(
     into: str | None,
     leave: tuple[str, ...],
     by_category: bool,
+    private: bool,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Measure the network against the best single model, on recorded answers in DIR.
@@ -102,8 +108,21 @@ def eval_(
     split, and options in A, B, C and so on, or as a JSON list in choices. Every expert that is running
     is asked each of them once, which costs what it costs; Ctrl-C keeps what was answered. Who is
     excluded, and another category, is not asked; earlier answers stay in the set.
+
+    --private: accuracy of released private answers by epsilon, by number of answers and by sources, those
+    recorded and simulated populations of 100 and 1,000, beside the same vote without noise and the best
+    single model.
     """
     asked = _is_csv(target)
+    if plot and not private:
+        raise click.UsageError("--plot goes with --private; `manyminds frontier` draws other results.")
+    if private and asked:
+        raise click.UsageError("--private goes with DIR, such as the folder of answers beside FILE.csv.")
+    if private:
+        from manyminds.cli.private import evaluate_privately
+
+        evaluate_privately(target, category, exclude, leave, seed, plot, as_json=as_json)
+        return
     if into and not asked:
         raise click.UsageError("--into goes with FILE.csv: a set stays where it is.")
     if leave and asked:

@@ -9,6 +9,7 @@ from manyminds.cli.accounts import privacy
 from manyminds.cli.keys import opened
 from manyminds.cli.look import plain, print_table, table_of
 from manyminds.cli.settings import as_json, print_json, read
+from manyminds.cli.sources import limits_of, owed
 
 __all__ = ["ledger"]
 
@@ -148,6 +149,33 @@ def receipts(
         table.add_row(
             row["at_utc"], named, row["role"], plain(row["purpose"]), *figures, signed, row["request_id"]
         )
+    print_table(table)
+
+
+@ledger.command()
+@_period
+@as_json
+@click.pass_obj
+def sources(file: str | None, /, since: datetime | None, until: datetime | None, as_json: bool) -> None:
+    """Show what answers owe to each source, for what they were, and what is left of its budget."""
+    with opened(file) as found:
+        rows = owed(found.sources(since=since, until=until), limits_of(read(file, {})), found.leased)
+    if as_json:
+        print_json(rows)
+        return
+    table = table_of("source", "purpose", "answers", "nats", "shares", "budget, nats", "spent or set aside")
+    for row in rows:
+        budget, spent = row["budget_nats"], row["budget_spent_nats"]
+        figures = (
+            "" if budget is None else f"{budget:g} a {row['period']}",
+            "" if spent is None else f"{spent:.3f}",
+        )
+        table.add_row(
+            row["source"], "", f"{row['answers']:,}", f"{row['nats']:.3f}", f"{row['shares']:.3f}", *figures
+        )
+        for use in row["purposes"]:
+            sums = (f"{use['answers']:,}", f"{use['nats']:.3f}", f"{use['shares']:.3f}")
+            table.add_row("", use["purpose"] or "not said", *sums, "", "")
     print_table(table)
 
 

@@ -2,10 +2,10 @@
 
 A distinguishing game, thousands of times: one source is replaced by another, all others and the question are
 of the adversary's choice, and he sees what is released. If he tells the two worlds apart better than epsilon
-and delta allow, the claim is refuted: P(E | one world) ≤ e^ε P(E | other world) + δ for every event E (for the
-method, Jagielski, Ullman & Oprea 2020). The event is chosen on one half of the runs and counted on the other;
-the bound is what both counts allow at 95% confidence. That it stays below the claim proves nothing: the proof
-does.
+and delta allow, the claim is refuted: P(E | one world) ≤ e^ε P(E | other world) + δ for every event E (for
+the method, Jagielski, Ullman & Oprea 2020). The event is chosen on one half of the runs and counted on the
+other; the bound is what both counts allow at 95% confidence. That it stays below the claim proves nothing:
+the proof does.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ are in points (1/72 inch), boxes are (x0, y0, x1, y1), segments (x, y, x, y).
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Baselines", "Best", "Entry", "Oracle", "Point", "Result", "draw", "figure", "place", "read"]
+__all__ = [
+    "Baselines",
+    "Best",
+    "Entry",
+    "Oracle",
+    "Point",
+    "Result",
+    "draw",
+    "figure",
+    "place",
+    "read",
+    "rendered",
+]
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -243,9 +255,14 @@ def draw(result: Result) -> dict[str, bytes]:
 
     Raises: DataError where matplotlib is not installed.
     """
+    return rendered(lambda: figure(result))
+
+
+def rendered(make: Callable[[], "Figure"]) -> dict[str, bytes]:
+    """What `make` draws, as {"png": ..., "svg": ...}. Raises: as `draw`."""
     pictures = {}
     with _style():
-        drawn = figure(result)
+        drawn = make()
         for kind, undated in (("png", "Software"), ("svg", "Date")):
             file = io.BytesIO()
             drawn.savefig(file, format=kind, metadata={undated: None})

@@ -29,7 +29,7 @@ from manyminds.errors import (
 )
 from manyminds.network import jws, receipt
 from manyminds.network.answering import Keep
-from manyminds.network.ask import MOST_NATS, WHOLE_NATS, Accepted, Ask, new_ask, seal_ask
+from manyminds.network.ask import MOST_NATS, Accepted, Ask, new_ask, seal_ask
 from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
@@ -366,16 +366,14 @@ def _request(query: Query) -> bytes:
 
 
 def _accepted(terms: Terms, bound: Bound) -> Accepted | None:
-    """To what this node will hold, where its terms demand that.
-
-    With fewer nats than it takes to use an answer whole, an answer that is used whole is of no use.
-    """
+    """To what this node will hold, where its terms demand that."""
     if not terms.binds:
         return None
     if terms.budget_nats is None:
         return Accepted(bound.max_share)
-    nats = MOST_NATS if bound.nats is None else min(bound.nats, MOST_NATS)
-    return Accepted(bound.max_share, nats, nats if nats >= WHOLE_NATS else 0.0)
+    if bound.nats is None:  # it is used whole, as by a fuser
+        return Accepted(bound.max_share, MOST_NATS, MOST_NATS)
+    return Accepted(bound.max_share, min(bound.nats, MOST_NATS), min(bound.least_nats, MOST_NATS))
 
 
 def _failure(name: str, failed: Failed) -> ExpertError:

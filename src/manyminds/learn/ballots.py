@@ -269,21 +269,16 @@ class _Problem:
             "other": other,
             "dilution": np.concatenate([[0.0], np.full(m, _OWN_DILUTION)]),
         }
-        self.size = sum(int(np.prod(shape)) for shape in self._shapes.values())
-        self._copies = []
-        for votes, share in copies:
-            rows, experts = np.nonzero(votes >= 0)
-            places = rows * (self._width + 1) + votes[rows, experts]
-            present = np.zeros((self._n, self._width), np.bool_)
-            present[rows, votes[rows, experts]] = True
-            right = judged(votes, examples.correct, examples.correct.mean(axis=0), self._width)
-            self._copies.append((share, rows, experts, places, present, right))
+        self._sizes = {name: int(np.prod(shape)) for name, shape in self._shapes.items()}
+        self.size = sum(self._sizes.values())
+        self._copies = _Copies(examples, copies, self._width)
+        self._known = terms.label >= 0
+        self._labelled = (np.arange(m) * labels + terms.label)[self._known]
 
     def split(self, flat: "Floats") -> "dict[str, Floats]":
         parts, at = {}, 0
-        for name, shape in self._shapes.items():
-            size = int(np.prod(shape))
-            parts[name] = flat[at : at + size].reshape(shape)
+        for name, size in self._sizes.items():
+            parts[name] = flat[at : at + size].reshape(self._shapes[name])
             at += size
         return parts
 
@@ -318,28 +313,20 @@ class _Problem:
         if self._labels:
             weights = weights + np.where(terms.label >= 0, part["label"][experts, terms.label], 0.0)
         other = part["other"][0] + terms.x @ part["other"][1:]
-        value, slope, slope_other = 0.0, np.zeros_like(weights), np.zeros(self._n)
         dilution = np.exp(part["dilution"][0] + part["dilution"][1:])
-        by_dilution = np.zeros_like(dilution)
-        for copy in self._copies:
-            value += self._add(copy, weights, other, dilution, slope, slope_other, by_dilution)
+        value, slope, slope_other, by_dilution = self._copies.loss(weights, other, dilution)
         by_dilution *= dilution
         column = slope.sum(axis=0)
         by_length = (slope * terms.length).sum(axis=0)
         by_confidence = (slope * terms.confidence).sum(axis=0)
-        by_label = np.zeros((len(experts), self._labels))
-        if self._labels:
-            known = terms.label >= 0
-            np.add.at(
-                by_label, (np.broadcast_to(experts, known.shape)[known], terms.label[known]), slope[known]
-            )
+        by_label = np.bincount(self._labelled, slope[self._known], part["label"].size)
         gradient = {
             "curve": self._curve.T @ column,
             "own": column,
             "topic": terms.x.T @ slope,
             "length": np.concatenate([[by_length.sum()], by_length]),
             "confidence": np.concatenate([[by_confidence.sum()], by_confidence]),
-            "label": by_label,
+            "label": by_label.reshape(part["label"].shape),
             "other": np.concatenate([[slope_other.sum()], terms.x.T @ slope_other]),
             "dilution": np.concatenate([[by_dilution.sum()], by_dilution]),
         }
@@ -349,37 +336,57 @@ class _Problem:
             pulls.append((gradient[name] + 2.0 * self._precision[name] * own).ravel())
         return value / self._n, np.concatenate(pulls) / self._n
 
-    def _add(
-        self,
-        copy: "tuple[float, Any, Any, Any, Any, Any]",
-        weights: "Floats",
-        other: "Floats",
-        dilution: "Floats",
-        slope: "Floats",
-        slope_other: "Floats",
-        by_dilution: "Floats",
-    ) -> float:
-        """The loss of one copy of the questions; adds its slopes in place."""
-        share, rows, experts, places, present, right = copy
-        n, width = self._n, self._width
-        beside = np.bincount(rows, dilution[experts], n)[rows] - dilution[experts]
-        shrink = 1.0 / (1.0 + beside)
-        heavy = weights[rows, experts] * shrink
-        table = np.bincount(places, heavy, n * (width + 1)).reshape(n, width + 1)
-        table[:, :width][~present] = _NOWHERE
-        table[:, width] = other
+
+class _Copies:
+    """All copies of the questions, one below the other, so that each step is taken for all at once."""
+
+    def __init__(
+        self, examples: Examples, copies: "list[tuple[NDArray[np.int32], float]]", width: int
+    ) -> None:
+        self._n, self._m = examples.votes.shape
+        self._width = width
+        self._shares = [share for _, share in copies]
+        self._heavy = np.repeat(self._shares, self._n)[:, None]
+        votes = np.concatenate([votes for votes, _ in copies])
+        self._rows, self._experts = np.nonzero(votes >= 0)
+        named = votes[self._rows, self._experts]
+        self._places = self._rows * (width + 1) + named
+        self._cells = self._rows % self._n * self._m + self._experts
+        self._voters = self._rows // self._n * self._m + self._experts
+        self._absent = np.ones((len(votes), width + 1), np.bool_)
+        self._absent[self._rows, named] = self._absent[:, width] = False
+        skill = examples.correct.mean(axis=0)
+        self._right = np.concatenate([judged(own, examples.correct, skill, width) for own, _ in copies])
+
+    def loss(
+        self, weights: "Floats", other: "Floats", dilution: "Floats"
+    ) -> "tuple[float, Floats, Floats, Floats]":
+        """And its slopes: by weights (n, m), by other (n,) and by the dilutions (m,)."""
+        rows, width, count = self._rows, self._width, len(self._right)
+        own = dilution[self._experts]
+        shrink = 1.0 / (1.0 + (np.bincount(rows, own, count)[rows] - own))
+        heavy = weights.ravel()[self._cells] * shrink
+        table = np.bincount(self._places, heavy, count * (width + 1)).reshape(count, width + 1)
+        np.copyto(table, _NOWHERE, where=self._absent)
+        table.reshape(-1, self._n, width + 1)[:, :, width] = other
         table -= table.max(axis=1, keepdims=True)
         odds = np.exp(table)
         chance = odds / odds.sum(axis=1, keepdims=True)
-        good = (chance * right).sum(axis=1) + 1e-300
-        pull = share * (chance - chance * right / good[:, None])
-        slope_other += pull[:, width]
-        pulled = pull.ravel()[places]
-        slope[rows, experts] += pulled * shrink
+        good = chance * self._right
+        sums = good.sum(axis=1) + 1e-300
+        pull: Floats = self._heavy * (chance - good / sums[:, None])
+        pulled = pull.ravel()[self._places]
+        slope = np.asarray(np.bincount(self._cells, pulled * shrink, weights.size), np.float64)
         pulled *= heavy * shrink
-        others = np.bincount(rows, pulled, n)[rows] - pulled
-        by_dilution -= np.bincount(experts, others, len(dilution))
-        return float(-share * np.log(good).sum())
+        others = np.bincount(rows, pulled, count)[rows] - pulled
+        by_dilution = np.asarray(np.bincount(self._voters, others, len(self._shares) * self._m), np.float64)
+        logs = np.log(sums).reshape(-1, self._n).sum(axis=1).tolist()
+        return (
+            float(sum(-share * log for share, log in zip(self._shares, logs, strict=True))),
+            slope.reshape(weights.shape),
+            pull[:, width].reshape(-1, self._n).sum(axis=0),
+            -by_dilution.reshape(-1, self._m).sum(axis=0),
+        )
 
 
 def _diluted(votes: "NDArray[np.int32]", scores: Scores) -> "Floats":

@@ -37,6 +37,7 @@ Progress = Callable[[str, float], None]
 _FOLDS = 5
 _FEWEST = 2 * _FOLDS  # questions
 _PANELS = 3  # random ones, on which a complexity is judged beside the full panel
+_FEW = 5000  # votes on which threads would rather wait for the interpreter than work
 _READ = 0.5  # share of the questions whose texts the gateway must take for a kind
 _READ_MIXED = 0.05  # the same where kinds are mixed
 
@@ -242,7 +243,7 @@ def _choose(
     """The complexity that does best out of sample on the panels given, and what votes then weigh."""
     n, m = examples.votes.shape
     best: tuple[float, _Chosen] | None = None
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(1 if n * m < _FEW else os.cpu_count())
     try:
         each = pool.map(lambda at: at[1].scores(at[0], seed, wide), product(complexities, parts))
         for i, complexity in enumerate(complexities):

@@ -120,6 +120,13 @@ class Ledger:
         self._settle()
         return queries.totals(self._database, by, Filter(since, until, key, expert, status))
 
+    def sources(
+        self, *, since: datetime | None = None, until: datetime | None = None, key: str | None = None
+    ) -> list[dict[str, Any]]:
+        """See `queries.sources`: what answers owe to whom, by source and purpose."""
+        self._settle()
+        return queries.sources(self._database, Filter(since, until, key))
+
     def grade(self, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:
         """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once.
 

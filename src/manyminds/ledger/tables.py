@@ -23,11 +23,12 @@ SCHEMA: Final = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """Everything that is kept. The first three and `feedback` go by time; the others stay."""
+    """Everything that is kept. The first four and `feedback` go by time; the others stay."""
 
     metadata: "sa.MetaData"
     requests: "sa.Table"
     calls: "sa.Table"  # of a request, numbered as its panel was
+    attributions: "sa.Table"  # of a request: what it owes to each source, and how far that might move it
     outcomes: "sa.Table"  # whether a call was right, as it became known: the log that is learnt from
     feedback: "sa.Table"  # what the caller said of the whole answer, once
     keys: "sa.Table"
@@ -62,7 +63,7 @@ def define() -> Tables:
             *map(_text, ("key", "policy", "strategy", "status")),
             *map(_figure, ("seconds", "cost_usd", "saved_usd")),
             *(_figure(name, nullable=True) for name in ("probability", "agreement")),
-            *(_text(name, nullable=True) for name in ("section", "gateway", "question", "answer")),
+            *(_text(name, nullable=True) for name in ("section", "gateway", "purpose", "question", "answer")),
         ),
         calls=part(
             "calls",
@@ -75,6 +76,13 @@ def define() -> Tables:
             *map(_figure, ("cpu_s", "cost_usd")),
             *(_figure(name, nullable=True) for name in ("share", "probability", "prior", "claimed_usd")),
             *(_text(name, nullable=True) for name in ("basis", "error")),
+        ),
+        attributions=part(
+            "attributions",
+            _text("source"),
+            *map(_figure, ("nats", "share")),
+            _count("estimated"),  # 0 or 1
+            _figure("granted_nats", nullable=True),
         ),
         outcomes=_outcomes(every, row, time),
         feedback=sa.Table(
@@ -154,14 +162,16 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
     import sqlalchemy as sa
 
+    _rename_budgets(connection)
     if version == 1:
         _from_1(connection, tables)
     elif version == 2:
         _from_2(connection, tables)
     else:
+        connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN purpose TEXT")
         if version == 4:
             _from_4(connection)
-        tables.metadata.create_all(connection)  # schema 3 kept no receipts
+        tables.metadata.create_all(connection)  # schema 3 kept no receipts, 4 not what answers owe
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 
@@ -211,10 +221,19 @@ def _from_1(connection: "sa.Connection", tables: Tables) -> None:
         connection.exec_driver_sql(f"DROP TABLE {name}_1")
 
 
+def _rename_budgets(connection: "sa.Connection") -> None:
+    """Up to schema 4, there were only those of keys, in nano-dollars."""
+    import sqlalchemy as sa
+
+    found = sa.inspect(connection)
+    if found.has_table("budgets") and "leased_nusd" in {c["name"] for c in found.get_columns("budgets")}:
+        connection.exec_driver_sql("ALTER TABLE budgets RENAME COLUMN leased_nusd TO leased_units")
+
+
 def _from_2(connection: "sa.Connection", tables: Tables) -> None:
     """Schema 2 kept no section, nothing of what was expected of a call, and outcomes in no order."""
     added = {
-        "requests": ("section TEXT", "gateway TEXT"),
+        "requests": ("section TEXT", "gateway TEXT", "purpose TEXT"),
         "calls": ("prior DOUBLE PRECISION", "claimed_usd DOUBLE PRECISION", "basis TEXT"),
     }
     for name, columns in added.items():

@@ -22,7 +22,6 @@ from manyminds.network.identity import Identity, id_of
 __all__ = [
     "ASK_BYTES",
     "MOST_NATS",
-    "WHOLE_NATS",
     "Accepted",
     "Ask",
     "Heard",
@@ -34,9 +33,6 @@ __all__ = [
 
 ASK_BYTES: Final = 16_000_000
 """A larger ask is refused unread."""
-
-WHOLE_NATS: Final = 6.9
-"""Who may move an answer as far moves it nearly any distance: what is used whole takes as many."""
 
 MOST_NATS: Final = 7.5
 """No answer moves another farther, whose probabilities are floored at a thousandth: see `attribution`."""

@@ -120,8 +120,9 @@ class Asking:
     def _most_usd(self, query: Query, polled: Poll, deadline_s: float) -> float:
         """What it may cost at most, which is what is charged for it. Raises: BudgetError."""
         most_usd = purse.most_usd(polled.query, polled.route, self._experts, deadline_s)
-        budget_usd = query.limits.budget_usd
-        if budget_usd is not None and most_usd > budget_usd:
+        brought_usd = query.journey.budget_usd if query.journey is not None else None
+        set_usd = [usd for usd in (query.limits.budget_usd, brought_usd) if usd is not None]
+        if set_usd and most_usd > (budget_usd := min(set_usd)):
             raise BudgetError(
                 f"To ask {len(polled.accounts)} sources may cost ${most_usd:.2g} of ${budget_usd:.2g}: lower "
                 "max_tokens, or ask fewer by `manyminds.panel` or `manyminds.include`.",

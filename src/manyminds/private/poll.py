@@ -32,7 +32,7 @@ from manyminds.types import (
 )
 from manyminds.wire import rewritten
 
-__all__ = ["PRIVATE", "Account", "Poll", "poll", "report_of"]
+__all__ = ["PRIVATE", "Account", "Poll", "needed", "poll", "report_of"]
 
 PRIVATE: Final = "private"
 """The policy, and how it combines."""
@@ -122,7 +122,8 @@ def poll(
     favours = [weight_of(card, limits.weights) for card in chosen]
     heaviest = max(favours, default=1.0)
     weights = [round(GRAIN * favour / heaviest) for favour in favours]
-    _refuse_few(sum(weights) / GRAIN, len(spent), rho, limits)
+    left = min((most[_account_of(card)] for card in chosen), default=0.0)
+    _refuse_few(sum(weights) / GRAIN, len(spent), rho, left, limits)
     variance = variance_of(rho)
     accounts = [
         Account(
@@ -147,6 +148,15 @@ def poll(
     privacy = Privacy(limits.epsilon, limits.delta, len(calls))
     route = Route(PRIVATE, PRIVATE, calls)
     return Poll(asked, route, tuple(weights), tuple(accounts), variance, privacy)
+
+
+def needed(rho: float) -> int:
+    """Sources of equal weight that an answer takes, each of which pays ρ for it: with fewer, noise wins.
+
+    The noise of one count has the standard deviation 1/√ρ, in votes; above .15 of all votes accuracy falls
+    fast (see `manyminds eval DIR --private`).
+    """
+    return math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
 
 
 def report_of(query: Query, polled: Poll) -> Report:
@@ -241,20 +251,24 @@ def _account_of(card: Card) -> str:
     return card.model if card.kind == "peer" else card.source or card.name
 
 
-def _refuse_few(votes: float, spent: int, rho: float, limits: Limits) -> None:
-    """Raises: PrivacyError where the noise would drown the votes; says how many sources it takes."""
-    needed = math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
-    if votes >= needed:
+def _refuse_few(votes: float, spent: int, rho: float, most: float, limits: Limits) -> None:
+    """Raises: PrivacyError where the noise would drown the votes; says how many sources it takes.
+
+    Or which epsilon would do, where all answers together may cost each of these sources as much: `most`.
+    """
+    if votes >= needed(rho):
         return
-    least = f" {spent} more have nothing left of what all answers together may tell of them." if spent else ""
-    instead = ""
-    if votes >= 1:
-        enough = epsilon_of((1 / (_LOUD * votes)) ** 2, limits.delta or 0.0)
-        instead = f" With these it takes an epsilon of {math.ceil(10 * enough) / 10:g}."
+    least = ""
+    if spent:
+        least = f" {spent} more have not that much left of what all answers together may tell of them."
+    instead, enough = "", (1 / (_LOUD * max(votes, 1.0))) ** 2
+    if votes >= 1 and enough <= most:
+        epsilon = math.ceil(10 * epsilon_of(enough, limits.delta or 0.0)) / 10
+        instead = f" With these it takes an epsilon of {epsilon:g}."
     raise PrivacyError(
         f"{votes:.3g} sources of equal weight are too few for a private answer at epsilon "
         f"{limits.epsilon:g}, delta {limits.delta:g}: the noise would drown their votes. It takes "
-        f"{needed}.{least}{instead}",
+        f"{needed(rho)}.{least}{instead}",
         param="manyminds.epsilon",
     )
 
