@@ -59,6 +59,9 @@ def test_they_go_with_their_request(ledger: Ledger) -> None:
     assert ledger.sources() == []
 
 
+RECEIPT_TERMS = ("purpose", "max_share", "granted_nats", "settled_nats")
+
+
 def test_schema_4_is_taken_over_whole(file: Path) -> None:
     with closing(Ledger(f"sqlite:///{file}")) as ledger:
         record(ledger, "r1")
@@ -66,7 +69,8 @@ def test_schema_4_is_taken_over_whole(file: Path) -> None:
     with closing(sqlite3.connect(file)) as raw:  # as it was
         raw.executescript(
             "DROP TABLE attributions; ALTER TABLE requests DROP COLUMN purpose;"
-            "ALTER TABLE budgets RENAME COLUMN leased_units TO leased_nusd; UPDATE schema SET version = 4;"
+            + "".join(f"ALTER TABLE receipts DROP COLUMN {name};" for name in RECEIPT_TERMS)
+            + "ALTER TABLE budgets RENAME COLUMN leased_units TO leased_nusd; UPDATE schema SET version = 4;"
         )
     with closing(Ledger(f"sqlite:///{file}")) as ledger:
         assert (ledger.leased("k", "total"), ledger.lease("k", "total", 100, 100)) == (40, 60)
