@@ -20,6 +20,7 @@ from manyminds.attribution import ALPHA
 from manyminds.cache import Cache, Lookup
 from manyminds.candidates import Candidates, candidates, is_spared, searched
 from manyminds.combine.ballot import ENOUGH, likeliest
+from manyminds.combine.fuse import Fuse
 from manyminds.errors import (
     BudgetError,
     CutError,
@@ -34,7 +35,7 @@ from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.pact import Pact, agree
 from manyminds.private import PRIVATE, Asking, Bank
-from manyminds.report import of_one, of_panel, weighed
+from manyminds.report import fused_anew, of_one, of_panel, weighed
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.types import (
@@ -167,7 +168,7 @@ class Gateway:
             query = replace(query, section=route.section)
         hold = await self._reserve(query, route, pact)
         combiner = self._parts.combiners[route.strategy]
-        text, last, status, begun = "", None, "cancelled", False
+        text, last, status, begun, anew = "", None, "cancelled", False, None
         async with self._call(query, route, combiner) as calls:
             try:
                 async with aclosing(combiner.combine(query, route, calls)) as chunks:
@@ -181,12 +182,15 @@ class Gateway:
                         begun = True
                         yield chunk
                 status = "ok" if last else "cut"
+                anew = await self._fuse_anew(query, route, combiner, calls, text)
             except ManymindsError:
                 status = "cut" if text else "failed"
                 raise
             finally:
                 await calls.cancel()
                 report = self._report(query, route, combiner, calls.answers, pact)
+                if anew is not None:
+                    report = fused_anew(report, anew, self._source(route.fuser), self._parts.alpha)
                 if kept is not None:
                     report = replace(report, cache="miss")
                 if pact is not None:
@@ -465,6 +469,35 @@ class Gateway:
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s
+
+    async def _fuse_anew(
+        self, query: Query, route: Route, combiner: Combiner, calls: Fanout, text: str
+    ) -> dict[str, bool | None] | None:
+        """Of the source of each draft, whether a fused answer would say something else without it.
+
+        Where the caller wants to know, as far as there is money and time left; None where nobody does.
+        """
+        if query.limits.explain != "full" or not isinstance(combiner, Fuse):
+            return None
+        await calls.cancel()  # what was under way has ended, or is no longer needed
+        fused = [a for a in calls.answers if a.method == "fuse" and a.status == "ok"]
+        if not fused:
+            return None
+        answers, budget_usd = calls.answers, query.limits.budget_usd
+        each = len({answer.source for answer in answers if answer.method != "fuse"})
+        spent = [answer.usage.cost_usd for answer in answers]
+        if budget_usd is not None and sum(spent) + each * fused[0].usage.cost_usd > budget_usd:
+            return None
+        found = await combiner.without_each(query, route, calls, answers)
+        known = {source: said for source, said in found.items() if said is not None}
+        alike = await asyncio.to_thread(combiner.alike, query, [text, *known.values()])
+        same = dict(zip(known, alike[1:], strict=True))
+        return {source: not same[source] if source in same else None for source in found}
+
+    def _source(self, expert: str | None) -> str:
+        """Who stands behind an expert."""
+        found = self._parts.experts.get(expert or "")
+        return (found.card.source or found.card.name) if found is not None else ""
 
     # --- record ---
 

@@ -26,6 +26,9 @@ from manyminds.wire import capped
 __all__ = ["Fanout"]
 
 
+_ENDED = {"failed": "failed", "cut": "broke off", "late": "was late", "cancelled": "was stopped"}
+
+
 class Fanout:
     """The calls of one request; keeps the contract of `types.Arrivals`. Use with `async with`.
 
@@ -138,7 +141,7 @@ class Fanout:
         if call.required and answer.status != "ok" and not self._closed:
             why = f": {answer.error.message.rstrip('. ')}" if answer.error else ""
             raise RequiredError(
-                f"{answer.expert}, without whose answer this request wants none, was {answer.status}{why}. "
+                f"{answer.expert}, without whose answer this request wants none, {_ENDED[answer.status]}{why}. "
                 "Try again, or do not require it."
             )
 
