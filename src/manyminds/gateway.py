@@ -226,7 +226,9 @@ class Gateway:
         if kept is not None and (hit := kept.exact()) is not None:
             self._record(hit.report, query, (), hit.text, "ok", 0.0)
             return hit.chunks
-        route, pact = await self._direct(query)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
         hold = await self._reserve(query, route, pact)
         call = self._single(query, route)
         try:
@@ -249,7 +251,9 @@ class Gateway:
             for chunk in hit.chunks:
                 yield chunk
             return
-        route, pact = await self._direct(query)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
         hold = await self._reserve(query, route, pact)
         call, last = self._single(query, route), Chunk()
         try:
@@ -271,21 +275,23 @@ class Gateway:
         """Whether it asks one expert by name, and nobody where that fails."""
         return not query.fallbacks and query.model in self._parts.experts
 
-    async def _direct(self, query: Query) -> tuple[Route, Pact | None]:
+    def _direct(self, query: Query) -> Route:
         card, limits = self._parts.experts[query.model].card, query.limits
         if limits.budget_usd is None and self._defaults.budget_usd is not None:
             limits = replace(limits, budget_usd=self._defaults.budget_usd)
         if limits.require:
             wishes.check_named(card, query)
-        if card.terms is FREE:
-            return self._parts.router.route(query, [card], limits), None
         if not terms.allows(card, query):
             raise terms.forbidden([card], query)
+        return self._parts.router.route(query, [card], limits)
+
+    async def _agree_alone(self, query: Query, route: Route) -> tuple[Route, Pact | None]:
+        """What an expert that was asked for by name, and nobody else, wants to have agreed."""
 
         def find(refused: Mapping[str, ManymindsError]) -> Route:
             if refused:
                 raise NoExpertError("Nobody else was asked for.")
-            return self._parts.router.route(query, [card], limits)
+            return route
 
         return await agree(find, self._parts.experts, self._parts.sources)
 
