@@ -13,7 +13,7 @@ from functools import partial
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from manyminds import canonical, purse, terms, wishes
+from manyminds import canonical, purse, terms
 from manyminds.admission import Sources
 from manyminds.alarm import Alarm
 from manyminds.attribution import ALPHA
@@ -33,11 +33,11 @@ from manyminds.errors import (
 )
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
-from manyminds.pact import Pact, agree
 from manyminds.private import PRIVATE, Asking, Bank
 from manyminds.report import fused_anew, of_one, of_panel, weighed
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.terms import Pact, agree
 from manyminds.types import (
     FREE,
     Answer,
@@ -280,7 +280,7 @@ class Gateway:
         if limits.budget_usd is None and self._defaults.budget_usd is not None:
             limits = replace(limits, budget_usd=self._defaults.budget_usd)
         if limits.require:
-            wishes.check_named(card, query)
+            terms.check_named(card, query)
         if not terms.allows(card, query):
             raise terms.forbidden([card], query)
         return self._parts.router.route(query, [card], limits)
@@ -416,7 +416,7 @@ class Gateway:
             try:
                 if name in experts:
                     card = experts[name].card
-                    wishes.check_named(card, query)
+                    terms.check_named(card, query)
                     if not terms.allows(card, query):
                         raise terms.forbidden([card], query)
                     if (card.source or name) not in refused:
@@ -436,7 +436,7 @@ class Gateway:
         cards = [parts.experts[name].card for name in near.names]
         if query.limits.require:
             every = [expert.card for expert in parts.experts.values()]
-            route = wishes.requiring(query, cards, every, refused, partial(parts.router.route, query))
+            route = terms.requiring(query, cards, every, refused, partial(parts.router.route, query))
         else:
             route = parts.router.route(query, cards, query.limits)
         if query.limits.explain:

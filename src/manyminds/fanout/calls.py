@@ -141,8 +141,8 @@ class Fanout:
         if call.required and answer.status != "ok" and not self._closed:
             why = f": {answer.error.message.rstrip('. ')}" if answer.error else ""
             raise RequiredError(
-                f"{answer.expert}, without whose answer this request wants none, {_ENDED[answer.status]}{why}. "
-                "Try again, or do not require it."
+                f"{answer.expert}, without whose answer this request wants none, "
+                f"{_ENDED[answer.status]}{why}. Try again, or do not require it."
             )
 
     async def _satisfied(self) -> bool:
