@@ -1,7 +1,7 @@
 """What sources allow and callers want holds for every way in which an answer comes about."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.admission import Admission
-from manyminds.attribution import most_nats
+from manyminds.attribution import apart_nats, most_nats
 from manyminds.cache import Cache
 from manyminds.errors import (
     BudgetError,
@@ -23,7 +23,7 @@ from manyminds.errors import (
 )
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.gateway import Gateway
-from manyminds.types import Journey, Key, Limits, Query, Report, Terms
+from manyminds.types import Chunk, Journey, Key, Limits, Query, Report, Terms
 from tests.admission.ledger import NANO, FakeLedger, Time, door
 from tests.clock import run
 from tests.network import Records, network, scripted
@@ -247,6 +247,49 @@ def test_a_fuser_and_its_drafts_put_all_aside_and_pay_it() -> None:
     run(main())
 
 
+class Echo(Scripted):
+    """As a fuser, it says whether it was shown what `a` wrote."""
+
+    def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
+        asked = "\n".join(message.text for message in query.messages)
+        said = "It is for comfort." if "purrs to heal" not in asked else "zzz qqq xxx heals"
+        return Scripted(self.card, Script(text=said)).stream(query)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_a_fused_answer_owes_is_measured_where_it_is_asked_for(full: bool) -> None:
+    async def main() -> None:
+        admission = door({}, ledger := FakeLedger(), open=True)
+        terms = Terms(budget_nats=50.0, period="total")
+        experts = [
+            scripted("a", Script(text="A cat purrs to heal"), terms=terms),
+            scripted("b", Script(text="Cats like it, mostly"), terms=terms),
+            scripted("c", Script(text="Nobody knows why at all"), terms=terms, accuracy=0.6),
+            Echo(one("f", accuracy=0.95).card, Script()),
+        ]
+        limits = Limits(strategy="fuse", explain="full" if full else True, exclude=())
+        text, report = await answer(network(*experts, sources=admission.sources), ask(TEXT, limits=limits))
+        owed = {row.source: row for row in report.attribution}
+        drafts = {entry.source for entry in report.panel if entry.method != "fuse"}
+        fused = [entry for entry in report.panel if entry.method == "fuse"]
+        assert text == "zzz qqq xxx heals"
+        assert len(fused) == (1 + len(drafts) if full else 1)
+        assert owed["f"].divergence == max(row.divergence for row in owed.values())
+        assert not owed["f"].estimated
+        for source in drafts - {"f"}:
+            assert owed[source].estimated == (not full)
+        assert math.fsum(row.share for row in owed.values()) == pytest.approx(1.0)
+        if full:
+            assert owed["a"].divergence == pytest.approx(apart_nats())
+            assert owed["b"].divergence == 0.0
+        await admission.close()
+        paid = {account: leased / NANO for (account, _), leased in ledger.leased.items()}
+        assert paid["source:a"] == pytest.approx(apart_nats() if full else most_nats(3), abs=0.002)
+        assert paid["source:b"] == pytest.approx(0.0 if full else most_nats(3), abs=0.002)
+
+    run(main())
+
+
 budgets = st.one_of(st.none(), st.integers(0, 900).map(lambda i: i / 100))
 shares = st.sampled_from((1.0, 1.0, 0.7, 0.4, 0.2))
 
@@ -369,9 +412,7 @@ def test_a_panel_and_a_budget_keep_a_place_for_who_is_required() -> None:
 def test_no_answer_comes_without_who_is_required(script: Script) -> None:
     for text in (CHOICE, TEXT):
         net = network(*five(scripted("z", script)))
-        with pytest.raises(
-            RequiredError, match="z, without whose answer this request wants none, was failed"
-        ):
+        with pytest.raises(RequiredError, match="z, without whose answer this request wants none, failed"):
             run(answer(net, ask(text, limits=Limits(require=("z",)))))
 
 

@@ -13,13 +13,14 @@ from functools import partial
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from manyminds import canonical, purse, terms, wishes
+from manyminds import canonical, purse, terms
 from manyminds.admission import Sources
 from manyminds.alarm import Alarm
 from manyminds.attribution import ALPHA
 from manyminds.cache import Cache, Lookup
 from manyminds.candidates import Candidates, candidates, is_spared, searched
 from manyminds.combine.ballot import ENOUGH, likeliest
+from manyminds.combine.fuse import Fuse
 from manyminds.errors import (
     BudgetError,
     CutError,
@@ -32,11 +33,11 @@ from manyminds.errors import (
 )
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
-from manyminds.pact import Pact, agree
 from manyminds.private import PRIVATE, Asking, Bank
-from manyminds.report import of_one, of_panel, weighed
+from manyminds.report import fused_anew, of_one, of_panel, weighed
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.terms import Pact, agree
 from manyminds.types import (
     FREE,
     Answer,
@@ -167,7 +168,7 @@ class Gateway:
             query = replace(query, section=route.section)
         hold = await self._reserve(query, route, pact)
         combiner = self._parts.combiners[route.strategy]
-        text, last, status, begun = "", None, "cancelled", False
+        text, last, status, begun, anew = "", None, "cancelled", False, None
         async with self._call(query, route, combiner) as calls:
             try:
                 async with aclosing(combiner.combine(query, route, calls)) as chunks:
@@ -181,12 +182,15 @@ class Gateway:
                         begun = True
                         yield chunk
                 status = "ok" if last else "cut"
+                anew = await self._fuse_anew(query, route, combiner, calls, text)
             except ManymindsError:
                 status = "cut" if text else "failed"
                 raise
             finally:
                 await calls.cancel()
                 report = self._report(query, route, combiner, calls.answers, pact)
+                if anew is not None:
+                    report = fused_anew(report, anew, self._source(route.fuser), self._parts.alpha)
                 if kept is not None:
                     report = replace(report, cache="miss")
                 if pact is not None:
@@ -222,7 +226,9 @@ class Gateway:
         if kept is not None and (hit := kept.exact()) is not None:
             self._record(hit.report, query, (), hit.text, "ok", 0.0)
             return hit.chunks
-        route, pact = await self._direct(query)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
         hold = await self._reserve(query, route, pact)
         call = self._single(query, route)
         try:
@@ -245,7 +251,9 @@ class Gateway:
             for chunk in hit.chunks:
                 yield chunk
             return
-        route, pact = await self._direct(query)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
         hold = await self._reserve(query, route, pact)
         call, last = self._single(query, route), Chunk()
         try:
@@ -267,21 +275,23 @@ class Gateway:
         """Whether it asks one expert by name, and nobody where that fails."""
         return not query.fallbacks and query.model in self._parts.experts
 
-    async def _direct(self, query: Query) -> tuple[Route, Pact | None]:
+    def _direct(self, query: Query) -> Route:
         card, limits = self._parts.experts[query.model].card, query.limits
         if limits.budget_usd is None and self._defaults.budget_usd is not None:
             limits = replace(limits, budget_usd=self._defaults.budget_usd)
         if limits.require:
-            wishes.check_named(card, query)
-        if card.terms is FREE:
-            return self._parts.router.route(query, [card], limits), None
+            terms.check_named(card, query)
         if not terms.allows(card, query):
             raise terms.forbidden([card], query)
+        return self._parts.router.route(query, [card], limits)
+
+    async def _agree_alone(self, query: Query, route: Route) -> tuple[Route, Pact | None]:
+        """What an expert that was asked for by name, and nobody else, wants to have agreed."""
 
         def find(refused: Mapping[str, ManymindsError]) -> Route:
             if refused:
                 raise NoExpertError("Nobody else was asked for.")
-            return self._parts.router.route(query, [card], limits)
+            return route
 
         return await agree(find, self._parts.experts, self._parts.sources)
 
@@ -406,7 +416,7 @@ class Gateway:
             try:
                 if name in experts:
                     card = experts[name].card
-                    wishes.check_named(card, query)
+                    terms.check_named(card, query)
                     if not terms.allows(card, query):
                         raise terms.forbidden([card], query)
                     if (card.source or name) not in refused:
@@ -426,7 +436,7 @@ class Gateway:
         cards = [parts.experts[name].card for name in near.names]
         if query.limits.require:
             every = [expert.card for expert in parts.experts.values()]
-            route = wishes.requiring(query, cards, every, refused, partial(parts.router.route, query))
+            route = terms.requiring(query, cards, every, refused, partial(parts.router.route, query))
         else:
             route = parts.router.route(query, cards, query.limits)
         if query.limits.explain:
@@ -465,6 +475,35 @@ class Gateway:
 
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s
+
+    async def _fuse_anew(
+        self, query: Query, route: Route, combiner: Combiner, calls: Fanout, text: str
+    ) -> dict[str, bool | None] | None:
+        """Of the source of each draft, whether a fused answer would say something else without it.
+
+        Where the caller wants to know, as far as there is money and time left; None where nobody does.
+        """
+        if query.limits.explain != "full" or not isinstance(combiner, Fuse):
+            return None
+        await calls.cancel()  # what was under way has ended, or is no longer needed
+        fused = [a for a in calls.answers if a.method == "fuse" and a.status == "ok"]
+        if not fused:
+            return None
+        answers, budget_usd = calls.answers, query.limits.budget_usd
+        each = len({answer.source for answer in answers if answer.method != "fuse"})
+        spent = [answer.usage.cost_usd for answer in answers]
+        if budget_usd is not None and sum(spent) + each * fused[0].usage.cost_usd > budget_usd:
+            return None
+        found = await combiner.without_each(query, route, calls, answers)
+        known = {source: said for source, said in found.items() if said is not None}
+        alike = await asyncio.to_thread(combiner.alike, query, [text, *known.values()])
+        same = dict(zip(known, alike[1:], strict=True))
+        return {source: not same[source] if source in same else None for source in found}
+
+    def _source(self, expert: str | None) -> str:
+        """Who stands behind an expert."""
+        found = self._parts.experts.get(expert or "")
+        return (found.card.source or found.card.name) if found is not None else ""
 
     # --- record ---
 

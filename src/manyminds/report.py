@@ -1,10 +1,13 @@
 """What a caller is told of how an answer came about. Pure; knows no transport."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from manyminds import canonical
-from manyminds.attribution import ALPHA, attribute
+from manyminds.attribution import ALPHA, apart_nats, attribute, most_nats
 from manyminds.types import (
     Answer,
     Attribution,
@@ -19,7 +22,7 @@ from manyminds.types import (
     Weighed,
 )
 
-__all__ = ["of_one", "of_panel", "waited_s", "weighed"]
+__all__ = ["fused_anew", "of_one", "of_panel", "waited_s", "weighed"]
 
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 
@@ -110,6 +113,7 @@ def of_panel(
     cost = sum(answer.usage.cost_usd for answer in answers)
     voters = [c for c in candidates if c is not None]
     winner = _winner(posterior)
+    owed = attribute(found.route, drafts, whole, count, alpha, estimated=fused)
     comparable = bool(voters) and strategy not in ("race", "pass")
     return Report(
         request_id=query.request_id,
@@ -118,10 +122,38 @@ def of_panel(
         panel=_panel(query, route, posterior, answers, dict(zip(map(id, drafts), candidates, strict=True))),
         agreement=sum(c == winner for c in voters) / len(voters) if comparable else None,
         probability=posterior.best if voters and not fused else None,
-        attribution=attribute(found.route, drafts, whole, count, alpha, estimated=fused),
+        attribution=_fused_owed(answers, owed) if fused else owed,
         cost_usd=cost,
         saved_usd=_best_single_cost(route, answers) - cost,
     )
+
+
+def _fused_owed(answers: Sequence[Answer], owed: Sequence[Attribution]) -> tuple[Attribution, ...]:
+    """With the fuser's own source: without it there would be no such answer, so that it is owed the most."""
+    fuser = next(a for a in answers if a.method == "fuse" and a.status == "ok" and a.text.strip())
+    most = most_nats(sum(answer.method != "fuse" for answer in answers))
+    nats = {row.source: row.divergence for row in owed} | {fuser.source: most}
+    return _of(nats, {row.source for row in owed if row.source != fuser.source and row.estimated})
+
+
+def fused_anew(report: Report, apart: Mapping[str, bool | None], fuser: str, alpha: float = ALPHA) -> Report:
+    """The report with what a fused answer owes to the sources of its drafts, measured.
+
+    `apart` says of each whether what was fused without it says something else; None where nobody knows, and
+    the estimate stays. Either answer is then all of its posterior: see `attribution.apart_nats`.
+    """
+    nats = {row.source: row.divergence for row in report.attribution}
+    guessed = {row.source for row in report.attribution if row.estimated}
+    for source, differs in apart.items():
+        if differs is not None and source != fuser:
+            nats[source] = apart_nats(alpha) if differs else 0.0
+            guessed.discard(source)
+    return replace(report, attribution=_of(nats, guessed))
+
+
+def _of(nats: Mapping[str, float], estimated: Collection[str]) -> tuple[Attribution, ...]:
+    total = math.fsum(nats.values())
+    return tuple(Attribution(s, n, n / total, s in estimated) for s, n in sorted(nats.items()))
 
 
 def _counting(query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer]) -> Count:

@@ -26,6 +26,9 @@ from manyminds.wire import capped
 __all__ = ["Fanout"]
 
 
+_ENDED = {"failed": "failed", "cut": "broke off", "late": "was late", "cancelled": "was stopped"}
+
+
 class Fanout:
     """The calls of one request; keeps the contract of `types.Arrivals`. Use with `async with`.
 
@@ -138,8 +141,8 @@ class Fanout:
         if call.required and answer.status != "ok" and not self._closed:
             why = f": {answer.error.message.rstrip('. ')}" if answer.error else ""
             raise RequiredError(
-                f"{answer.expert}, without whose answer this request wants none, was {answer.status}{why}. "
-                "Try again, or do not require it."
+                f"{answer.expert}, without whose answer this request wants none, "
+                f"{_ENDED[answer.status]}{why}. Try again, or do not require it."
             )
 
     async def _satisfied(self) -> bool:

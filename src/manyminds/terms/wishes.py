@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from manyminds import terms
 from manyminds.canonical import classes
 from manyminds.errors import InvalidRequestError, ManymindsError, NoExpertError
 from manyminds.router.order import in_order
 from manyminds.router.predictor import log_odds
+from manyminds.terms.owners import allows, forbidden
 from manyminds.types import Call, Card, Limits, Query, Route
 
 __all__ = ["PARAM", "check_named", "requiring"]
@@ -88,9 +88,9 @@ def _those(
     meant = [card for card in every if name in _names(card)]
     if not meant:
         raise NoExpertError(f"No expert or source here is named {name!r:.80}.", param=PARAM)
-    allowed = [card for card in meant if terms.allows(card, query)]
+    allowed = [card for card in meant if allows(card, query)]
     if not allowed:
-        raise terms.forbidden(meant, query, PARAM)
+        raise forbidden(meant, query, PARAM)
     left = [card for card in allowed if (card.source or card.name) not in refused]
     if not left:
         error = refused[allowed[0].source or allowed[0].name]

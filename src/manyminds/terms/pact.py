@@ -5,10 +5,9 @@ Asks `admission` what they still allow. Knows no router: a route without those w
 
 from collections.abc import Callable, Mapping, Sequence
 
-from manyminds import terms
 from manyminds.admission import Hold, Sources
 from manyminds.errors import BudgetError, ForbiddenError, ManymindsError, RateLimitError, UnavailableError
-from manyminds.terms import Demand
+from manyminds.terms.owners import Demand, bind, demands
 from manyminds.types import Answer, Expert, Report, Route, Terms
 
 __all__ = ["Pact", "agree"]
@@ -70,33 +69,33 @@ async def agree(
             if refused:
                 raise _nobody(refused, error.param) from error
             raise
-        demands = terms.demands(route, experts)
+        wanted = demands(route, experts)
         said = {source: error.message for source, error in refused.items()}
-        if not demands:
+        if not wanted:
             return route, Pact({}, said, {}) if refused else None
         holds: dict[str, Hold] = {}
         try:
-            lacking = await _put_aside(demands, sources, holds, counted)
+            lacking = await _put_aside(wanted, sources, holds, counted)
         except BaseException:
             _give_back(holds)
             raise
-        asked = {demand.source for demand in demands if not demand.spare}
+        asked = {demand.source for demand in wanted if not demand.spare}
         if problems := {source: error for source, error in lacking.items() if source in asked}:
             _give_back(holds)
             refused |= problems
             continue
-        limits = {demand.source: demand.terms for demand in demands if demand.source not in lacking}
+        limits = {demand.source: demand.terms for demand in wanted if demand.source not in lacking}
         nats = {source: hold.amount for source, hold in holds.items()}
-        least = {demand.source: demand.least_nats for demand in demands}
-        return terms.bind(route, limits, nats, least, lacking), Pact(limits, said, holds)
+        least = {demand.source: demand.least_nats for demand in wanted}
+        return bind(route, limits, nats, least, lacking), Pact(limits, said, holds)
 
 
 async def _put_aside(
-    demands: Sequence[Demand], sources: Sources | None, holds: dict[str, Hold], counted: set[str]
+    wanted: Sequence[Demand], sources: Sources | None, holds: dict[str, Hold], counted: set[str]
 ) -> dict[str, ManymindsError]:
     """Fills `holds`; who cannot be asked, and why. Nobody is counted before all have what is needed."""
     lacking: dict[str, ManymindsError] = {}
-    for demand in demands:
+    for demand in wanted:
         source, its = demand.source, demand.terms
         if demand.refused:
             lacking[source] = ForbiddenError(f"{demand.refused}.")
@@ -106,9 +105,9 @@ async def _put_aside(
                 holds[source] = await sources.reserve(source, its, most, least)
             except (BudgetError, UnavailableError) as error:
                 lacking[source] = error
-    if sources is None or any(demand.source in lacking and not demand.spare for demand in demands):
+    if sources is None or any(demand.source in lacking and not demand.spare for demand in wanted):
         return lacking
-    for demand in demands:
+    for demand in wanted:
         if demand.source not in lacking and demand.source not in counted:
             try:
                 sources.take(demand.source, demand.terms)
