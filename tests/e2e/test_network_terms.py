@@ -163,6 +163,43 @@ def test_an_owner_that_is_killed_in_the_midst_has_given_no_more_than_there_was(
         assert Hand(owner).granted(0.01) is None
 
 
+def test_a_call_that_is_no_longer_needed_costs_its_owner_nothing(tmp_path: Path, nodes: Nodes) -> None:
+    """Two others are enough while the owner is in the midst of its answer: what it granted comes back."""
+    right = "The answer is B) 23"
+    with (
+        model(right, waits=True) as own,
+        model(right, waits=True) as one,
+        model(right, waits=True) as two,
+    ):
+        owner = nodes.start("owner", expert("thinker", own.url) + OWNER)
+        asker = nodes.start(
+            "asker", expert("first", one.url) + expert("second", two.url) + '[network]\nname = "asker"\n'
+        )
+        manyminds(tmp_path / "asker", "federate", owner.url.removesuffix("/v1"), "--name", "owner")
+        assert wait_until(lambda: "owner" in seen(asker)), nodes.said("asker")
+
+        def go_on() -> None:
+            own.asked.wait()
+            one.more.set()
+            two.more.set()
+
+        others = Thread(target=go_on)
+        others.start()
+        body = {
+            "model": "max",
+            "messages": [{"role": "user", "content": QUESTION}],
+            "max_tokens": 50,
+            "manyminds": {"panel": 3, "strategy": "vote", "quorum": 2, "cache": "off"},
+        }
+        panel = {entry["expert"]: entry for entry in ask(asker, body)["manyminds"]["panel"]}
+        others.join()
+        assert panel["owner"]["status"] == "cancelled", panel
+        own.more.set()
+        hand = Hand(owner)
+        assert wait_until(lambda: hand.granted(BUDGET, BUDGET, settled=0.0) == BUDGET)
+    assert [row["peer"] for row in receipts(tmp_path / "owner")] == [hand.identity.id]
+
+
 def test_who_stands_for_an_owner_holds_to_his_terms_for_others(tmp_path: Path, nodes: Nodes) -> None:
     """An asker asks a hub, which has two experts and asks the owner: the purpose goes on, the hub settles."""
     right = "The answer is B) 23"

@@ -212,22 +212,56 @@ def test_what_nobody_signed_is_not_settled_for_less() -> None:
     played(story)
 
 
-@pytest.mark.parametrize(("script", "counts"), [({"cut_after": 0}, 0.0), ({"cut_after": 1}, 0.5)])
-def test_what_broke_off_counts_whole_if_anybody_heard_of_it(script: dict[str, Any], counts: float) -> None:
+@pytest.mark.parametrize(("cut_after", "counts"), [(0, [0.0]), (1, [])])
+def test_what_broke_off_counts_whole_unless_nobody_heard_of_it(cut_after: int, counts: list[float]) -> None:
     async def story() -> None:
         side, settled = granting()
-        side.expert = Scripted(Card("bob", "scripted"), Script("one two three", **script))
+        side.expert = Scripted(Card("bob", "scripted"), Script("one two three", cut_after=cut_after))
+        await Line(side).answered()
+        assert settled == counts
+        await asyncio.sleep(61.0)
+        await Line(side, own()).answered()  # by which the first is forgotten
+        assert settled[0] == (counts or [0.5])[0]
+
+    played(story)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_who_did_not_hear_the_end_says_that_it_uses_nothing_of_it(deaf: bool) -> None:
+    async def story() -> None:
+        side, settled = granting()
+        side.expert = Scripted(Card("bob", "scripted"), Script("one two three", cut_after=1))
         asker = asking(side)
+        asker.transport.deaf = deaf
         with pytest.raises(ExpertError):
             await asker.text(bounded())
         await asker.transport.idle()
-        assert settled == [counts]
+        assert settled == ([] if deaf else [0.0])
         assert asker.owing == []
 
     played(story)
 
 
-def test_who_hangs_up_in_the_midst_has_heard_it() -> None:
+def test_a_call_that_is_no_longer_needed_costs_nothing() -> None:
+    """As where others have said enough."""
+
+    async def story() -> None:
+        side, settled = granting()
+        side.expert = Scripted(Card("bob", "scripted"), Script("one two three", stall_after=1))
+        asker = asking(side)
+        stream = asker.peer.stream(bounded())
+        assert (await anext(stream)).text == "one"
+        await stream.aclose()
+        await asker.transport.idle()
+        assert settled == [0.0]
+
+    played(story)
+
+
+@pytest.mark.parametrize(("told", "counts"), [({}, 0.5), ({"settled_nats": 0.0}, 0.0)])
+def test_who_hangs_up_in_the_midst_has_heard_it_unless_it_says_otherwise(
+    told: dict[str, float], counts: float
+) -> None:
     async def story() -> None:
         side, settled = granting()
         side.expert = Scripted(Card("bob", "scripted"), Script("one two three", stall_after=1))
@@ -235,10 +269,28 @@ def test_who_hangs_up_in_the_midst_has_heard_it() -> None:
         line.begin()
         await asyncio.sleep(1.0)  # by this loop's clock
         assert line.pieces == 1
-        line.tell(cancel=True, settled_nats=0.0)
+        line.tell(cancel=True, **told)
         assert line.task is not None
         await asyncio.wait([line.task])
-        assert settled == [0.5]
+        await asyncio.sleep(61.0)
+        side.expert = Scripted(Card("bob", "scripted"), Script("one"))
+        await Line(side, own()).answered()
+        assert settled[0] == counts
+
+    played(story)
+
+
+def test_nothing_is_settled_before_the_end() -> None:
+    async def story() -> None:
+        side, settled = granting()
+        side.expert = Scripted(Card("bob", "scripted"), Script("one two three", per_chunk_s=1.0))
+        line = Line(side)
+        line.begin()
+        await asyncio.sleep(1.5)
+        line.tell(settled_nats=0.0)
+        assert line.task is not None
+        await asyncio.wait([line.task])
+        assert (line.frames[-1].answered is not None, settled) == (True, [])
 
     played(story)
 

@@ -135,8 +135,7 @@ class Peer:
         finally:
             if hold is not None:
                 hold.settle(call.spent_usd(most_usd))
-            if not call.ended and not line.transport.notices:
-                call.tell(Told(cancel=True))
+            call.leave()
 
     def _onward(self, query: Query) -> Journey:
         """What is left of its journey. Raises: RefusedError where it may not go there."""
@@ -268,6 +267,13 @@ class _Call:
 
     def tell(self, told: Told) -> None:
         self._line.transport.tell(self._line.node, self._ask.id, self._sealer.seal(told))
+
+    def leave(self) -> None:
+        """Says that nobody waits for the rest, and that what was not signed is not used."""
+        if self._receipt is None and self._ask.terms is not None and self._ask.terms.nats:
+            self.tell(Told(cancel=not self.ended, settled_nats=0.0))
+        elif not self.ended and not self._line.transport.notices:
+            self.tell(Told(cancel=True))
 
     def spent_usd(self, most_usd: float) -> float:
         """What is owed for it: where it broke off, nobody can prove anything, and so nothing."""

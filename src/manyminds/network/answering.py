@@ -153,8 +153,8 @@ class Answering:
             conversation.fail(ManymindsError("Something went wrong inside this node; its log says what."))
         finally:
             conversation.end()
-            if conversation.issued is None:  # of what nobody heard nothing was moved
-                conversation.settle(math.inf if conversation.was_heard else 0.0)
+            if conversation.issued is None and not conversation.is_used:
+                conversation.settle(0.0)
             self._forget(heard.ask.id)
 
     def tell(self, ask_id: str, sealed: bytes) -> None:
@@ -170,7 +170,7 @@ class Answering:
         if told is None:
             return
         if told.cancel:
-            conversation.hang_up()
+            conversation.hang_up(unused=told.settled_nats is not None)
         conversation.grant(told.granted)
         if told.countersigned is not None:
             self._countersigned(conversation, told)
@@ -191,8 +191,13 @@ class Answering:
         self._keep(found, both, conversation.request_id)
 
     def _settled(self, conversation: "_Conversation", nats: float) -> None:
-        """Believes who asked how far the answer moved the whole, once what was granted is countersigned."""
+        """Believes who asked how far the answer moved the whole, once what was granted is countersigned.
+
+        What broke off before it was signed is no answer: there it is enough to say that it is not used.
+        """
         made, issued = conversation.receipt, conversation.issued
+        if issued is None and conversation.ended:
+            conversation.settle(nats)
         if made is None or issued is None or not issued.is_countersigned:
             return
         if (spent := conversation.settle(nats)) is not None:
@@ -254,7 +259,7 @@ class Answering:
         any more. O(1) for each.
         """
         ended = self._open.pop(ask_id)
-        if ended.issued is not None:
+        if ended.issued is not None or ended.granted.nats is not None:
             self._signed[ask_id] = ended
         now = asyncio.get_running_loop().time()
         while self._signed:
@@ -285,13 +290,14 @@ class _Conversation:
         self._text: list[str] = []  # what goes with the next frame
         self._chars = 0  # of it
         self._quiet = True
+        self._unused = False
         self._loop = asyncio.get_running_loop()
         alarm.note(self, self._loop.time() + _FIRST_BEAT_S, self._beat)
 
     @property
-    def was_heard(self) -> bool:
-        """Whether any piece of the answer was sent."""
-        return self._pieces > 0
+    def is_used(self) -> bool:
+        """Whether it may be, also where it broke off: any of it was sent, and nobody said otherwise."""
+        return self._pieces > 0 and not self._unused
 
     def settle(self, nats: float) -> float | None:
         """How far it moved the whole, at most as far as it might; None where that is not counted, or was."""
@@ -369,8 +375,9 @@ class _Conversation:
         self._chars = 0
         return text
 
-    def hang_up(self) -> None:
-        """Nobody wants the rest."""
+    def hang_up(self, *, unused: bool) -> None:
+        """Nobody wants the rest; `unused`: nor what came of it."""
+        self._unused = self._unused or unused
         if not self.ended and not self.hung_up and self._task is not None:
             self.hung_up = True
             self._task.cancel()
