@@ -223,6 +223,11 @@ WRONG = {
     "[ledger]\nurl = 'sqlite:///:memory:'": ["ledger.url", "sqlite:///FILE"],
     "[ledger]\nurl = 'sqlite:///'": ["ledger.url", "sqlite:///FILE"],
     "[ledger]\nurl = 'mysql://me:hunter2@db/x'": ["ledger.url", "me:***@db"],
+    "[network]\ncallers = ['Anyone']": ["network.callers", "patterns"],
+    f"[[peer]]\nname = 'a'\nid = '{'a' * 32}'\nbudget_nats = 1": [
+        "'a' has budget_nats",
+        "network.budget_nats",
+    ],
     "[ledger]\nstore_text = 1": ["ledger.store_text", "bool"],
     "[server]\nport =": ["not valid TOML", "line 2"],
     "[server]\nport = 1\nport = 2": ["not valid TOML", "line 3"],

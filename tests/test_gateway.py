@@ -240,7 +240,7 @@ def test_fuse_asks_the_fuser_and_shows_it() -> None:
     _, report = run(answer(network(*experts), ask("Why do cats purr?", limits=Limits(strategy="fuse"))))
     assert report.strategy == "fuse"
     assert [e.expert for e in report.panel if e.method == "fuse"] == ["b"]
-    assert all(a.estimated for a in report.attribution)
+    assert {a.source: a.estimated for a in report.attribution} == {"a": True, "b": False}
 
 
 def test_unknown_names_are_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from manyminds import types
 from manyminds.config import load
 from manyminds.errors import ConfigError
 from manyminds.ledger import Ledger
@@ -176,7 +177,7 @@ def test_who_comes_is_asked_and_who_goes_is_not(tmp_path: Path) -> None:
 UNASKED: dict[str, dict[str, Any]] = {
     "other protocol": {"protocols": (2, 3)},
     "no expert": {"experts": 0},
-    "purpose": {"terms": Terms(("teaching",))},
+    "other nodes": {"terms": Terms(nodes=(ANN.id, "zz*"))},
     "price": {"price_in_usd_per_m": 0.1},
     "price of answers": {"price_out_usd_per_m": 0.1},
 }
@@ -217,12 +218,28 @@ def test_who_has_a_price_is_asked_where_that_was_agreed(tmp_path: Path) -> None:
     played(tmp_path, story, peers)
 
 
-def test_a_purpose_that_fits_is_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "allowed"), [("research", {"research", "teaching", ""}), ("", {"research", "teaching"})]
+)
+def test_a_purpose_is_for_a_request_to_name_unless_this_node_does(
+    tmp_path: Path, own: str, allowed: set[str]
+) -> None:
     async def story(here: Here) -> None:
         here.see(BOB, terms=Terms(("research", "teaching")))
-        assert here.names == {"bob": BOB.id}
+        assert set(here.house.here["bob"][0].card.terms.purposes) == allowed
 
-    played(tmp_path, story, network='purpose = "research"\n')
+    played(tmp_path, story, network=f'purpose = "{own}"\n')
+
+
+def test_a_nodes_terms_are_those_of_a_source(tmp_path: Path) -> None:
+    async def story(here: Here) -> None:
+        here.see(BOB, terms=Terms(requests_per_min=600, nodes=(OWN.id[:4] + "*",)))
+        assert here.house.here["bob"][0].card.terms is types.FREE
+        terms: dict[str, Any] = {"budget_nats": 3.0, "period": "day", "epsilon": 2.0, "delta": 1e-7}
+        here.see(BOB, sequence=int(time.time()) + 1, terms=Terms(max_share=0.2, **terms))
+        assert here.house.here["bob"][0].card.terms == types.Terms(max_share=0.2, **terms)
+
+    played(tmp_path, story)
 
 
 @pytest.mark.parametrize("asks", ["listed", "network"])

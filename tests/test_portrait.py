@@ -58,6 +58,14 @@ def test_a_card_says_what_its_experts_can() -> None:
     assert 800 < says.expires - time.time() <= 900
 
 
+def test_a_card_says_what_binds_whoever_asks() -> None:
+    terms: dict[str, Any] = {"max_share": 0.2, "budget_nats": 3.0, "period": "day", "epsilon": 2.0}
+    says = shown(portrait(**terms, callers=(BOB.id[:4] + "*",), delta=1e-7)).says.terms
+    assert says == cards.Terms(requests_per_min=600, nodes=(BOB.id[:4] + "*",), delta=1e-7, **terms)
+    free = shown(portrait()).raw
+    assert not any(name.encode() in free for name in (*terms, "delta", "nodes"))
+
+
 def test_a_node_without_experts_has_a_card_too() -> None:
     found = shown(portrait(), own=[])
     assert (found.says.experts, found.accuracy, found.words) == (0, None, ("answers questions",))

@@ -29,7 +29,7 @@ ManymindsError                     500
 │   ├── NoExpertError              422  no expert meets what the request demands
 │   ├── PrivacyError               422  a private answer cannot be given: too few candidates or sources
 │   ├── RateLimitError             429  too many requests or tokens for its key, or too many at once
-│   └── BudgetError                429  its key has no money left for this
+│   └── BudgetError                429  its key, or a source, has nothing left for this
 └── AnswerError                    502  the request is right, yet no answer came
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
@@ -39,6 +39,7 @@ ManymindsError                     500
     │   ├── CutError               502  its stream ended before its answer did
     │   └── SlowError              504  it passed a time limit
     ├── AllExpertsFailedError      503  every expert on the panel failed
+    ├── RequiredError              502  an expert that the request requires failed
     └── DeadlineError              504  the request's deadline passed before any answer
 """
 
@@ -77,6 +78,7 @@ __all__ = [
     "RateLimitError",
     "RefusedError",
     "RejectedError",
+    "RequiredError",
     "SignatureError",
     "SlowError",
     "SlowRequestError",
@@ -294,7 +296,7 @@ class RateLimitError(InvalidRequestError):
 
 
 class BudgetError(InvalidRequestError):
-    """The key's budget does not cover what this request may cost."""
+    """What the request may cost is more than is left of a budget, be it of its key or of a source."""
 
     status = 429
     type = "insufficient_quota"
@@ -361,6 +363,12 @@ class AllExpertsFailedError(AnswerError):
 
     status = 503
     code = "all_experts_failed"
+
+
+class RequiredError(AnswerError):
+    """An expert failed without whose answer the caller wants none."""
+
+    code = "required_failed"
 
 
 class DeadlineError(AnswerError):

@@ -5,19 +5,26 @@ A gateway is itself an `Expert`: networks nest. Knows no HTTP, no file and no ki
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
+from msgspec import UnsetType
 from msgspec.structs import replace
 
-from manyminds import canonical, purse
+from manyminds import canonical, purse, terms
+from manyminds.admission import Sources
 from manyminds.alarm import Alarm
+from manyminds.attribution import ALPHA
 from manyminds.cache import Cache, Lookup
+from manyminds.candidates import Candidates, candidates, is_spared, searched
 from manyminds.combine.ballot import ENOUGH, likeliest
+from manyminds.combine.fuse import Fuse
 from manyminds.errors import (
     BudgetError,
     CutError,
+    ForbiddenError,
     InvalidRequestError,
     ManymindsError,
     ModelNotFoundError,
@@ -27,16 +34,19 @@ from manyminds.errors import (
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.private import PRIVATE, Asking, Bank
-from manyminds.report import of_one, of_panel
+from manyminds.report import fused_anew, of_one, of_panel, weighed
 from manyminds.router.order import in_order
-from manyminds.router.policy import DIRECT, POLICIES, suits
+from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.terms import Pact, agree
 from manyminds.types import (
+    FREE,
     Answer,
     Card,
     Chunk,
     Combiner,
     Embed,
     Expert,
+    Granted,
     Hold,
     Journey,
     Key,
@@ -46,12 +56,11 @@ from manyminds.types import (
     Report,
     Route,
     Router,
-    Search,
     Strategy,
     Usage,
 )
 
-__all__ = ["HOPS", "Explore", "Gateway", "Parts", "Record", "Reserve", "is_spared"]
+__all__ = ["HOPS", "Explore", "Gateway", "Parts", "Record", "Reserve"]
 
 Record = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
 """Keeps a request: report, query, answers, released text, status, seconds. It must not wait for a disk."""
@@ -63,8 +72,6 @@ Explore = Callable[[Query, Route, Sequence[Card]], Route]
 Reserve = Callable[[Key, float], Awaitable[Hold]]
 """Puts aside what a request of a key may cost at most, in US dollars. Raises: BudgetError."""
 
-_CANDIDATES = 64  # experts that the router looks at; the index narrows to as many
-_MORE = 4  # times as many are asked of the index where too few of the nearest can do it
 HOPS = 4
 """How often a question may be passed on from node to node, unless its gateway says otherwise."""
 
@@ -89,15 +96,8 @@ class Parts:
     cache: Cache | None = None
     explore: Explore | None = None
     bank: Bank | None = None  # without it there are no private answers
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidates:
-    """Whom the router looks at; vectors that were compared and experts considered, to find them."""
-
-    names: Sequence[str]
-    compared: int
-    considered: int
+    sources: Sources | None = None  # without them nobody counts what sources allow
+    alpha: float = ALPHA  # order of the divergence by which answers are owed
 
 
 class Gateway:
@@ -163,13 +163,12 @@ class Gateway:
             for chunk in hit.chunks:
                 yield chunk
             return
-        route = self._route(query)
-        route = purse.apportioned(query, route, self._parts.experts, self._deadline_s(query))
+        route, pact = await agree(partial(self._payable, query), self._parts.experts, self._parts.sources)
         if route.section:
             query = replace(query, section=route.section)
-        hold = await self._reserve(query, route)
+        hold = await self._reserve(query, route, pact)
         combiner = self._parts.combiners[route.strategy]
-        text, last, status = "", None, "cancelled"
+        text, last, status, begun, anew = "", None, "cancelled", False, None
         async with self._call(query, route, combiner) as calls:
             try:
                 async with aclosing(combiner.combine(query, route, calls)) as chunks:
@@ -180,18 +179,22 @@ class Gateway:
                             continue
                         if kept is not None:
                             kept.take(chunk)
+                        begun = True
                         yield chunk
                 status = "ok" if last else "cut"
+                anew = await self._fuse_anew(query, route, combiner, calls, text)
             except ManymindsError:
                 status = "cut" if text else "failed"
                 raise
             finally:
                 await calls.cancel()
-                report = of_panel(query, route, combiner, calls.answers)
+                report = self._report(query, route, combiner, calls.answers, pact)
+                if anew is not None:
+                    report = fused_anew(report, anew, self._source(route.fuser), self._parts.alpha)
                 if kept is not None:
                     report = replace(report, cache="miss")
-                if query.limits.explain:
-                    report = replace(report, search=self._searched(route, report))
+                if pact is not None:
+                    pact.settle(report, calls.answers, status, begun=begun)
                 if hold is not None:
                     hold.settle(report.cost_usd)
                 self._record(report, query, calls.answers, text, status, self._alarm.clock() - began_s)
@@ -200,7 +203,8 @@ class Gateway:
         used = last.usage or Usage()
         usage = Usage(used.prompt_tokens, used.completion_tokens, used.cpu_s, report.cost_usd)  # of all of it
         last = Chunk(last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
-        self._keep(kept, last)
+        counted = pact is not None or any(answer.nats is not None for answer in calls.answers)
+        self._keep(kept, last, counted=counted)
         yield last
 
     def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
@@ -222,19 +226,21 @@ class Gateway:
         if kept is not None and (hit := kept.exact()) is not None:
             self._record(hit.report, query, (), hit.text, "ok", 0.0)
             return hit.chunks
-        route = self._direct(query)
-        hold = await self._reserve(query, route)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
+        hold = await self._reserve(query, route, pact)
         call = self._single(query, route)
         try:
             found = await call.whole()
         finally:
-            report = self._record_single(query, route, call, hold, kept)
+            report = self._record_single(query, route, call, hold, pact, kept)
         *chunks, last = found
         last = _reporting(last, report)
         if kept is not None:
             for chunk in chunks:
                 kept.take(chunk)
-        self._keep(kept, last)
+        self._keep(kept, last, counted=pact is not None)
         return [*chunks, last]
 
     async def _pass(self, query: Query) -> AsyncGenerator[Chunk, None]:
@@ -245,8 +251,10 @@ class Gateway:
             for chunk in hit.chunks:
                 yield chunk
             return
-        route = self._direct(query)
-        hold = await self._reserve(query, route)
+        route, pact = self._direct(query), None
+        if self._parts.experts[query.model].card.terms is not FREE:
+            route, pact = await self._agree_alone(query, route)
+        hold = await self._reserve(query, route, pact)
         call, last = self._single(query, route), Chunk()
         try:
             async with aclosing(call.chunks()) as chunks:
@@ -258,9 +266,9 @@ class Gateway:
                         kept.take(chunk)
                     yield chunk
         finally:
-            report = self._record_single(query, route, call, hold, kept)
+            report = self._record_single(query, route, call, hold, pact, kept)
         last = _reporting(last, report)
-        self._keep(kept, last)
+        self._keep(kept, last, counted=pact is not None)
         yield last
 
     def _is_direct(self, query: Query) -> bool:
@@ -268,24 +276,48 @@ class Gateway:
         return not query.fallbacks and query.model in self._parts.experts
 
     def _direct(self, query: Query) -> Route:
-        expert, limits = self._parts.experts[query.model], query.limits
+        card, limits = self._parts.experts[query.model].card, query.limits
         if limits.budget_usd is None and self._defaults.budget_usd is not None:
             limits = replace(limits, budget_usd=self._defaults.budget_usd)
-        return self._parts.router.route(query, [expert.card], limits)
+        if limits.require:
+            terms.check_named(card, query)
+        if not terms.allows(card, query):
+            raise terms.forbidden([card], query)
+        return self._parts.router.route(query, [card], limits)
+
+    async def _agree_alone(self, query: Query, route: Route) -> tuple[Route, Pact | None]:
+        """What an expert that was asked for by name, and nobody else, wants to have agreed."""
+
+        def find(refused: Mapping[str, ManymindsError]) -> Route:
+            if refused:
+                raise NoExpertError("Nobody else was asked for.")
+            return route
+
+        return await agree(find, self._parts.experts, self._parts.sources)
 
     def _single(self, query: Query, route: Route) -> Single:
         expert = self._parts.experts[query.model]
         return Single(route.calls[0], expert, query, self._patience, self._deadline_s(query), self._alarm)
 
     def _record_single(
-        self, query: Query, route: Route, call: Single, hold: Hold | None, kept: Lookup | None
+        self,
+        query: Query,
+        route: Route,
+        call: Single,
+        hold: Hold | None,
+        pact: Pact | None,
+        kept: Lookup | None,
     ) -> Report:
         answer = call.answer
-        report = of_one(query, route, answer)
+        report = of_one(query, route, answer, self._parts.alpha)
         if kept is not None:
             report = replace(report, cache="miss")
         if hold is not None:
             hold.settle(report.cost_usd)
+        if pact is not None or query.limits.require or query.limits.weights:
+            report = replace(report, granted=_granted(query, route, pact, {}))
+        if pact is not None:
+            pact.settle(report, [answer], answer.status, begun=bool(answer.chunks))
         ended = answer.status in ("ok", "cancelled")
         status = answer.status if ended else "cut" if answer.text else "failed"
         self._record(report, query, [answer], answer.text, status, answer.seconds)
@@ -331,102 +363,100 @@ class Gateway:
             return None
         return cache.lookup(query, policy, read=wish != "refresh")
 
-    def _keep(self, kept: Lookup | None, last: Chunk) -> None:
-        """An answer that has come to its end; not while anybody is spared, who might give a better one."""
-        if kept is not None and not any(map(is_spared, self._parts.experts.values())):
+    def _keep(self, kept: Lookup | None, last: Chunk, *, counted: bool) -> None:
+        """An answer that has come to its end; not while anybody is spared, who might give a better one.
+
+        Nor where it is `counted`: by a source that limits how often it is asked, or how far it moves answers.
+        """
+        if kept is not None and not counted and not any(map(is_spared, self._parts.experts.values())):
             kept.take(last)
             kept.keep()
 
     # --- route ---
 
-    def _route(self, query: Query) -> Route:
+    def _payable(self, query: Query, refused: Mapping[str, ManymindsError]) -> Route:
+        """The route without those sources that have nothing left, and what each call on it may cost."""
+        route = self._route(query, refused)
+        return purse.apportioned(query, route, self._parts.experts, self._deadline_s(query))
+
+    def _route(self, query: Query, refused: Mapping[str, ManymindsError]) -> Route:
         """The index narrows all experts to a few candidates; the router chooses among them."""
         experts = self._parts.experts
         if query.model in experts:
-            return self._in_order(query)
+            return self._in_order(query, refused)
         if not experts:
             message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
             raise UnavailableError(message)
-        if (well := self._candidates(query, spared=False)).names:
+        if (well := self._candidates(query, refused, spared=False)).names:
             try:
-                return self._route_among(query, well)
+                return self._route_among(query, well, refused)
             except NoExpertError:
                 pass  # whoever could do it may fail just now: asked all the same, it says until when
-        if not (every := self._candidates(query, spared=True)).names:
+        if not (every := self._candidates(query, refused, spared=True)).names and not query.limits.require:
+            if every.refused:
+                raise terms.forbidden(every.refused, query)
             raise BudgetError("What is paid for this question is not enough for anybody here.")
-        return self._route_among(query, every)
+        try:
+            return self._route_among(query, every, refused)
+        except NoExpertError as error:
+            if not every.refused:
+                raise
+            others = terms.forbidden(every.refused, query).message
+            raise NoExpertError(f"{error.message} {others}", param=error.param) from error
 
-    def _in_order(self, query: Query) -> Route:
+    def _in_order(self, query: Query, refused: Mapping[str, ManymindsError]) -> Route:
         """The experts that were named, each where those before it fail; then those that a policy would ask.
 
-        Raises: NoExpertError, where none of them can do what is asked.
+        Raises: NoExpertError, where none of them can do what is asked; ForbiddenError, where none may.
         """
-        experts, routes, problem = self._parts.experts, [], None
+        experts, routes = self._parts.experts, []
+        problem: ManymindsError | None = None
         for name in (query.model, *query.fallbacks):
             alone = replace(query, model=name, fallbacks=())
             try:
                 if name in experts:
-                    routes.append(self._parts.router.route(alone, [experts[name].card], query.limits))
+                    card = experts[name].card
+                    terms.check_named(card, query)
+                    if not terms.allows(card, query):
+                        raise terms.forbidden([card], query)
+                    if (card.source or name) not in refused:
+                        routes.append(self._parts.router.route(alone, [card], query.limits))
                 elif name in POLICIES or name == self._card.name:
                     chosen = name if name in POLICIES and name != "auto" else self._defaults.policy
-                    routes.append(self._route(replace(alone, limits=self._limits(query, chosen))))
+                    routes.append(self._route(replace(alone, limits=self._limits(query, chosen)), refused))
                     break
-            except NoExpertError as error:
+            except (NoExpertError, ForbiddenError) as error:
                 problem = problem or error
         if not routes:
             raise problem or NoExpertError("None of the models that were named can be asked.")
         return in_order(routes)
 
-    def _route_among(self, query: Query, near: "_Candidates") -> Route:
-        cards = [self._parts.experts[name].card for name in near.names]
-        route = self._parts.router.route(query, cards, query.limits)
+    def _route_among(self, query: Query, near: Candidates, refused: Mapping[str, ManymindsError]) -> Route:
+        parts = self._parts
+        cards = [parts.experts[name].card for name in near.names]
+        if query.limits.require:
+            every = [expert.card for expert in parts.experts.values()]
+            route = terms.requiring(query, cards, every, refused, partial(parts.router.route, query))
+        else:
+            route = parts.router.route(query, cards, query.limits)
         if query.limits.explain:
             route = replace(route, compared=near.compared, considered=near.considered)
-        return route if self._parts.explore is None else self._parts.explore(query, route, cards)
+        return route if parts.explore is None else parts.explore(query, route, cards)
 
-    def _candidates(self, query: Query, *, spared: bool) -> "_Candidates":
-        """Everybody, where that is few, else the nearest by skill; with those that are spared, or without."""
-        experts = self._parts.experts
-        if len(experts) > _CANDIDATES:
-            return self._narrowed(query, spared=spared)
-        names = [name for name in sorted(experts) if spared or not is_spared(experts[name])]
-        names = [name for name in names if purse.payable(experts[name].card, query)]
-        return _Candidates(names, 0, len(names))
+    def _candidates(self, query: Query, refused: Mapping[str, ManymindsError], *, spared: bool) -> Candidates:
+        return candidates(query, self._parts.experts, self._parts.index, refused, spared=spared)
 
-    def _narrowed(self, query: Query, *, spared: bool) -> "_Candidates":
-        """The nearest by skill of those that could be asked; who states no skill counts where there is room.
-
-        Costs what the index does: only where it knows too few are all experts gone through.
-        """
-        experts, index = self._parts.experts, self._parts.index
-
-        def fits(name: str) -> bool:
-            expert = experts.get(name)
-            return expert is not None and (spared or not is_spared(expert)) and _meets(expert.card, query)
-
-        near: list[str] = []
-        compared, considered, limit = 0, 0, _CANDIDATES
-        while query.vector is not None and len(near) < _CANDIDATES:
-            found = index.search(query.vector, limit)
-            near = [name for name, _ in found.hits if fits(name)]
-            compared, considered = compared + found.compared, found.considered
-            if len(found.hits) < limit:  # it has no more
-                break
-            limit *= _MORE
-        if len(near) < _CANDIDATES:
-            others = sorted(name for name in experts if (name not in index or not near) and fits(name))
-            near += others[: _CANDIDATES - len(near)]
-            considered += len(others)
-        if not near and spared:
-            near = sorted(experts)[:_CANDIDATES]  # of whom the router says what they lack
-        return _Candidates(near[:_CANDIDATES], compared, considered)
-
-    async def _reserve(self, query: Query, route: Route) -> Hold | None:
+    async def _reserve(self, query: Query, route: Route, pact: Pact | None = None) -> Hold | None:
         """What this may cost at most is put aside from the budget of the caller's key, if it has one."""
         if query.key is None or query.key.budget_usd is None or self._parts.reserve is None:
             return None
         most_usd = purse.most_usd(query, route, self._parts.experts, self._deadline_s(query))
-        return await self._parts.reserve(query.key, most_usd)
+        try:
+            return await self._parts.reserve(query.key, most_usd)
+        except BaseException:
+            if pact is not None:
+                pact.release()
+            raise
 
     # --- call ---
 
@@ -446,16 +476,48 @@ class Gateway:
     def _deadline_s(self, query: Query) -> float:
         return query.limits.deadline_s or self._defaults.deadline_s or self._patience.deadline_s
 
+    async def _fuse_anew(
+        self, query: Query, route: Route, combiner: Combiner, calls: Fanout, text: str
+    ) -> dict[str, bool | None] | None:
+        """Of the source of each draft, whether a fused answer would say something else without it.
+
+        Where the caller wants to know, as far as there is money and time left; None where nobody does.
+        """
+        if query.limits.explain != "full" or not isinstance(combiner, Fuse):
+            return None
+        await calls.cancel()  # what was under way has ended, or is no longer needed
+        fused = [a for a in calls.answers if a.method == "fuse" and a.status == "ok"]
+        if not fused:
+            return None
+        answers, budget_usd = calls.answers, query.limits.budget_usd
+        each = len({answer.source for answer in answers if answer.method != "fuse"})
+        spent = [answer.usage.cost_usd for answer in answers]
+        if budget_usd is not None and sum(spent) + each * fused[0].usage.cost_usd > budget_usd:
+            return None
+        found = await combiner.without_each(query, route, calls, answers)
+        known = {source: said for source, said in found.items() if said is not None}
+        alike = await asyncio.to_thread(combiner.alike, query, [text, *known.values()])
+        same = dict(zip(known, alike[1:], strict=True))
+        return {source: not same[source] if source in same else None for source in found}
+
+    def _source(self, expert: str | None) -> str:
+        """Who stands behind an expert."""
+        found = self._parts.experts.get(expert or "")
+        return (found.card.source or found.card.name) if found is not None else ""
+
     # --- record ---
 
-    def _searched(self, route: Route, report: Report) -> Search:
-        """What it took to find whom to ask, and whose parameters that touched: those of who was asked."""
-        experts = self._parts.experts
-        asked = {entry.expert for entry in report.panel} & experts.keys()
-        touched, total = _parameters(experts[name].card for name in asked), self._parts.index.parameters
-        if len(experts) <= _CANDIDATES:
-            total = _parameters(expert.card for expert in experts.values())
-        return Search(route.compared, route.considered, min(1.0, touched / total) if total else 0.0)
+    def _report(
+        self, query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer], pact: Pact | None
+    ) -> Report:
+        """How the answer came about, and what was agreed for it."""
+        found = weighed(query, route, combiner, answers)
+        report = of_panel(query, route, combiner, answers, found, self._parts.alpha)
+        if query.limits.explain:
+            report = replace(report, search=searched(route, report, self._parts.experts, self._parts.index))
+        if pact is not None or query.limits.require or query.limits.weights:
+            report = replace(report, granted=_granted(query, route, pact, found.multipliers))
+        return report
 
     def _record(
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
@@ -498,25 +560,11 @@ def _reporting(last: Chunk, report: Report) -> Chunk:
     return Chunk(last.text, last.finish_reason, last.usage, last.raw, last.whole, last.confidence, report)
 
 
-def is_spared(expert: Expert) -> bool:
-    """Whether it fails every call at once for a while: see `experts.guarded`. In a running loop."""
-    until: float | None = getattr(expert, "open_until", None)
-    return until is not None and asyncio.get_running_loop().time() < until
-
-
-def _meets(card: Card, query: Query) -> bool:
-    """Whether the router could choose it at all, by what needs no prediction."""
-    include, exclude = query.limits.include, query.limits.exclude
-    if include or exclude:
-        names = {card.name, card.source or card.name, card.variant_of or card.name}
-        if not names.isdisjoint(exclude) or (include and names.isdisjoint(include)):
-            return False
-    return suits(card, query) and purse.payable(card, query)
-
-
-def _parameters(cards: Iterable[Card]) -> int:
-    """Of all these together; ways of asking one model are one model."""
-    return sum({card.variant_of or card.name: card.parameters for card in cards}.values())
+def _granted(
+    query: Query, route: Route, pact: Pact | None, multipliers: Mapping[str, float]
+) -> tuple[Granted, ...] | UnsetType:
+    limits, refused = (pact.terms, pact.refused) if pact is not None else ({}, {})
+    return terms.granted(query, route, limits, refused, multipliers)
 
 
 def _outcome(query: Query, answer: Answer) -> Outcome:

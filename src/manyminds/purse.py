@@ -27,7 +27,8 @@ _Experts = Mapping[str, Expert]
 def most_usd(query: Query, route: Route, experts: _Experts, deadline_s: float) -> float:
     """If everybody who may be asked reads and writes as much as there can be, and always computes."""
     most = math.fsum(_most_of(query, call, experts, deadline_s) for call in route.everyone)
-    return most + _fuser_usd(query, route, route.everyone, experts, deadline_s)
+    fused = 1 + (len({call.source for call in route.everyone}) if query.limits.explain == "full" else 0)
+    return most + fused * _fuser_usd(query, route, route.everyone, experts, deadline_s)
 
 
 def payable(card: Card, query: Query) -> bool:

@@ -125,7 +125,7 @@ def test_nobody_has_no_limits() -> None:
     admission.settle_tokens(None, 1, 10**9)
     hold = run(admission.reserve(None, 1e6))
     hold.settle(1e6)
-    assert hold.nusd == 0
+    assert hold.units == 0
     assert ledger.asked == []
 
 

@@ -42,7 +42,7 @@ def test_large_sums_are_not_rounded_down_either(usd: float) -> None:
 
 @pytest.mark.parametrize("usd", [-1e-12, math.nan, math.inf, -math.inf, 2e9])
 def test_what_is_no_sum_of_money_is_no_number_of_nano_dollars(usd: float) -> None:
-    with pytest.raises(ValueError, match="no sum of money"):
+    with pytest.raises(ValueError, match="is no amount"):
         nano(usd)
 
 

@@ -135,7 +135,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
         hold, period = self.holds.pop(data.draw(st.integers(0, len(self.holds) - 1)))
-        spent = data.draw(st.integers(0, hold.nusd))
+        spent = data.draw(st.integers(0, hold.units))
         hold.settle(spent / 1e9)
         hold.settle(0.0)
         self.spent[period] += spent
@@ -181,7 +181,7 @@ class Interleavings(RuleBasedStateMachine):
     def nothing_is_spent_that_is_not_leased(self) -> None:
         held: Counter[str] = Counter()
         for hold, period in self.holds:
-            held[period] += hold.nusd
+            held[period] += hold.units
         for period in self.leased.keys() | held.keys() | self.spent.keys():
             assert self.spent[period] + held[period] + self.lost[period] <= self.leased[period]
             assert self.leased[period] <= nano(max(BUDGETS))
@@ -191,8 +191,8 @@ class Interleavings(RuleBasedStateMachine):
         self.answer_all()
         assert self.asks == [], "somebody waits for ever"
         for hold, period in self.holds:
-            hold.settle(hold.nusd / 1e9)
-            self.spent[period] += hold.nusd
+            hold.settle(hold.units / 1e9)
+            self.spent[period] += hold.units
         self.holds.clear()
         for gateway in getattr(self, "gateways", []):
             closing = self.loop.create_task(gateway.close())

@@ -17,7 +17,7 @@ from manyminds.cli import main
 from manyminds.cli.join import _address
 from manyminds.config import ADDED, load
 from manyminds.network import card
-from manyminds.network.card import Claims
+from manyminds.network.card import Claims, Terms
 from manyminds.network.http import CARD_PATH
 from manyminds.network.identity import Identity, read_or_make
 
@@ -81,6 +81,15 @@ def test_a_node_is_a_peer_by_its_url(home: Path) -> None:
         again = manyminds("federate", url)
         assert again.exit_code == 1
         assert "federate --remove bob" in again.stderr
+
+
+def test_what_a_node_demands_is_shown(home: Path) -> None:
+    now, terms = int(time.time()), Terms(("research",), max_share=0.25, budget_nats=20.0)
+    says = Claims("", "", now, now + 900, (1,), terms=terms)
+    with serving(card.made(BOB, says, name="bob")) as url:
+        found = json.loads(manyminds("federate", url, "--json").stdout)["card"]
+    assert (found["purposes"], found["max_share"]) == ("research", 0.25)
+    assert found["moves_answers_by"] == "20 nats (month)"
 
 
 def test_a_node_that_only_asks_is_a_peer_by_its_id(home: Path) -> None:

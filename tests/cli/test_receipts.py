@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,9 @@ def test_a_receipt_is_verified_with_nothing_but_itself(file: Path) -> None:
         "completion_tokens": 3,
         "experts": ["law"],
         "sources": ["lawyers"],
+        "purpose": "",
+        "max_share": 1.0,
+        "granted_nats": None,
     }
     shown = manyminds("verify", str(file))
     assert (shown.exit_code, "yes" in shown.stdout, "both" in shown.stdout) == (0, True, True)
@@ -229,6 +233,7 @@ def test_what_is_owed_is_settled_by_peer(filled: Path) -> None:
         "answered_usd": 0.7,
         "not_countersigned": 1,
         "net_usd": 0.3,
+        **{f"{role}_{what}_nats": 0.0 for role in ("asked", "answered") for what in ("granted", "settled")},
     }
     assert found[EVE.id]["net_usd"] == 0.0
     later = json.loads(manyminds("ledger", "settle", "--since", "2027-01-16", "--json").stdout)
@@ -236,6 +241,33 @@ def test_what_is_owed_is_settled_by_peer(filled: Path) -> None:
     shown = manyminds("ledger", "settle").stdout
     assert "+0.300000000" in shown
     assert "1 signed by one side only" in shown
+
+
+def test_an_owner_sees_what_answers_were_for_and_how_far_they_moved_others(home: Path) -> None:
+    with closing(Ledger(f"sqlite:///{home / 'home' / 'ledger.db'}")) as ledger:
+        for ask, peer, purpose, settled in (
+            ("a", BOB, "law", 0.25),
+            ("b", BOB, "law", None),
+            ("c", EVE, "", 0),
+        ):
+            one = kept(ask, "answered", peer, 0.0)
+            signed = text_of(made(price_usd=0.0, purpose=purpose, max_share=0.2, nats=0.5))
+            terms = {"purpose": purpose, "max_share": 0.2, "granted_nats": 0.5, "settled_nats": settled}
+            ledger.keep(msgspec.structs.replace(one, document=signed, **terms))
+    rows = json.loads(manyminds("ledger", "settle", "--by-purpose", "--json").stdout)
+    found = {(row["id"], row["purpose"]): row for row in rows}
+    assert found.keys() == {(BOB.id, "law"), (EVE.id, "")}
+    law = found[BOB.id, "law"]
+    moved = (law["answered_answers"], law["answered_granted_nats"], law["answered_settled_nats"])
+    assert moved == (2, 1.0, 0.75)  # what nobody settled counts whole
+    assert found[EVE.id, ""]["answered_settled_nats"] == 0.0
+    assert "0.750 of 1.000" in manyminds("ledger", "settle", "--by-purpose").stdout
+    shown = manyminds("ledger", "receipts").stdout
+    assert shown.count("share 0.2") == 3
+    assert shown.count("? of 0.500") == 1
+    verified = manyminds("verify", "-", input=manyminds("ledger", "receipts", "--json").stdout).stdout
+    assert verified.count("for law") == 2
+    assert verified.count("0.5 nats") == 3
 
 
 def test_an_empty_ledger_has_nothing_to_settle(home: Path) -> None:

@@ -29,10 +29,14 @@ class _Upstream(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        body = json.dumps(REPLY).encode()
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body, kind = json.dumps(REPLY).encode(), "application/json"
+        if asked.get("stream"):
+            piece = {"index": 0, "delta": {"role": "assistant", "content": "43"}, "finish_reason": "stop"}
+            body = f"data: {json.dumps(REPLY | {'choices': [piece]})}\n\ndata: [DONE]\n\n".encode()
+            kind = "text/event-stream"
         self.send_response(200)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -42,18 +46,23 @@ class _Upstream(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Any:
-    """A home with one expert, whose answers may cost .010 dollars and cost .003."""
+def upstream() -> Any:
+    """Where an expert answers 43 to everything."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Upstream) as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        (tmp_path / "manyminds.toml").write_text(
-            f'[local]\ntier = "none"\n[[expert]]\nname = "a"\nurl = "http://127.0.0.1:{server.server_port}/v1"\n'
-            "price_out_usd_per_m = 1000.0\n"
-        )
-        yield tmp_path
+        yield f"http://127.0.0.1:{server.server_port}/v1"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, upstream: str) -> Path:
+    """A home with one expert, whose answers may cost .010 dollars and cost .003."""
+    (tmp_path / "manyminds.toml").write_text(
+        f'[local]\ntier = "none"\n[[expert]]\nname = "a"\nurl = "{upstream}"\nprice_out_usd_per_m = 1000.0\n'
+    )
+    return tmp_path
 
 
 def made(folder: Path, *limits: str) -> tuple[str, str]:

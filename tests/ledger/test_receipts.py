@@ -51,6 +51,10 @@ def test_a_receipt_is_kept_as_it_is(url: str) -> None:
                 "price_nusd": 300_000_000,
                 "countersigned": 0,
                 "document": '{"payload":"x"}',
+                "purpose": "",
+                "max_share": None,
+                "granted_nats": None,
+                "settled_nats": None,
             }
         ]
 
@@ -128,6 +132,45 @@ def test_what_is_owed_is_summed_by_peer_and_role(ledger: Ledger) -> None:
     assert ledger.owed(until=AT) == []
 
 
+@pytest.mark.parametrize("apart", [True, False], ids=["later", "in one batch"])
+def test_what_was_settled_is_added_and_stays(ledger: Ledger, apart: bool) -> None:
+    both = replace(ONE, countersigned=True, document="both", granted_nats=0.5, purpose="law", max_share=0.2)
+    for one in (replace(both, countersigned=False), replace(both, settled_nats=0.3), both):
+        keep(ledger, one)
+        if apart:
+            ledger.flush()
+    (row,) = ledger.receipts()
+    terms = (row["purpose"], row["max_share"], row["granted_nats"], row["settled_nats"])
+    assert (row["countersigned"], *terms) == (1, "law", 0.2, 0.5, 0.3)
+
+
+def test_what_was_granted_is_summed_by_purpose(ledger: Ledger) -> None:
+    granted = replace(ONE, role="answered", purpose="law", granted_nats=0.5, countersigned=True)
+    keep(ledger, granted, replace(granted, ask="b", settled_nats=0.125))
+    keep(ledger, replace(granted, ask="c", purpose="", granted_nats=None))
+    sums = [(row["purpose"], row["granted_nats"], row["settled_nats"]) for row in ledger.owed()]
+    assert sums == [("", 0.0, 0.0), ("law", 1.0, 0.625)]  # what nobody settled counts whole
+
+
+def test_schema_4_had_no_terms(url: str) -> None:
+    import sqlalchemy as sa
+
+    with closing(Ledger(url)) as ledger:
+        keep(ledger, ONE)
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as raw:
+        for name in ("purpose", "max_share", "granted_nats", "settled_nats"):
+            raw.exec_driver_sql(f"ALTER TABLE receipts DROP COLUMN {name}")
+        raw.exec_driver_sql("ALTER TABLE requests DROP COLUMN purpose")
+        raw.exec_driver_sql("UPDATE schema SET version = 4")
+    engine.dispose()
+    with closing(Ledger(url)) as ledger:
+        assert asks(ledger.receipts()) == ["ask-1"]
+        assert [row["purpose"] for row in ledger.owed()] == [""]
+        keep(ledger, replace(ONE, ask="b", purpose="law", granted_nats=1.0))
+        assert {row["purpose"]: row["granted_nats"] for row in ledger.owed()} == {"": 0.0, "law": 1.0}
+
+
 def test_what_no_column_holds_costs_no_other_receipt(ledger: Ledger) -> None:
     keep(ledger, ONE, replace(ONE, ask="far", at_s=1e300), replace(ONE, ask="dear", price_usd=1e300))
     keep(ledger, replace(ONE, ask="last"))
@@ -151,6 +194,8 @@ def test_schema_3_had_none(url: str) -> None:
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as raw:
         raw.exec_driver_sql("DROP TABLE receipts")
+        raw.exec_driver_sql("DROP TABLE attributions")
+        raw.exec_driver_sql("ALTER TABLE requests DROP COLUMN purpose")
         raw.exec_driver_sql("UPDATE schema SET version = 3")
     with closing(Ledger(url)) as ledger:
         assert [row["request_id"] for row in ledger.requests()] == ["r1"]

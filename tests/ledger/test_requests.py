@@ -40,6 +40,7 @@ def test_a_request_is_recorded_whole(ledger: Ledger) -> None:
         "probability": 0.8,
         "agreement": 0.5,
         "section": "",
+        "purpose": "",
         "question": None,
         "answer": None,
     }

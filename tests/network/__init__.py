@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from manyminds.admission import Sources
 from manyminds.cache import Cache
+from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
@@ -68,6 +70,7 @@ def network(
     reserve: Reserve | None = None,
     cache: Cache | None = None,
     explore: Random | None = None,
+    sources: Sources | None = None,
     bank: Bank | None = None,
 ) -> Gateway:
     """A gateway over these experts; it explores in every request where it has a source of chance."""
@@ -76,7 +79,7 @@ def network(
     router = SkillRouter(index, embed)
     for expert in experts:
         router.admit(expert.card)
-    vote, race, select = Vote(), Race(), Select(embed or words)
+    vote, race, select = Bounded(Vote()), Race(), Bounded(Select(embed or words))
     parts = Parts(
         experts=by_name,
         index=index,
@@ -87,6 +90,7 @@ def network(
         reserve=reserve,
         cache=cache,
         explore=Explorer(router, 1.0, explore).explored if explore else None,
+        sources=sources,
         bank=bank,
     )
     defaults = Limits(policy="auto", deadline_s=60.0)

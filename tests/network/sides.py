@@ -13,11 +13,10 @@ from manyminds.errors import ManymindsError, UnavailableError
 from manyminds.experts.peer import Line, Peer
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.network import jws
-from manyminds.network.answering import Answering, Guest, Price
+from manyminds.network.answering import Answering, Grant, Guest, Price
 from manyminds.network.ask import Ask, Heard, Once, new_ask, open_ask
 from manyminds.network.frames import Frame, Sealer
 from manyminds.network.identity import Identity
-from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting
 from manyminds.types import Card, Chunk, Expert, Hold, Journey, Message, Query, Sampling
 
@@ -108,10 +107,11 @@ class Side:
     identity: Identity = BOB
     expert: Expert = field(default_factory=lambda: Scripted(Card("bob", "scripted"), Script("one two three")))
     price: Price = field(default_factory=Price)
-    kept: list[tuple[Receipt, Signed, str]] = field(default_factory=list)
+    kept: list[tuple[Any, ...]] = field(default_factory=list)  # receipt, signed, request; settled nats
     charged: list[float] = field(default_factory=list)
     admitted: list[tuple[Heard, Query, bool]] = field(default_factory=list)
     refuses: ManymindsError | None = None
+    grant: Grant = field(default_factory=Grant)
 
     def __post_init__(self) -> None:
         def keep(*kept: Any) -> None:
@@ -124,7 +124,7 @@ class Side:
         self.admitted.append((heard, query, by_https))
         if self.refuses is not None:
             raise self.refuses
-        yield Guest(query, self.expert.stream, self.price, self.charged.append)
+        yield Guest(query, self.expert.stream, self.price, self.charged.append, self.grant)
 
 
 class Purse:
@@ -151,9 +151,10 @@ class Asker:
     ) -> None:
         self.deeds: Counter[str] = Counter()
         self.strange = 0
-        self.kept: list[tuple[Receipt, Signed, str]] = []
+        self.kept: list[tuple[Any, ...]] = []
         self.reserved: list[tuple[float, Purse]] = []
         self.broke: ManymindsError | None = None
+        self.owing: list[tuple[str, float, Callable[[float], None]]] = []
         self.transport = transport
         self.card = Card("bob", "peer", source="bob", **card)
         line = Line(
@@ -166,6 +167,7 @@ class Asker:
             lambda *kept: self.kept.append(kept),
             lambda deed: self.deeds.update([deed]),
             self._strange,
+            owing=lambda *owed: self.owing.append(owed),
         )
         self.peer = Peer(self.card, line)
 

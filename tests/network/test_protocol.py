@@ -13,8 +13,8 @@ import pytest
 import rfc8785
 
 from manyminds.network import card, jws, receipt
-from manyminds.network.ask import Ask, Once, open_ask, seal_ask
-from manyminds.network.card import Claim, Claims, Skill, Vouch, Withdrawal
+from manyminds.network.ask import Accepted, Ask, Once, open_ask, seal_ask
+from manyminds.network.card import Claim, Claims, Skill, Terms, Vouch, Withdrawal
 from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Said, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt
@@ -26,6 +26,7 @@ ASKER, ANSWERER = (Identity.of_seed(bytes([i]) * 32) for i in (1, 2))
 REPLY_KEY, RUN = bytes(range(32)), bytes(range(7))
 REQUEST = b'{"model":"auto","messages":[{"role":"user","content":"Which way?"}]}'
 NONCE = jws.base64url(bytes(16))
+TERMS = Terms(("research",), nodes=(f"{ASKER.id[:4]}*",), max_share=0.25, budget_nats=20.0, period="day")
 FRAMES = (Frame(), Frame(text="This "), Frame(text="way."), Frame(chunk=msgspec.Raw(b'{"choices":[]}')))
 
 
@@ -66,6 +67,16 @@ def the_ask() -> Ask:
     )
 
 
+def the_ask_on_terms() -> Ask:
+    """As it is asked where the card has terms, of which the ask above says nothing."""
+    accepted = Accepted(0.25, 2.0, 0.5)
+    return msgspec.structs.replace(the_ask(), purpose="research", terms=accepted)
+
+
+def the_receipt_on_terms() -> Receipt:
+    return msgspec.structs.replace(the_receipt(), purpose="research", max_share=0.25, nats=1.5)
+
+
 def the_receipt() -> Receipt:
     said = AnswerHash(NONCE)
     for frame in FRAMES:
@@ -95,8 +106,14 @@ def vectors(sealed_ask: str) -> dict[str, Any]:
     counter = receipt.countersign(ASKER, issued)
     said = Said("a", "owner", 0.6)
     answered = Answered("stop", msgspec.json.encode(issued).decode(), 0.9, (said,))
-    frames = [*FRAMES, Frame(answered=answered), Frame(failed=Failed("No.", "forbidden", 403))]
+    on_terms = receipt.issue(ANSWERER, the_receipt_on_terms())
+    granted = Answered("stop", msgspec.json.encode(on_terms).decode(), nats=1.5)
+    ends = [Frame(answered=answered), Frame(failed=Failed("No.", "forbidden", 403)), Frame(answered=granted)]
+    frames = [*FRAMES, *ends]
     told = [Told(granted=512), Told(cancel=True), Told(countersigned=msgspec.to_builtins(counter))]
+    told.append(
+        Told(countersigned=msgspec.to_builtins(receipt.countersign(ASKER, on_terms)), settled_nats=0.125)
+    )
     from_answerer, from_asker = (Sealer(REPLY_KEY, answers=at, run=RUN) for at in (True, False))
     return {
         "identities": [
@@ -127,6 +144,12 @@ def vectors(sealed_ask: str) -> dict[str, Any]:
             "json": msgspec.json.encode(the_receipt()).decode(),
             "signed": json.loads(msgspec.json.encode(issued)),
             "countersigned": json.loads(msgspec.json.encode(issued.with_(counter))),
+        },
+        "terms": {
+            "card": json.loads(msgspec.json.encode(TERMS)),
+            "ask": msgspec.json.encode(the_ask_on_terms()).decode(),
+            "receipt": msgspec.json.encode(the_receipt_on_terms()).decode(),
+            "signed": json.loads(msgspec.json.encode(on_terms)),
         },
     }
 
@@ -161,6 +184,13 @@ def test_what_the_page_shows_is_read(kept: dict[str, Any]) -> None:
     assert heard.asker == ASKER.id
     signed = msgspec.json.encode(kept["receipt"]["countersigned"])
     assert receipt.read(signed)[0] == the_receipt()
+
+
+def test_terms_are_read_as_the_page_shows_them(kept: dict[str, Any]) -> None:
+    terms = kept["terms"]
+    assert msgspec.convert(terms["card"], Terms) == TERMS
+    assert msgspec.json.decode(terms["ask"], type=Ask) == the_ask_on_terms()
+    assert receipt.read(msgspec.json.encode(terms["signed"]))[0] == the_receipt_on_terms()
 
 
 def test_frames_are_opened_as_the_page_seals_them(kept: dict[str, Any]) -> None:

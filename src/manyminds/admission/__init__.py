@@ -13,19 +13,23 @@ from fnmatch import translate
 from types import TracebackType
 from typing import Final
 
-from manyminds.admission.budget import Budgets, GiveBack, Hold, Lease, Recall, period_of
+from manyminds.admission.budget import Budget, Budgets, GiveBack, Hold, Lease, Recall, period_of
 from manyminds.admission.rates import Allowance, Rates, SharedAllowance
+from manyminds.admission.sources import SOURCE, Sources
 from manyminds.board import Board, Column
 from manyminds.errors import ForbiddenError, RateLimitError, UnauthorizedError
 from manyminds.types import Key
 
 __all__ = [
+    "SOURCE",
     "Admission",
+    "Budget",
     "GiveBack",
     "Hold",
     "Lease",
     "Rates",
     "Recall",
+    "Sources",
     "digest",
     "new_secret",
     "period_of",
@@ -83,6 +87,8 @@ class Admission:
         self._board = board
         self._budgets = Budgets(lease, give_back, clock, now, recall, board, column)
         self._free = Hold(None, 0)
+        self.sources = Sources(self._budgets, clock, board)
+        """What those who stand behind experts still allow."""
         self._keys: Mapping[bytes, Key] = {}
         self._accounts: dict[str, _Account] = {}  # by key id
         self.replace(keys)
@@ -103,7 +109,10 @@ class Admission:
                 account.replace(key, now_ns)
             accounts[key.id] = account
         self._keys, self._accounts = dict(keys), accounts
-        self._budgets.replace(by_id)
+        self._budgets.replace(
+            self.sources.budgets
+            | {key.id: _budget(key) for key in by_id.values() if key.budget_usd is not None}
+        )
 
     def identify(self, authorization: bytes | None, x_api_key: bytes | None) -> Key | None:
         """Whose request it is, from its headers. Only hashes are compared.
@@ -203,17 +212,14 @@ class Admission:
         """
         if key is None or (current := self._account(key).key).budget_usd is None:
             return self._free
-        return await self._budgets.reserve(current, usd)
+        return await self._budgets.reserve(_budget(current), usd)
 
-    async def spend(self, key: Key, amount: float) -> Hold:
-        """The same of what is no caller's: a source's account, whose `budget_usd` is in a unit of its own.
-
-        Raises: BudgetError, UnavailableError.
-        """
-        return await self._budgets.reserve(key, amount)
+    async def spend(self, budget: Budget, amount: float) -> Hold:
+        """The same of what is no caller's: a source's account. Raises: BudgetError, UnavailableError."""
+        return await self._budgets.reserve(budget, amount)
 
     async def give_back(self, key_id: str) -> None:
-        """Gives back what of a key's budget is leased and not put aside: another process is short of it."""
+        """Gives back what of a budget is leased and not put aside: another process is short of it."""
         await self._budgets.release(key_id)
 
     async def recover(self) -> None:
@@ -237,6 +243,10 @@ class Admission:
                 f"The key {key.name!r} has been withdrawn: ask the node's owner for another."
             )
         return account
+
+
+def _budget(key: Key) -> Budget:
+    return Budget(key.id, key.name, key.budget_usd or 0.0, key.period)
 
 
 class _Account:

@@ -74,8 +74,11 @@ def _asked(query: Query, policy: str) -> tuple[Any, ...]:
     """By whom and of whom. Without a key a caller is nobody in particular, like all who have none."""
     limits = msgspec.to_builtins(query.limits)
     limits.pop("cache", None)  # what is said to the cache itself
-    limits |= {"include": sorted(query.limits.include), "exclude": sorted(query.limits.exclude)}
-    return query.key.id if query.key else None, query.model, query.fallbacks, policy, limits
+    for name in ("include", "exclude", "require"):
+        limits[name] = sorted(limits[name])
+    way = query.journey  # whose purpose, and the node that asks: owners may allow some only
+    asker = (query.key.id if query.key else None, way.purpose if way else "", way.visited[-1:] if way else ())
+    return asker, query.model, query.fallbacks, policy, limits
 
 
 def _fields(query: Query) -> dict[str, Any]:

@@ -129,14 +129,17 @@ def _need_free(entry: dict[str, Any], config: Any) -> None:
 
 
 def _shown(card: "NodeCard") -> dict[str, Any]:
-    says = card.says
+    says, terms = card.says, card.says.terms
+    budget = "any" if terms.budget_nats is None else f"{terms.budget_nats:g} nats ({terms.period})"
     return {
         "name": card.name,
         "id": card.id,
         "experts": says.experts,
         "price_in_usd_per_m": says.price_in_usd_per_m,
         "price_out_usd_per_m": says.price_out_usd_per_m,
-        "purposes": ", ".join(says.terms.purposes) or "any",
+        "purposes": ", ".join(terms.purposes) or "any",
+        "max_share": 1.0 if terms.max_share is None else terms.max_share,
+        "moves_answers_by": budget,
         "skills": ", ".join(card.words),
     }
 

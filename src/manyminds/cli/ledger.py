@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from manyminds.cli.accounts import privacy
 from manyminds.cli.keys import opened
-from manyminds.cli.look import print_table, table_of
+from manyminds.cli.look import plain, print_table, table_of
 from manyminds.cli.settings import as_json, print_json, read
+from manyminds.cli.sources import limits_of, owed
 
 __all__ = ["ledger"]
+
+_SUMMED: Final = {
+    "answers": "answers",
+    "usd": "price_usd",
+    "granted_nats": "granted_nats",
+    "settled_nats": "settled_nats",
+}
+"""What is shown of each side, by what the ledger calls it."""
 
 
 @click.group()
@@ -129,13 +138,17 @@ def receipts(
     if as_json:
         print_json([_priced(row) for row in rows])
         return
-    table = table_of("at (UTC)", "peer", "role", "tokens", "$", "signed by", "request")
+    table = table_of("at (UTC)", "peer", "role", "for", "tokens", "$", "nats", "signed by", "request")
     for row in map(_priced, rows):
         tokens = f"{row['prompt_tokens']:,} + {row['completion_tokens']:,}"
         signed = "both" if row["countersigned"] else "who answered"
         named = names.get(row["peer"], row["peer"])
+        moved = _moved(row["settled_nats"], row["granted_nats"])
+        if row["max_share"] < 1:
+            moved = f"{moved} share {row['max_share']:g}".strip()
+        figures = (tokens, f"{row['price_usd']:.9f}", moved)
         table.add_row(
-            row["at_utc"], named, row["role"], tokens, f"{row['price_usd']:.9f}", signed, row["request_id"]
+            row["at_utc"], named, row["role"], plain(row["purpose"]), *figures, signed, row["request_id"]
         )
     print_table(table)
 
@@ -144,43 +157,80 @@ def receipts(
 @_period
 @as_json
 @click.pass_obj
-def settle(file: str | None, /, since: datetime | None, until: datetime | None, as_json: bool) -> None:
-    """Sum up what is owed to each peer, and by it."""
+def sources(file: str | None, /, since: datetime | None, until: datetime | None, as_json: bool) -> None:
+    """Show what answers owe to each source, for what they were, and what is left of its budget."""
+    with opened(file) as found:
+        rows = owed(found.sources(since=since, until=until), limits_of(read(file, {})), found.leased)
+    if as_json:
+        print_json(rows)
+        return
+    table = table_of("source", "purpose", "answers", "nats", "shares", "budget, nats", "spent or set aside")
+    for row in rows:
+        budget, spent = row["budget_nats"], row["budget_spent_nats"]
+        figures = (
+            "" if budget is None else f"{budget:g} a {row['period']}",
+            "" if spent is None else f"{spent:.3f}",
+        )
+        table.add_row(
+            row["source"], "", f"{row['answers']:,}", f"{row['nats']:.3f}", f"{row['shares']:.3f}", *figures
+        )
+        for use in row["purposes"]:
+            sums = (f"{use['answers']:,}", f"{use['nats']:.3f}", f"{use['shares']:.3f}")
+            table.add_row("", use["purpose"] or "not said", *sums, "", "")
+    print_table(table)
+
+
+@ledger.command()
+@click.option("--by-purpose", is_flag=True, help="Each purpose by itself: what answers were used for.")
+@_period
+@as_json
+@click.pass_obj
+def settle(
+    file: str | None, /, by_purpose: bool, since: datetime | None, until: datetime | None, as_json: bool
+) -> None:
+    """Sum up what is owed to each peer, and by it; and how far answers moved others', in nats.
+
+    Of what was granted that counts as moved which who asked has said; where nobody said, all of it.
+    """
     names = _peers(file)
     with opened(file) as found:
         rows = found.owed(since=since, until=until)
-    sums: dict[str, dict[str, Any]] = {}
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        peer = row["peer"]
-        one = sums.setdefault(
-            peer,
-            {
-                "peer": names.get(peer, peer),
-                "id": peer,
-                **{f"{role}_{what}": 0 for role in ("asked", "answered") for what in ("answers", "usd")},
-                "not_countersigned": 0,
-            },
-        )
-        one[f"{row['role']}_answers"], one[f"{row['role']}_usd"] = row["answers"], row["price_usd"]
+        peer, purpose = row["peer"], row["purpose"] if by_purpose else ""
+        empty = {"peer": names.get(peer, peer), "id": peer} | ({"purpose": purpose} if by_purpose else {})
+        empty |= {f"{role}_{what}": 0 for role in ("asked", "answered") for what in _SUMMED}
+        one = sums.setdefault((peer, purpose), empty | {"not_countersigned": 0})
+        for what, column in _SUMMED.items():
+            one[f"{row['role']}_{what}"] += row[column]
         one["not_countersigned"] += row["answers"] - row["countersigned"]
     for one in sums.values():
         one["net_usd"] = round(one["answered_usd"] - one["asked_usd"], 9)
     if as_json:
         print_json(list(sums.values()))
         return
-    table = table_of("peer", "answers from it", "owed to it $", "answers to it", "owed by it $", "net $", "")
+    heads = ["peer", *(["for"] if by_purpose else [])]
+    for of in ("from it", "to it"):
+        heads += [f"answers {of}", f"owed {'to' if of == 'from it' else 'by'} it $", f"nats {of}"]
+    table = table_of(*heads, "net $", "")
     for one in sums.values():
-        lacking = one["not_countersigned"]
+        lacking, figures = one["not_countersigned"], []
+        for role in ("asked", "answered"):
+            moved = _moved(one[f"{role}_settled_nats"], one[f"{role}_granted_nats"] or None)
+            figures += [f"{one[f'{role}_answers']:,}", f"{one[f'{role}_usd']:.9f}", moved]
         table.add_row(
-            one["peer"],
-            f"{one['asked_answers']:,}",
-            f"{one['asked_usd']:.9f}",
-            f"{one['answered_answers']:,}",
-            f"{one['answered_usd']:.9f}",
+            *(one["peer"], *([plain(one["purpose"])] if by_purpose else []), *figures),
             f"{one['net_usd']:+.9f}",
             f"{lacking:,} signed by one side only" if lacking else "",
         )
     print_table(table)
+
+
+def _moved(settled_nats: float | None, granted_nats: float | None) -> str:
+    """How far answers moved others', of how far they might."""
+    if granted_nats is None:
+        return ""
+    return f"{'?' if settled_nats is None else f'{settled_nats:.3f}'} of {granted_nats:.3f}"
 
 
 def _peers(file: str | None) -> dict[str, str]:
@@ -189,8 +239,10 @@ def _peers(file: str | None) -> dict[str, str]:
 
 
 def _priced(row: dict[str, Any]) -> dict[str, Any]:
-    usd = row.pop("price_nusd") / 1e9
-    return {**row, "price_usd": usd, "countersigned": bool(row["countersigned"])}
+    """As it is shown. What was kept before there were terms had none."""
+    usd, share = row.pop("price_nusd") / 1e9, row["max_share"]
+    terms = {"purpose": row["purpose"] or "", "max_share": 1.0 if share is None else share}
+    return {**row, **terms, "price_usd": usd, "countersigned": bool(row["countersigned"])}
 
 
 @ledger.command()

@@ -150,6 +150,9 @@ def _checked(document: bytes) -> dict[str, Any]:
         "completion_tokens": receipt.completion_tokens,
         "experts": list(receipt.experts),
         "sources": list(receipt.sources),
+        "purpose": receipt.purpose,
+        "max_share": 1.0 if receipt.max_share is None else receipt.max_share,
+        "granted_nats": receipt.nats,
     }
 
 
@@ -175,13 +178,22 @@ def _hashed(path: Path, nonce: str) -> str:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    table = table_of("holds", "at (UTC)", "asked by", "answered by", "signed by", "$", "experts")
+    table = table_of("holds", "at (UTC)", "asked by", "answered by", "signed by", "$", "experts", "terms")
     for one in found:
         if "asker" not in one:
-            table.add_row(f"no: {plain(one['problem'])}", *[""] * 6)
+            table.add_row(f"no: {plain(one['problem'])}", *[""] * 7)
             continue
         holds = f"no: {one['problem']}" if one["problem"] else "yes"
         signed = "both" if one["countersigned"] else "who answered"
         price, experts = f"{one['price_usd']:.9f}", plain(", ".join(one["experts"]))
-        table.add_row(holds, one["at_utc"], one["asker"], one["answerer"], signed, price, experts)
+        nodes = (one["asker"], one["answerer"])
+        table.add_row(holds, one["at_utc"], *nodes, signed, price, experts, _terms(one))
     print_table(table)
+
+
+def _terms(one: dict[str, Any]) -> str:
+    """What both sides signed that the answer was for, and how far it might move the whole."""
+    said = [f"for {plain(one['purpose'])}"] if one["purpose"] else []
+    said += [f"share {one['max_share']:g}"] if one["max_share"] < 1 else []
+    said += [f"{one['granted_nats']:g} nats"] if one["granted_nats"] is not None else []
+    return ", ".join(said)

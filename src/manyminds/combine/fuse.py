@@ -6,7 +6,7 @@ where enough of them say the same, nobody is asked what to make of them.
 
 import math
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from hashlib import sha256
 
@@ -14,8 +14,21 @@ from msgspec.structs import replace
 
 from manyminds.combine.ballot import agreed, has_say
 from manyminds.combine.release import Chooser, release
-from manyminds.errors import CutError, ExpertError
-from manyminds.types import Answer, Arrivals, Chunk, Count, Message, Posterior, Query, Route, Task
+from manyminds.errors import AnswerError, CutError, ExpertError
+from manyminds.types import (
+    Answer,
+    Arrival,
+    Arrivals,
+    Call,
+    Chunk,
+    Count,
+    Message,
+    Posterior,
+    Query,
+    Route,
+    Task,
+    Weighed,
+)
 from manyminds.wire import rewritten
 
 __all__ = ["Fuse"]
@@ -58,6 +71,14 @@ class Fuse:
         """The fallback's."""
         return self._chooser(query).counting(query, route, answers)
 
+    def weighed(self, query: Query, route: Route, answers: Sequence[Answer]) -> Weighed:
+        """The fallback's."""
+        chooser = self._chooser(query)
+        weighing: Callable[..., Weighed] | None = getattr(chooser, "weighed", None)
+        if weighing is not None:
+            return weighing(query, route, answers)
+        return Weighed(route, {}, chooser.counting(query, route, answers))
+
     async def combine(self, query: Query, route: Route, arrivals: Arrivals) -> AsyncGenerator[Chunk, None]:
         """Streams the fuser. See `types.Combiner`.
 
@@ -75,6 +96,43 @@ class Fuse:
                         return
         for chunk in release(self._chooser(query).choose(query, route, answers)):
             yield chunk
+
+    async def without_each(
+        self, query: Query, route: Route, arrivals: Arrivals, answers: Sequence[Answer]
+    ) -> dict[str, str | None]:
+        """What would have been released without the drafts of each source: fused anew, all at once.
+
+        None where that failed, or came too late. `answers` are those that were fused from, with the fuser's.
+        """
+        under_way: dict[str, Arrival] = {}
+        found: dict[str, str | None] = {}
+        drafted = {a.source for a in answers if has_say(route, a) and a.text.strip()}
+        for source in sorted(drafted):
+            rest = [a for a in answers if a.source != source and a.method != "fuse"]
+            drafts = _drafts(route, rest)
+            try:
+                if route.fuser is not None and len(drafts) > 1 and not self._agree(query, route, rest):
+                    under_way[source] = arrivals.open(route.fuser, _fusing(query, drafts))
+                else:
+                    found[source] = self._chooser(query).choose(query, route, rest).text
+            except AnswerError:
+                found[source] = None
+        for source, arrival in under_way.items():
+            answer = await arrival.whole()
+            found[source] = answer.text if answer.status == "ok" else None
+        return found
+
+    def alike(self, query: Query, texts: Sequence[str]) -> list[bool]:
+        """Whether each text stands for what the first does: the same answer, or the same meaning."""
+        calls = tuple(Call(f"{i}", f"{i}", 0.5) for i in range(len(texts)))
+        answers = [
+            Answer(call.expert, call.source, "ok", text) for call, text in zip(calls, texts, strict=True)
+        ]
+        named = self._chooser(query).candidates(query, Route("", "select", calls), answers)
+        return [
+            text == texts[0] or (c is not None and c == named[0])
+            for text, c in zip(texts, named, strict=True)
+        ]
 
     def _chooser(self, query: Query) -> Chooser:
         return self._fallback if query.task.kind == "text" else self._compared

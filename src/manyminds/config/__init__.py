@@ -134,6 +134,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
         section, _, name = key.partition(".")
         values[section][name] = convert(key, value, origin)
         origins[key] = origin
+    network = _joined(Network(**values["network"]), listed, file)
     return Config(
         home=home,
         file=file,
@@ -143,7 +144,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
         policy=Policy(**values["policy"]),
         ledger=_locate(Ledger(**values["ledger"]), home),
         cache=Cache(**values["cache"]),
-        network=_joined(Network(**values["network"]), file),
+        network=network,
         private=Private(**values["private"]),
         peers=_distinct(listed),
         experts=tuple(experts.values()),
@@ -355,8 +356,14 @@ def _distinct(listed: Mapping[str, PeerEntry]) -> tuple[PeerEntry, ...]:
     return tuple(listed.values())
 
 
-def _joined(network: Network, file: Path | None) -> Network:
-    """With absolute paths. Raises: ConfigError where an address is none."""
+def _joined(network: Network, listed: Mapping[str, PeerEntry], file: Path | None) -> Network:
+    """With absolute paths. Raises: ConfigError where an address is none, or a peer has part of no budget."""
+    own = next((entry.name for entry in listed.values() if entry.budget_nats is not None), None)
+    if own is not None and network.budget_nats is None:
+        raise ConfigError(
+            f"The peer {own!r} has budget_nats, and network.budget_nats is not set, by which nodes know that "
+            "they must keep to one: set it, too."
+        )
     if network.url and not _is_web(network.url):
         raise ConfigError(f"network.url must be like https://HOST, not {_brief(network.url)}.")
     if not network.zenoh:

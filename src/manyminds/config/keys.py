@@ -92,6 +92,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             "0 probes none.",
         ),
     ] = 0.1
+    attribution_alpha: Annotated[
+        float,
+        Meta(gt=0, le=1000, description="Order of the divergence by which answers are owed to sources."),
+    ] = 2.0
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +173,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         Literal["listed", "network", "anyone"],
         Meta(description="Whom it answers: listed peers, also whoever comes by what it joined, or anyone."),
     ] = "network"
+    callers: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^[a-z2-7*?]{1,64}\Z")], ...],
+        Meta(max_length=64, description="Which of these: ids of nodes, or patterns of such; empty is all."),
+    ] = ()
     purposes: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
         Meta(description="What answers may be used for, in words that who asks must state; empty is all."),
@@ -185,6 +193,26 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_min: Annotated[
         int, Meta(ge=1, description="Questions a minute of all nodes together that are not listed.")
     ] = 600
+    max_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Of what others' answers owe to all sources, the most to it."),
+    ] = 1.0
+    budget_nats: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)] | None,
+        Meta(description="How far it may move all others' answers of a period together; unset is no limit."),
+    ] = None
+    period: Annotated[
+        Literal["day", "month", "total"],
+        Meta(description="Of budget_nats, in UTC: day, month or total."),
+    ] = "month"
+    epsilon: Annotated[
+        Annotated[float, Meta(gt=0, le=100)] | None,
+        Meta(description="What all others' private answers may tell of it; unset, as they have it."),
+    ] = None
+    delta: Annotated[
+        Annotated[float, Meta(gt=0, le=0.1)] | None,
+        Meta(description="Chance that it may be more; unset, as they have it."),
+    ] = None
     trust: Annotated[
         float,
         Meta(ge=0, le=1, description="How far claims of nodes are believed that are not listed, likewise."),
@@ -258,6 +286,10 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_min: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Questions a minute that it may ask; unset is no limit."),
+    ] = None
+    budget_nats: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)] | None,
+        Meta(description="How far its answers may be moved in a period, instead of network.budget_nats."),
     ] = None
     speaks_for: Annotated[
         bool,

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -27,15 +28,16 @@ from manyminds.errors import (
     UnavailableError,
 )
 from manyminds.network import jws, receipt
-from manyminds.network.ask import Ask, new_ask, seal_ask
+from manyminds.network.answering import Keep
+from manyminds.network.ask import MOST_NATS, Accepted, Ask, new_ask, seal_ask
 from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Transport
-from manyminds.types import Card, Chunk, Hold, Journey, Query, Usage
+from manyminds.types import Bound, Card, Chunk, Hold, Journey, Query, Terms, Usage
 from manyminds.wire import parse_chunk, request_body
 
-__all__ = ["SILENT_S", "Deed", "Line", "Peer"]
+__all__ = ["SILENT_S", "Deed", "Line", "Owing", "Peer"]
 
 SILENT_S: Final = 0.55
 """After as long without a sign of life, an answer is lost: two of them are missing then."""
@@ -53,6 +55,13 @@ log = logging.getLogger(__name__)
 Deed = Literal["kept", "cut", "garbled", "unsigned", "overcharged"]
 """What a peer did: answered in good order, or how it did not."""
 
+Owing = Callable[[str, float, Callable[[float], None]], None]
+"""Is told of an answer that may move the whole: of which request, how far, and whom to tell what it did."""
+
+
+def _untold(_request_id: str, _nats: float, _settle: Callable[[float], None]) -> None:
+    pass
+
 
 class Line(Struct, frozen=True):
     """The way to one peer, and what is agreed with it.
@@ -68,6 +77,7 @@ class Line(Struct, frozen=True):
         purpose: what answers are used for, where who asked did not say.
         member: proof that this node knows the secret of the network by which it asks.
         hops: how often a question may be passed on that was asked of this peer by name.
+        owing: see `Owing`.
     """
 
     node: str
@@ -76,12 +86,13 @@ class Line(Struct, frozen=True):
     transport: Transport
     identity: Identity
     reserve: Callable[[float], Awaitable[Hold | None]]
-    keep: Callable[[Receipt, Signed, str], None]
+    keep: Keep
     note: Callable[[Deed], None]
     strange: Callable[[], None]
     purpose: str = ""
     member: str = ""
     hops: int = 4
+    owing: Owing = _untold
 
 
 class Peer:
@@ -124,8 +135,7 @@ class Peer:
         finally:
             if hold is not None:
                 hold.settle(call.spent_usd(most_usd))
-            if not call.ended and not line.transport.notices:
-                call.tell(Told(cancel=True))
+            call.leave()
 
     def _onward(self, query: Query) -> Journey:
         """What is left of its journey. Raises: RefusedError where it may not go there."""
@@ -156,8 +166,9 @@ class Peer:
             budget_usd=most_usd,
             hops=journey.hops - 1,
             visited=(*journey.visited, line.identity.id)[-64:],
-            purpose=journey.purpose if journey.visited else line.purpose,
+            purpose=journey.purpose if journey.visited else query.limits.purpose or line.purpose,
             member=line.member,
+            terms=_accepted(self._card.terms, query.bound or Bound()),
         )
 
 
@@ -199,6 +210,9 @@ class _Call:
                     self.ended, self._receipt = True, found
                     # Soon, and not now: nobody waits for it.
                     asyncio.get_running_loop().call_soon(self._countersign, found, signed)
+                    if found.nats is not None:
+                        settle = partial(self._settle, found, signed)
+                        self._line.owing(self._request_id, found.nats, settle)
                     yield self._last(frame.answered, found, held)
                     return
         except FrameError as error:
@@ -254,6 +268,13 @@ class _Call:
     def tell(self, told: Told) -> None:
         self._line.transport.tell(self._line.node, self._ask.id, self._sealer.seal(told))
 
+    def leave(self) -> None:
+        """Says that nobody waits for the rest, and that what was not signed is not used."""
+        if self._receipt is None and self._ask.terms is not None and self._ask.terms.nats:
+            self.tell(Told(cancel=not self.ended, settled_nats=0.0))
+        elif not self.ended and not self._line.transport.notices:
+            self.tell(Told(cancel=True))
+
     def spent_usd(self, most_usd: float) -> float:
         """What is owed for it: where it broke off, nobody can prove anything, and so nothing."""
         return 0.0 if self._receipt is None else min(self._receipt.price_usd, most_usd)
@@ -265,7 +286,7 @@ class _Call:
         line, name = self._line, self._card.name
         try:
             found, signed = receipt.read(answered.receipt.encode())
-            wrong = self._mismatch(found)
+            wrong = self._mismatch(found) or self._overstepped(found, answered)
         except SignatureError as error:
             line.note("unsigned")
             raise GarbageError(f"{name} did not sign its answer: {error.message}") from None
@@ -285,6 +306,13 @@ class _Call:
         line.keep(found, signed.with_(counter), self._request_id)
         line.note("kept")
 
+    def _settle(self, found: Receipt, signed: Signed, nats: float) -> None:
+        """Tells how far the answer moved the whole; with the signature again, which may have been lost."""
+        line = self._line
+        counter = receipt.countersign(line.identity, signed)
+        self.tell(Told(countersigned=msgspec.to_builtins(counter), settled_nats=nats))
+        line.keep(found, signed.with_(counter), self._request_id, nats)
+
     def _mismatch(self, found: Receipt) -> str:
         """What of it is not as it was here, "" where all is. Raises: SignatureError."""
         ask, line = self._ask, self._line
@@ -300,6 +328,17 @@ class _Call:
         if abs(found.at - time.time()) > _CLOCKS_S:
             return "at"
         return next((name for name, value in expected.items() if getattr(found, name) != value), "")
+
+    def _overstepped(self, found: Receipt, answered: Answered) -> str:
+        """What of its terms nobody agreed to, "" where all is as it was asked."""
+        terms = self._ask.terms or Accepted()
+        if found.purpose not in ("", self._ask.purpose):
+            return "purpose"
+        if found.max_share not in (None, terms.max_share):
+            return "max_share"
+        if found.nats != answered.nats or (found.nats or 0.0) > (terms.nats or 0.0):
+            return "nats"
+        return ""
 
     def _overcharge(self, found: Receipt) -> str:
         """By budget, by its own prices, and by tokens that an answer of that length cannot have."""
@@ -322,14 +361,25 @@ class _Call:
         chance = answered.probability
         confidence = chance if chance is not None and 0.0 <= chance <= 1.0 else None
         if held is None:
-            return Chunk("", answered.finish_reason, usage, confidence=confidence)
-        return replace(held, usage=usage, confidence=confidence)
+            return Chunk("", answered.finish_reason, usage, confidence=confidence, nats=found.nats)
+        return replace(held, usage=usage, confidence=confidence, nats=found.nats)
 
 
 def _request(query: Query) -> bytes:
     """The request as the other node gets it: the caller's, for whom that node chooses by the same policy."""
     policy = query.limits.policy
     return request_body(query, policy if policy in _POLICIES else "auto")
+
+
+def _accepted(terms: Terms, bound: Bound) -> Accepted | None:
+    """To what this node will hold, where its terms demand that."""
+    if not terms.binds:
+        return None
+    if terms.budget_nats is None:
+        return Accepted(bound.max_share)
+    if bound.nats is None:  # it is used whole, as by a fuser
+        return Accepted(bound.max_share, MOST_NATS, MOST_NATS)
+    return Accepted(bound.max_share, min(bound.nats, MOST_NATS), min(bound.least_nats, MOST_NATS))
 
 
 def _failure(name: str, failed: Failed) -> ExpertError:

@@ -17,16 +17,16 @@ from types import TracebackType
 from msgspec.structs import replace
 
 from manyminds.alarm import Alarm
-from manyminds.errors import (
-    GarbageError,
-    UnavailableError,
-)
+from manyminds.errors import GarbageError, RequiredError, UnavailableError
 from manyminds.fanout.patience import Patience, hear, note_slow
 from manyminds.fanout.tally import Tally
 from manyminds.types import Answer, Arrival, Call, Card, Chunk, Expert, Query, Route, Scorer
 from manyminds.wire import capped
 
 __all__ = ["Fanout"]
+
+
+_ENDED = {"failed": "failed", "cut": "broke off", "late": "was late", "cancelled": "was stopped"}
 
 
 class Fanout:
@@ -102,6 +102,7 @@ class Fanout:
             for arrival in sorted(fresh, key=lambda a: a.ended_at):
                 seen.add(id(arrival))
                 assert arrival.answer is not None
+                self._check(arrival.call, arrival.answer)
                 yield arrival.answer
             if fresh and not self._closed and await self._satisfied():
                 await self.cancel()
@@ -135,7 +136,18 @@ class Fanout:
         if interrupted is not None:
             raise interrupted
 
+    def _check(self, call: Call, answer: Answer) -> None:
+        """Raises: RequiredError where this was all that was needed."""
+        if call.required and answer.status != "ok" and not self._closed:
+            why = f": {answer.error.message.rstrip('. ')}" if answer.error else ""
+            raise RequiredError(
+                f"{answer.expert}, without whose answer this request wants none, "
+                f"{_ENDED[answer.status]}{why}. Try again, or do not require it."
+            )
+
     async def _satisfied(self) -> bool:
+        if any(a.call.required and a.answer is None for a in self._arrivals):
+            return False
         answers = [a for a in self.answers if a.status == "ok"]
         if self._quorum is not None and len(answers) >= self._quorum:
             return True
@@ -176,6 +188,8 @@ class Fanout:
         expert = self._experts.get(call.expert)
         if call.budget_usd is not None:
             query = _paying(query, call.budget_usd, expert.card if expert else None)
+        if query.bound is not call.bound:
+            query = replace(query, bound=call.bound)
         news = (self._begun, self._ended)
         arrival = _Arrival(call, expert, query, news, self._alarm)
         work = arrival.run(self._patience, self.deadline)

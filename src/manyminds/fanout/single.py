@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from manyminds.alarm import Alarm, Watch
 from manyminds.errors import AnswerError, DeadlineError, SlowError
 from manyminds.fanout.patience import Patience, check, note_slow, paced
@@ -25,7 +27,7 @@ class Single:
         self._deadline = self._loop.time() + deadline_s
         self._tally = Tally(call, expert.card, query, began=alarm.clock())
         self._expert = expert
-        self._query = query
+        self._query = query if query.bound is call.bound else replace(query, bound=call.bound)
         self._patience = patience
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:

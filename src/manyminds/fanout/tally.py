@@ -60,6 +60,7 @@ class Tally:
             error=self.error,
             prior=self.call.prior,
             claimed_usd=self._claimed_usd(text, now - began),
+            nats=last.nats,
         )
 
     def _claimed_usd(self, text: str, seconds: float) -> float | None:

@@ -138,6 +138,13 @@ class Ledger:
         self._settle()
         return queries.totals(self._database, by, Filter(since, until, key, expert, status))
 
+    def sources(
+        self, *, since: datetime | None = None, until: datetime | None = None, key: str | None = None
+    ) -> list[dict[str, Any]]:
+        """See `queries.sources`: what answers owe to whom, by source and purpose."""
+        self._settle()
+        return queries.sources(self._database, Filter(since, until, key))
+
     def grade(self, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:
         """Keeps what the caller says of an answer, in [0, 1]: of a request of its key only, and once.
 
@@ -238,19 +245,19 @@ class Ledger:
         """Ends a key for ever. False where there is none, or it is revoked already."""
         return keys.revoke(self._database, key_id)
 
-    # --- budgets, in nano-dollars ---
+    # --- budgets, in billionths of a dollar or of a nat ---
 
-    def lease(self, key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
+    def lease(self, budget_id: str, period: str, want: int, limit: int) -> int:
         """See `budgets.lease`: what was granted, never more than the limit over all processes together."""
-        return budgets.lease(self._database, key_id, period, want_nusd, limit_nusd)
+        return budgets.lease(self._database, budget_id, period, want, limit)
 
-    def give_back(self, key_id: str, period: str, nusd: int) -> None:
+    def give_back(self, budget_id: str, period: str, units: int) -> None:
         """See `budgets.give_back`: once, and never again after an error."""
-        budgets.give_back(self._database, key_id, period, nusd)
+        budgets.give_back(self._database, budget_id, period, units)
 
-    def leased(self, key_id: str, period: str) -> int:
+    def leased(self, budget_id: str, period: str) -> int:
         """What all gateways have leased and not given back."""
-        return budgets.leased(self._database, key_id, period)
+        return budgets.leased(self._database, budget_id, period)
 
     def accounts(self, prefix: str) -> dict[str, int]:
         """See `budgets.accounts`: what was leased and not given back, by the rest of each id."""

@@ -1,7 +1,7 @@
-"""What keys may still spend, in blocks that are durable before a cent of them is.
+"""What budgets still hold, of keys and of sources, in blocks that are durable before any of them is spent.
 
-Amounts are whole nano-dollars (`_nusd`, a billionth of a US dollar): sums are exact, and 63 bits hold nine
-billion dollars. A gateway leases a block, spends from it in memory, and leases the next; what it leased
+Amounts are whole `units`, billionths of a US dollar or of a nat: sums are exact, and 63 bits hold nine
+billion of either. A gateway leases a block, spends from it in memory, and leases the next; what it leased
 counts as spent, so no crash and no race can pass a limit. A crash forfeits what was left of its block.
 """
 
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 __all__ = ["accounts", "give_back", "lease", "leased"]
 
 
-def lease(database: Database, key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
-    """Takes up to `want_nusd`, as far as the limit allows. Returns how many nano-dollars were granted.
+def lease(database: Database, budget_id: str, period: str, want: int, limit: int) -> int:
+    """Takes up to `want`, as far as the limit allows. Returns how many units were granted.
 
     Whoever gets an error has no block, although it may have been counted: that much is forfeited.
     """
     import sqlalchemy as sa
 
-    if want_nusd <= 0:
+    if want <= 0:
         return 0
     budgets = database.tables.budgets
-    mine = _of(budgets, key_id, period)
-    new = database.insert(budgets).values(key=key_id, period=period, leased_nusd=0)
+    mine = _of(budgets, budget_id, period)
+    new = database.insert(budgets).values(key=budget_id, period=period, leased_units=0)
     with database.begin() as connection:
         connection.execute(new)  # SQLite locks here, PostgreSQL in the next line
         so_far: int = connection.execute(
-            sa.select(budgets.c.leased_nusd).where(mine).with_for_update()
+            sa.select(budgets.c.leased_units).where(mine).with_for_update()
         ).scalar_one()
-        granted = max(0, min(want_nusd, limit_nusd - so_far))
+        granted = max(0, min(want, limit - so_far))
         if granted:
-            connection.execute(sa.update(budgets).where(mine).values(leased_nusd=so_far + granted))
+            connection.execute(sa.update(budgets).where(mine).values(leased_units=so_far + granted))
     return granted
 
 
-def give_back(database: Database, key_id: str, period: str, nusd: int) -> None:
+def give_back(database: Database, budget_id: str, period: str, units: int) -> None:
     """Returns the unspent part of a block, once. Never try again after an error: it may have been counted.
 
     Raises: LedgerError also for more than was leased.
     """
     import sqlalchemy as sa
 
-    if nusd <= 0:
+    if units <= 0:
         return
     budgets = database.tables.budgets
-    mine = sa.and_(_of(budgets, key_id, period), budgets.c.leased_nusd >= nusd)
+    mine = sa.and_(_of(budgets, budget_id, period), budgets.c.leased_units >= units)
     with database.begin() as connection:
-        less = sa.update(budgets).where(mine).values(leased_nusd=budgets.c.leased_nusd - nusd)
+        less = sa.update(budgets).where(mine).values(leased_units=budgets.c.leased_units - units)
         if connection.execute(less).rowcount == 0:
-            raise LedgerError(f"Key {key_id} gave back more of its budget than it had leased in {period}.")
+            raise LedgerError(f"{budget_id} gave back more of its budget than it had leased in {period}.")
 
 
-def leased(database: Database, key_id: str, period: str) -> int:
-    """Nano-dollars that all gateways have leased and not given back."""
+def leased(database: Database, budget_id: str, period: str) -> int:
+    """Units that all gateways have leased and not given back."""
     import sqlalchemy as sa
 
     budgets = database.tables.budgets
     with database.read() as connection:
-        found = connection.execute(sa.select(budgets.c.leased_nusd).where(_of(budgets, key_id, period)))
+        found = connection.execute(sa.select(budgets.c.leased_units).where(_of(budgets, budget_id, period)))
         return int(found.scalar_one_or_none() or 0)
 
 
@@ -71,12 +71,12 @@ def accounts(database: Database, prefix: str) -> dict[str, int]:
     import sqlalchemy as sa
 
     budgets = database.tables.budgets
-    total = sa.func.sum(budgets.c.leased_nusd)
+    total = sa.func.sum(budgets.c.leased_units)
     mine = budgets.c.key.startswith(prefix, autoescape=True)
     query = sa.select(budgets.c.key, total).where(mine).group_by(budgets.c.key).order_by(budgets.c.key)
     with database.read() as connection:
         return {key.removeprefix(prefix): int(amount) for key, amount in connection.execute(query)}
 
 
-def _of(budgets: "sa.Table", key_id: str, period: str) -> "sa.ColumnElement[bool]":
-    return (budgets.c.key == key_id) & (budgets.c.period == period)
+def _of(budgets: "sa.Table", budget_id: str, period: str) -> "sa.ColumnElement[bool]":
+    return (budgets.c.key == budget_id) & (budgets.c.period == period)

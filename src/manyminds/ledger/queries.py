@@ -13,7 +13,7 @@ from manyminds.types import Outcome
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Filter", "Grade", "Group", "Judge", "asked", "grade", "prune", "requests", "totals"]
+__all__ = ["Filter", "Grade", "Group", "Judge", "asked", "grade", "prune", "requests", "sources", "totals"]
 
 Group: TypeAlias = Literal["key", "expert", "policy", "day"]
 Grade: TypeAlias = Literal["learnt", "kept", "unknown", "twice"]
@@ -100,6 +100,30 @@ def asked(database: Database) -> list[tuple[str, str]]:
         return [(row.expert, row.source) for row in connection.execute(pairs)]
 
 
+def sources(database: Database, which: Filter) -> list[dict[str, Any]]:
+    """By source and purpose, in their order: answers it had a share in, sums of nats and of shares.
+
+    `estimated` of those answers are measured roughly. O(requests in the filter).
+    """
+    import sqlalchemy as sa
+
+    tables = database.tables
+    table, owed = tables.requests, tables.attributions
+    purpose = sa.func.coalesce(table.c.purpose, sa.literal_column("''")).label("purpose")
+    sums = (
+        sa.func.count().label("answers"),
+        sa.func.sum(owed.c.nats).label("nats"),
+        sa.func.sum(owed.c.share).label("shares"),
+        sa.cast(sa.func.sum(owed.c.estimated), sa.BigInteger).label("estimated"),
+    )
+    joined = table.join(owed, table.c.request_id == owed.c.request_id)
+    mine = (owed.c.share > 0, *_conditions(tables, which))
+    summed = sa.select(owed.c.source, purpose, *sums).select_from(joined).where(*mine)
+    with database.read() as connection:
+        found = [dict(row) for row in connection.execute(summed.group_by(owed.c.source, purpose)).mappings()]
+    return sorted(found, key=lambda row: (row["source"], row["purpose"]))
+
+
 def grade(database: Database, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:
     """Keeps what the caller says of an answer: of its own request only, and once.
 
@@ -141,7 +165,7 @@ def prune(database: Database, before: datetime) -> int:
         if not names:
             return deleted
         with database.begin() as connection:
-            for part in (tables.calls, tables.outcomes, tables.feedback):
+            for part in (tables.calls, tables.attributions, tables.outcomes, tables.feedback):
                 connection.execute(sa.delete(part).where(part.c.request_id.in_(names)))
             deleted += connection.execute(sa.delete(table).where(table.c.request_id.in_(names))).rowcount
 

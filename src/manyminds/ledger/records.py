@@ -37,13 +37,15 @@ class Rows(Struct, frozen=True):
 
     request: _Row
     calls: Sequence[_Row]
+    attributions: Sequence[_Row]
     outcomes: Sequence[_Row]
 
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
         texts = sum(len(text) for text in self.request[-2:] if text)
-        return _ROW_BYTES * (1 + len(self.calls) + len(self.outcomes)) + 4 * texts
+        rows = 1 + len(self.calls) + len(self.attributions) + len(self.outcomes)
+        return _ROW_BYTES * rows + 4 * texts
 
 
 class Records:
@@ -52,7 +54,7 @@ class Records:
     def __init__(self, database: Database) -> None:
         self._database = database
         tables = database.tables
-        every = (tables.requests, tables.calls, tables.outcomes)
+        every = (tables.requests, tables.calls, tables.attributions, tables.outcomes)
         self._insert = [database.compiled(database.insert(table)) for table in every]
 
     def write(self, batch: Sequence[Rows]) -> int:
@@ -72,7 +74,7 @@ class Records:
 
     def _write(self, batch: Sequence[Rows]) -> bool:
         """Writes all, or nothing: False where one is there already."""
-        requests, calls, outcomes = self._insert
+        requests, calls, attributions, outcomes = self._insert
         with self._database.engine.begin() as connection:
             # Tuples past the compiler: half the time. Drivers take them from any iterable of rows.
             new = connection.exec_driver_sql(requests, [rows.request for rows in batch]).rowcount
@@ -80,6 +82,7 @@ class Records:
                 connection.rollback()
                 return False
             _execute(connection, calls, chain.from_iterable(rows.calls for rows in batch))
+            _execute(connection, attributions, chain.from_iterable(rows.attributions for rows in batch))
             _execute(connection, outcomes, chain.from_iterable(rows.outcomes for rows in batch))
         return True
 
@@ -123,6 +126,7 @@ def rows(
         report.agreement,
         _clean((query.section or query.limits.topic)[:_SECTION_CHARS]),
         gateway,
+        _clean(query.limits.purpose or (query.journey.purpose if query.journey else "")),
         _clean(query.question) if store_text else None,
         _clean(text) if store_text else None,
     )
@@ -133,7 +137,7 @@ def rows(
     if not math.isfinite(amounts):  # one would make every sum over it useless
         raise LedgerError("The ledger cannot hold a value: a cost or a time is no finite number.")
     graded = [outcome_row(name, i, o, at_utc) for i, o in enumerate(outcomes) if o.correct is not None]
-    return Rows(request, calls, graded)
+    return Rows(request, calls, _attributions(report), graded)
 
 
 def outcome_row(request_id: str, number: int, outcome: Outcome, at_utc: str) -> _Row:
@@ -164,6 +168,22 @@ def _calls(report: Report, answers: Sequence[Answer]) -> list[_Row]:
         same = lines.get((answer.expert, answer.stage, answer.method))
         rows.append(_call(report.request_id, number, answer, same.pop() if same else None))
     return rows
+
+
+def _attributions(report: Report) -> list[_Row]:
+    """What it owes to each source that has a part in it, or might have had a certain one."""
+    if not report.granted:
+        return [
+            (report.request_id, i, owed.source, owed.divergence, owed.share, int(owed.estimated), None)
+            for i, owed in enumerate(report.attribution)
+        ]
+    nats = {line.source: line.nats for line in report.granted if not line.refused}
+    rows = [
+        (owed.source, owed.divergence, owed.share, int(owed.estimated), nats.pop(owed.source, None))
+        for owed in report.attribution
+    ]
+    rows += [(source, 0.0, 0.0, 0, most) for source, most in nats.items() if most is not None]
+    return [(report.request_id, i, *row) for i, row in enumerate(rows)]
 
 
 def _call(name: str, number: int, answer: Answer, line: PanelEntry | None) -> _Row:

@@ -2,7 +2,8 @@
 
 Knows no URL and no request. A time is text in UTC of fixed width, such as 2026-11-22T07:25:32.123+00:00:
 it sorts as it reads, on every database, and its first ten characters are the day. A count of
-nano-dollars (`_nusd`) is a whole number; every other amount is a double.
+nano-dollars (`_nusd`), or of billionths of a dollar or of a nat (`_units`), is a whole number; every other
+amount is a double.
 """
 
 import time
@@ -22,15 +23,16 @@ SCHEMA: Final = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """Everything that is kept. The first three and `feedback` go by time; the others stay."""
+    """Everything that is kept. The first four and `feedback` go by time; the others stay."""
 
     metadata: "sa.MetaData"
     requests: "sa.Table"
     calls: "sa.Table"  # of a request, numbered as its panel was
+    attributions: "sa.Table"  # of a request: what it owes to each source, and how far that might move it
     outcomes: "sa.Table"  # whether a call was right, as it became known: the log that is learnt from
     feedback: "sa.Table"  # what the caller said of the whole answer, once
     keys: "sa.Table"
-    budgets: "sa.Table"  # nano-dollars leased so far, of a key in a period
+    budgets: "sa.Table"  # billionths leased so far, of a key or a source in a period
     receipts: "sa.Table"  # of answers that went between this node and another
     withdrawals: "sa.Table"  # who is not to be asked any more, and what became of what was learnt
     schema: "sa.Table"
@@ -62,7 +64,7 @@ def define() -> Tables:
             *map(_text, ("key", "policy", "strategy", "status")),
             *map(_figure, ("seconds", "cost_usd", "saved_usd")),
             *(_figure(name, nullable=True) for name in ("probability", "agreement")),
-            *(_text(name, nullable=True) for name in ("section", "gateway", "question", "answer")),
+            *(_text(name, nullable=True) for name in ("section", "gateway", "purpose", "question", "answer")),
         ),
         calls=part(
             "calls",
@@ -75,6 +77,13 @@ def define() -> Tables:
             *map(_figure, ("cpu_s", "cost_usd")),
             *(_figure(name, nullable=True) for name in ("share", "probability", "prior", "claimed_usd")),
             *(_text(name, nullable=True) for name in ("basis", "error")),
+        ),
+        attributions=part(
+            "attributions",
+            _text("source"),
+            *map(_figure, ("nats", "share")),
+            _count("estimated"),  # 0 or 1
+            _figure("granted_nats", nullable=True),
         ),
         outcomes=_outcomes(every, row, time),
         feedback=sa.Table(
@@ -101,7 +110,7 @@ def define() -> Tables:
             "budgets",
             every,
             *(_text(name, primary_key=True) for name in ("key", "period")),
-            _count("leased_nusd"),
+            _count("leased_units"),
         ),
         receipts=_receipts(every, row, time),
         withdrawals=_withdrawals(every, row, time),
@@ -121,6 +130,8 @@ def _receipts(
         sa.Column("at_utc", time, nullable=False, index=True),
         *map(_count, ("prompt_tokens", "completion_tokens", "price_nusd", "countersigned")),
         _text("document"),  # all of it, signed
+        _text("purpose", nullable=True),
+        *(_figure(name, nullable=True) for name in ("max_share", "granted_nats", "settled_nats")),
         sa.UniqueConstraint("ask", "role", "peer", "at_utc"),  # who asks chooses what an ask is called
         sa.Index("ix_receipts_peer", "peer", "at_utc"),
     )
@@ -174,12 +185,16 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
     import sqlalchemy as sa
 
+    _rename_budgets(connection)
     if version == 1:
         _from_1(connection, tables)
     elif version == 2:
         _from_2(connection, tables)
     else:
-        tables.metadata.create_all(connection)  # schema 3 kept no receipts, 4 no withdrawals
+        connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN purpose TEXT")
+        if version == 4:
+            _from_4(connection)
+        tables.metadata.create_all(connection)  # schema 3 kept no receipts, 4 nothing of what answers owe
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 
@@ -229,10 +244,19 @@ def _from_1(connection: "sa.Connection", tables: Tables) -> None:
         connection.exec_driver_sql(f"DROP TABLE {name}_1")
 
 
+def _rename_budgets(connection: "sa.Connection") -> None:
+    """Up to schema 4, there were only those of keys, in nano-dollars."""
+    import sqlalchemy as sa
+
+    found = sa.inspect(connection)
+    if found.has_table("budgets") and "leased_nusd" in {c["name"] for c in found.get_columns("budgets")}:
+        connection.exec_driver_sql("ALTER TABLE budgets RENAME COLUMN leased_nusd TO leased_units")
+
+
 def _from_2(connection: "sa.Connection", tables: Tables) -> None:
     """Schema 2 kept no section, nothing of what was expected of a call, and outcomes in no order."""
     added = {
-        "requests": ("section TEXT", "gateway TEXT"),
+        "requests": ("section TEXT", "gateway TEXT", "purpose TEXT"),
         "calls": ("prior DOUBLE PRECISION", "claimed_usd DOUBLE PRECISION", "basis TEXT"),
     }
     for name, columns in added.items():
@@ -246,6 +270,13 @@ def _from_2(connection: "sa.Connection", tables: Tables) -> None:
         " JOIN requests AS r ON r.request_id = o.request_id ORDER BY r.id, o.number"
     )
     connection.exec_driver_sql("DROP TABLE outcomes_2")
+
+
+def _from_4(connection: "sa.Connection") -> None:
+    """Schema 4 kept no terms of receipts."""
+    figures = (f"{name} DOUBLE PRECISION" for name in ("max_share", "granted_nats", "settled_nats"))
+    for column in ("purpose TEXT", *figures):
+        connection.exec_driver_sql(f"ALTER TABLE receipts ADD COLUMN {column}")
 
 
 def _text(

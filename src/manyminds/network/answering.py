@@ -6,10 +6,11 @@ say. Written so that nobody waits for ever: a silent answer sends a sign of life
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -34,22 +35,27 @@ from manyminds.network.transport import Send
 from manyminds.types import Chunk, Journey, Query, Report, Usage
 from manyminds.wire import capped, parse_request
 
-__all__ = ["BEAT_S", "Admit", "Answering", "Guest", "Keep", "Price"]
+__all__ = ["BEAT_S", "Admit", "Answering", "Grant", "Guest", "Keep", "Price"]
 
 BEAT_S: Final = 0.25
 """Between two signs of life of an answer that is silent."""
 
 _FIRST_BEAT_S: Final = 0.02  # until the first: what is answered sooner needs none
 _GATHERED_CHARS: Final = 16_000  # of an answer's text in one frame, from which on it waits for no more
-_KEPT_S: Final = 60.0  # for which a countersignature may come
+_KEPT_S: Final = 60.0  # for which a countersignature, and how far the answer moved the whole, may come
 _MOST_KEPT: Final = 20_000
 _LEFT: Final = 0.97  # of the time that who asks has: the way back takes some
 _STALLED_S: Final = 20.0  # after which an answer that nobody takes is broken off
 
 log = logging.getLogger(__name__)
 
-Keep = Callable[[Receipt, Signed, str], None]
-"""Keeps a receipt, with the id of the request it is about; again, once it is countersigned."""
+
+class Keep(Protocol):
+    """Keeps a receipt, with the id of the request it is about; again, once it is countersigned or settled."""
+
+    def __call__(
+        self, receipt: Receipt, signed: Signed, request_id: str, settled_nats: float | None = None, /
+    ) -> None: ...
 
 
 class Price(Struct, frozen=True):
@@ -64,13 +70,34 @@ class Price(Struct, frozen=True):
         return tokens / 1e6
 
 
+def _nobody(_: float) -> None:
+    pass
+
+
+class Grant(Struct, frozen=True):
+    """To what who asked has agreed, of this node's terms.
+
+    Attributes:
+        max_share: of what the whole owes to all sources, the most that it will owe to this node.
+        nats: how far the answer may move the whole. Either is None where this node does not limit that.
+        settle: is told once, in [0, nats], how far it did.
+    """
+
+    max_share: float | None = None
+    nats: float | None = None
+    settle: Callable[[float], None] = _nobody
+
+
 class Guest(Struct, frozen=True):
-    """An ask that was let in: as a query of this node, who answers it, and what is told of its price."""
+    """An ask that was let in: as a query of this node, who answers it, what is told of its price, and on what
+    terms.
+    """
 
     query: Query
     answer: Callable[[Query], AsyncGenerator[Chunk, None]]
     price: Price
     charge: Callable[[float], None]
+    grant: Grant = Grant()
 
 
 Admit = Callable[[Heard, Query, bool], AbstractAsyncContextManager[Guest]]
@@ -126,6 +153,8 @@ class Answering:
             conversation.fail(ManymindsError("Something went wrong inside this node; its log says what."))
         finally:
             conversation.end()
+            if conversation.issued is None and not conversation.is_used:
+                conversation.settle(0.0)
             self._forget(heard.ask.id)
 
     def tell(self, ask_id: str, sealed: bytes) -> None:
@@ -141,10 +170,12 @@ class Answering:
         if told is None:
             return
         if told.cancel:
-            conversation.hang_up()
+            conversation.hang_up(unused=told.settled_nats is not None)
         conversation.grant(told.granted)
         if told.countersigned is not None:
             self._countersigned(conversation, told)
+        if told.settled_nats is not None:
+            self._settled(conversation, told.settled_nats)
 
     def _countersigned(self, conversation: "_Conversation", told: Told) -> None:
         issued = conversation.issued
@@ -156,8 +187,21 @@ class Answering:
         except (msgspec.ValidationError, SignatureError) as error:
             log.info("%s countersigned a receipt that does not hold: %s", conversation.asker, error)
             return
-        conversation.issued = both
+        conversation.issued, conversation.receipt = both, found
         self._keep(found, both, conversation.request_id)
+
+    def _settled(self, conversation: "_Conversation", nats: float) -> None:
+        """Believes who asked how far the answer moved the whole, once what was granted is countersigned.
+
+        What broke off before it was signed is no answer: there it is enough to say that it is not used.
+        """
+        made, issued = conversation.receipt, conversation.issued
+        if issued is None and conversation.ended:
+            conversation.settle(nats)
+        if made is None or issued is None or not issued.is_countersigned:
+            return
+        if (spent := conversation.settle(nats)) is not None:
+            self._keep(made, issued, conversation.request_id, spent)
 
     async def _answer(self, conversation: "_Conversation", heard: Heard, *, by_https: bool) -> None:
         ask, request = heard.ask, bytes(heard.ask.request)
@@ -165,6 +209,7 @@ class Answering:
         query = _query(ask, request, request_id, asyncio.get_running_loop().time())
         said, last = AnswerHash(ask.nonce), Chunk()
         async with self._admit(heard, query, by_https) as guest:
+            conversation.granted = guest.grant
             query = _within(ask, guest)
             async with aclosing(guest.answer(query)) as chunks:
                 async for chunk in chunks:
@@ -176,14 +221,14 @@ class Answering:
             if last.finish_reason is None:
                 raise UnavailableError("the answer was broken off.")
             usage = last.usage or Usage()
-            made = self._receipt(heard, guest.price, usage, last.report, said.hex, request)
+            made = self._receipt(heard, guest, usage, last.report, said.hex, request)
             conversation.issued = receipt.issue(self._identity, made)
             guest.charge(made.price_usd)
-            await conversation.finish(_answered(last, conversation.issued))
+            await conversation.finish(_answered(last, conversation.issued, guest.grant))
             self._keep(made, conversation.issued, request_id)
 
     def _receipt(
-        self, heard: Heard, price: Price, usage: Usage, report: Report | None, said: str, request: bytes
+        self, heard: Heard, guest: Guest, usage: Usage, report: Report | None, said: str, request: bytes
     ) -> Receipt:
         ask = heard.ask
         shares = [entry for entry in report.panel if entry.status == "ok"] if report else []
@@ -197,10 +242,13 @@ class Answering:
             answer_sha256=said,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
-            price_usd=min(price.of(usage), ask.budget_usd),
+            price_usd=min(guest.price.of(usage), ask.budget_usd),
             experts=tuple(dict.fromkeys(entry.expert for entry in shares))[:256],
             sources=tuple(dict.fromkeys(entry.source for entry in shares))[:256],
             at=round(time.time(), 3),
+            purpose=ask.purpose,
+            max_share=guest.grant.max_share,
+            nats=guest.grant.nats,
         )
 
     def _known(self, ask_id: str) -> "_Conversation | None":
@@ -211,14 +259,14 @@ class Answering:
         any more. O(1) for each.
         """
         ended = self._open.pop(ask_id)
-        if ended.issued is not None:
+        if ended.issued is not None or ended.granted.nats is not None:
             self._signed[ask_id] = ended
         now = asyncio.get_running_loop().time()
         while self._signed:
             oldest = next(iter(self._signed))
             if now - self._signed[oldest].ended_at <= _KEPT_S and len(self._signed) <= _MOST_KEPT:
                 break
-            del self._signed[oldest]
+            self._signed.pop(oldest).settle(math.inf)
 
 
 class _Conversation:
@@ -228,6 +276,8 @@ class _Conversation:
         self.asker = heard.asker
         self.sealer = Sealer(heard.reply_key, answers=True)
         self.issued: Signed | None = None
+        self.receipt: Receipt | None = None  # once it is countersigned
+        self.granted = Grant()
         self.request_id = ""
         self.hung_up = self.ended = False
         self.ended_at = 0.0
@@ -240,8 +290,23 @@ class _Conversation:
         self._text: list[str] = []  # what goes with the next frame
         self._chars = 0  # of it
         self._quiet = True
+        self._unused = False
         self._loop = asyncio.get_running_loop()
         alarm.note(self, self._loop.time() + _FIRST_BEAT_S, self._beat)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it may be, also where it broke off: any of it was sent, and nobody said otherwise."""
+        return self._pieces > 0 and not self._unused
+
+    def settle(self, nats: float) -> float | None:
+        """How far it moved the whole, at most as far as it might; None where that is not counted, or was."""
+        granted, self.granted = self.granted, Grant()
+        if granted.nats is None:
+            return None
+        spent = min(granted.nats, nats)
+        granted.settle(spent)
+        return spent
 
     def _beat(self) -> None:
         """A sign of life, where nothing else was sent for a while."""
@@ -310,8 +375,9 @@ class _Conversation:
         self._chars = 0
         return text
 
-    def hang_up(self) -> None:
-        """Nobody wants the rest."""
+    def hang_up(self, *, unused: bool) -> None:
+        """Nobody wants the rest; `unused`: nor what came of it."""
+        self._unused = self._unused or unused
         if not self.ended and not self.hung_up and self._task is not None:
             self.hung_up = True
             self._task.cancel()
@@ -357,7 +423,7 @@ def _frame(query: Query, chunk: Chunk) -> Frame | None:
     return Frame(text=chunk.text) if chunk.text else None
 
 
-def _answered(last: Chunk, issued: Signed) -> Answered:
+def _answered(last: Chunk, issued: Signed, grant: Grant) -> Answered:
     report = last.report
     return Answered(
         finish_reason=last.finish_reason or "stop",
@@ -366,4 +432,5 @@ def _answered(last: Chunk, issued: Signed) -> Answered:
         panel=tuple(Said(e.expert, e.source, e.weight, e.status) for e in report.panel[:256])
         if report
         else (),
+        nats=grant.nats,
     )

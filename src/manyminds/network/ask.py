@@ -19,10 +19,23 @@ from manyminds.network import jws
 from manyminds.network.card import PROTOCOL
 from manyminds.network.identity import Identity, id_of
 
-__all__ = ["ASK_BYTES", "Ask", "Heard", "Once", "new_ask", "open_ask", "seal_ask"]
+__all__ = [
+    "ASK_BYTES",
+    "MOST_NATS",
+    "Accepted",
+    "Ask",
+    "Heard",
+    "Once",
+    "new_ask",
+    "open_ask",
+    "seal_ask",
+]
 
 ASK_BYTES: Final = 16_000_000
 """A larger ask is refused unread."""
+
+MOST_NATS: Final = 7.5
+"""No answer moves another farther, whose probabilities are floored at a thousandth: see `attribution`."""
 
 _TYPE: Final = "manyminds-ask"
 _INFO: Final = b"manyminds ask 1 "
@@ -31,6 +44,20 @@ _SKEW_S: Final = 60.0  # between two nodes' clocks, and on the way
 _MOST_SEEN: Final = 200_000
 
 _Id = Annotated[str, Meta(pattern=r"^[a-z2-7]{32}\Z")]
+
+
+class Accepted(Struct, frozen=True, omit_defaults=True):
+    """To what who asks will hold, of the terms on the card of who is asked.
+
+    Attributes:
+        max_share: of what its answer owes to all sources, the most that it will owe to this one.
+        nats: how far this answer may move the whole, of the budget; None where there is none.
+        least_nats: with fewer it is of no use.
+    """
+
+    max_share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    least_nats: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
 
 
 class Ask(Struct, frozen=True, omit_defaults=True):
@@ -49,6 +76,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         purpose: what the answer is for, in a word, "" where that is not said.
         member: see `identity.member_of`.
         window: frames that may be under way until more are granted.
+        terms: to what who asks will hold; None where the card has no such terms.
     """
 
     v: int
@@ -66,6 +94,7 @@ class Ask(Struct, frozen=True, omit_defaults=True):
     purpose: Annotated[str, Meta(max_length=64)] = ""
     member: Annotated[str, Meta(max_length=64)] = ""
     window: Annotated[int, Meta(ge=1, le=65_536)] = 256
+    terms: Accepted | None = None
 
 
 class Heard(Struct, frozen=True):
@@ -92,6 +121,7 @@ def new_ask(
     purpose: str = "",
     member: str = "",
     window: int = 256,
+    terms: Accepted | None = None,
 ) -> Ask:
     """An ask of this node; with fresh randomness."""
     return Ask(
@@ -110,6 +140,7 @@ def new_ask(
         purpose=purpose,
         member=member,
         window=window,
+        terms=terms,
     )
 
 

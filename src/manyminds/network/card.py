@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from manyminds.errors import CardError, SignatureError
 from manyminds.network import jws
 from manyminds.network.identity import Identity, id_of
+from manyminds.types import Period
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -67,6 +68,7 @@ _Price = Annotated[float, Meta(ge=0, le=1e6)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=10**9)]
 _Base64 = Annotated[str, Meta(max_length=8192)]
+_Ids = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z2-7*?]+\Z")]
 
 
 class Skill(Struct, frozen=True, omit_defaults=True):
@@ -96,11 +98,25 @@ class Claim(Struct, frozen=True, omit_defaults=True):
 
 
 class Terms(Struct, frozen=True, omit_defaults=True):
-    """On what terms a node answers. Its own node enforces them."""
+    """On what terms a node answers. Its own node enforces them.
 
-    purposes: Annotated[tuple[_Name, ...], Meta(max_length=32)] = ()  # empty: any
+    Attributes:
+        purposes: what answers may be for; empty is anything.
+        callers: who is answered, by how this node knows them.
+        requests_per_min: of all nodes together that are not listed.
+        nodes: which of these are answered: patterns of ids; empty is all.
+        max_share, budget_nats, period, epsilon, delta: see `types.Terms`; the node counts as one source.
+    """
+
+    purposes: Annotated[tuple[_Name, ...], Meta(max_length=32)] = ()
     callers: Literal["listed", "network", "anyone"] = "network"
     requests_per_min: Annotated[int, Meta(ge=1)] | None = None
+    nodes: Annotated[tuple[_Ids, ...], Meta(max_length=64)] = ()
+    max_share: _Share | None = None
+    budget_nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    period: Period = "month"
+    epsilon: Annotated[float, Meta(gt=0, le=100)] | None = None
+    delta: Annotated[float, Meta(gt=0, le=0.1)] | None = None
 
 
 class Withdrawal(Struct, frozen=True, omit_defaults=True):

@@ -57,13 +57,15 @@ class Said(Struct, frozen=True, omit_defaults=True):
 class Answered(Struct, frozen=True, omit_defaults=True):
     """The last frame of an answer.
 
-    `receipt`: see `receipt`; `probability`: that the answer is right, as the answering node reckons.
+    `receipt`: see `receipt`; `probability`: that the answer is right, as the answering node reckons; `nats`:
+    how far it may move the whole, where the answering node has a budget of that.
     """
 
     finish_reason: Annotated[str, Meta(max_length=40)]
     receipt: Annotated[str, Meta(max_length=20_000)]
     probability: float | None = None
     panel: Annotated[tuple[Said, ...], Meta(max_length=256)] = ()
+    nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
 
 
 class Frame(Struct, frozen=True, omit_defaults=True):
@@ -82,12 +84,13 @@ class Told(Struct, frozen=True, omit_defaults=True):
     """What who asked says while or after it is answered.
 
     `granted`: frames that may be sent in all; `cancel`: nobody wants the rest; `countersigned`: a signature
-    of the receipt.
+    of the receipt; `settled_nats`: how far the answer did move the whole.
     """
 
     granted: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
     cancel: bool = False
     countersigned: dict[str, str] | None = None
+    settled_nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
 
 
 _frame, _told = msgspec.json.Decoder(Frame), msgspec.json.Decoder(Told)

@@ -24,7 +24,7 @@ _Tokens = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 _Names = Annotated[tuple[Annotated[str, Meta(max_length=200)], ...], Meta(max_length=256)]
 
 
-class Receipt(Struct, frozen=True):
+class Receipt(Struct, frozen=True, omit_defaults=True):
     """One answer.
 
     Attributes:
@@ -34,6 +34,9 @@ class Receipt(Struct, frozen=True):
         price_usd: what who asked owes.
         experts, sources: who had a share in the answer.
         at: seconds since 1970.
+        purpose: what it is for, as who asked said.
+        max_share: of what the whole owes to all sources, the most that it will owe to who answered.
+        nats: how far this answer may move the whole. Either is None where that is not limited.
     """
 
     v: int
@@ -49,6 +52,9 @@ class Receipt(Struct, frozen=True):
     experts: _Names
     sources: _Names
     at: Annotated[float, Meta(ge=0, lt=4_102_444_800)]  # up to the year 2100, which dates can have
+    purpose: Annotated[str, Meta(max_length=64)] = ""
+    max_share: Annotated[float, Meta(ge=0, le=1)] | None = None
+    nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
 
     @property
     def asker_id(self) -> str:

@@ -2,10 +2,9 @@
 
 from typing import Final
 
-from manyminds.admission import Admission, Hold
+from manyminds.admission import Admission, Budget, Hold
 from manyminds.config import Private
 from manyminds.private import Account, Bank
-from manyminds.types import Key
 
 __all__ = ["ACCOUNTS", "bank"]
 
@@ -17,8 +16,8 @@ def bank(admission: Admission, private: Private) -> Bank:
     """The accounts of this node. They never begin anew: what was told once stays told."""
 
     async def spend(account: Account) -> Hold:
-        key = Key(ACCOUNTS + account.id, account.source, budget_usd=account.most, period="total")
-        return await admission.spend(key, account.cost)
+        budget = Budget(ACCOUNTS + account.id, account.source, account.most, "total", "rho")
+        return await admission.spend(budget, account.cost)
 
     return Bank(
         spend,

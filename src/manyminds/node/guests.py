@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from fnmatch import fnmatchcase
 from hmac import compare_digest
 from typing import Final
 
@@ -10,15 +11,16 @@ from msgspec.structs import replace
 from manyminds.admission import Admission
 from manyminds.config import POLICIES, Network, PeerEntry
 from manyminds.errors import ForbiddenError
-from manyminds.network.answering import Guest, Price
-from manyminds.network.ask import Heard
+from manyminds.network.answering import Grant, Guest, Price
+from manyminds.network.ask import MOST_NATS, Accepted, Ask, Heard
 from manyminds.network.identity import member_of
-from manyminds.types import Card, Chunk, Key, Limits, Query
+from manyminds.types import Card, Chunk, Key, Limits, Query, Terms
 
 __all__ = ["Guests", "keys_of", "paying"]
 
 _UNLISTED: Final = "guests"  # the key of all nodes that are not listed
 
+_LEAST_NATS: Final = 1e-9  # less is nothing
 _WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
 
 
@@ -86,10 +88,12 @@ class Guests:
                 dear = () if entry else self._dear
                 exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
                 limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
+                limits = replace(limits, purpose=heard.ask.purpose)
                 treated = entry is not None and entry.treats
                 journey = replace(query.journey, budget_usd=None if treated else most_usd)
                 guest = replace(query, limits=limits, journey=journey)
-                yield Guest(guest, self._answer, self._price, charge)
+                grant = await self._granted(heard.ask, entry)
+                yield Guest(guest, self._answer, self._price, charge, grant)
             finally:
                 hold.settle(spent)
 
@@ -113,11 +117,43 @@ class Guests:
                 f"this node answers for {', '.join(terms.purposes)} only, and not for "
                 f"{ask.purpose or 'what is not said'!r:.70}."
             )
+        if terms.callers and not any(fnmatchcase(heard.asker, one) for one in terms.callers):
+            raise ForbiddenError(f"this node answers some nodes, and {heard.asker} is none of them.")
+        self._hold_to(ask)
         if self._node in ask.visited:
             raise ForbiddenError("this question came by here already.")
         if query.model not in POLICIES or query.fallbacks:
             asked = f"{query.model!r:.60}"
             raise ForbiddenError(f"other nodes may ask for {', '.join(POLICIES)}, not for {asked}.")
+
+    def _hold_to(self, ask: Ask) -> None:
+        """Raises: ForbiddenError where who asks will not hold to what binds."""
+        terms, accepted = self._terms, ask.terms or Accepted()
+        if accepted.max_share > terms.max_share:
+            raise ForbiddenError(
+                f"of what an answer owes to all sources, at most {terms.max_share:g} may be owed to this "
+                f"node: hold to that, and send `terms.max_share` of {terms.max_share:g} or less."
+            )
+        if terms.budget_nats is not None and not accepted.nats:
+            raise ForbiddenError(
+                f"this node may move others' answers by {terms.budget_nats:g} nats in its period "
+                f"({terms.period}): say by how many this answer may move yours at most, in `terms.nats`."
+            )
+
+    async def _granted(self, ask: Ask, entry: PeerEntry | None) -> Grant:
+        """What is agreed, leased from the budget. Raises: BudgetError, UnavailableError."""
+        terms, accepted = self._terms, ask.terms or Accepted()
+        max_share = accepted.max_share if terms.max_share < 1.0 else None
+        if terms.budget_nats is None:
+            return Grant(max_share)
+        most = min(accepted.nats or 0.0, MOST_NATS)
+        least = min(max(accepted.least_nats, _LEAST_NATS), most)
+        budget, source = Terms(budget_nats=terms.budget_nats, period=terms.period), self._node
+        if entry is not None and entry.budget_nats is not None:
+            budget = replace(budget, budget_nats=entry.budget_nats)
+            source = f"{self._node} for {entry.id}"
+        hold = await self._admission.sources.reserve(source, budget, most, least)
+        return Grant(max_share, min(hold.amount, most), hold.settle)  # it is held in whole billionths
 
     def _look(self) -> None:
         """At the experts, where they have changed: there may be very many.

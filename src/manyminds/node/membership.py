@@ -31,13 +31,13 @@ from manyminds.network.transport import Sighting, Transport
 from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
 from manyminds.node import deeds, revocation
+from manyminds.node.agreed import Unsettled, terms_of, unasked
 from manyminds.node.guests import Guests, keys_of, paying
 from manyminds.node.host import Host
 from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
 from manyminds.node.regard import Expected, Regard
-from manyminds.node.whom import unasked
-from manyminds.types import Card, Hold, Key, Outcome, Query
+from manyminds.types import Card, Hold, Key, Outcome, Query, Report
 from manyminds.upstream import Client
 
 __all__ = ["Membership"]
@@ -119,6 +119,7 @@ class Membership:
         self._heeded: asyncio.Queue[list[Withdrawal]] = asyncio.Queue()  # to be written into the ledger
         self.directory = Directory(identity.id)
         self.directory.floors = self._revoked.floors
+        self._unsettled = Unsettled()
         self.deeds: Counter[tuple[str, str]] = Counter()
         """What each peer did, by its name here: see `experts.peer.Deed`."""
         self.strange = 0  # frames that were of no answer
@@ -373,6 +374,10 @@ class Membership:
         listed = {entry.name: node for node, entry in self._listed.items()}
         self._regard.hear(outcomes, {**self._called.nodes, **listed})
 
+    def settle(self, report: Report) -> None:
+        """Tells the nodes that had a part in an answer how far each moved it, where they count that."""
+        self._unsettled.settle(report)
+
     async def _reckon(self) -> None:
         """Takes nodes anew whose worth has changed. At most a tenth of a processor's time is for that."""
         took_s, before = 0.0, None
@@ -459,7 +464,7 @@ class Membership:
             return "its owner has withdrawn it"
         if self._gone.has(self._known_as(card)):
             return "it was withdrawn: see `manyminds ledger withdrawals`"
-        return unasked(card, entry, self._terms, self._secret)
+        return unasked(card, entry, self._terms, self._identity.id, self._secret)
 
     def _name(self, card: NodeCard, entry: PeerEntry | None) -> str:
         """A listed peer has the name by which it is listed; others have their own, if that is free."""
@@ -489,6 +494,7 @@ class Membership:
             context_tokens=says.context_tokens,
             offers=frozenset(says.offers) & PASSED,
             parameters=says.parameters,
+            terms=terms_of(card, self._terms.purpose),
         )
         line = Line(
             node,
@@ -503,6 +509,7 @@ class Membership:
             self._terms.purpose,
             "" if transport is self._http else member_of(self._secret, self._identity.id),
             self._terms.hops,
+            partial(self._unsettled.note, name),
         )
         same = says.encoder == self._portrait.encoder
         vectors = card.vectors(self._portrait.dimension) if same else None
@@ -527,7 +534,14 @@ class Membership:
     def _note_strange(self) -> None:
         self.strange += 1
 
-    def _keep(self, role: Role, receipt: Receipt, signed: Signed, request_id: str) -> None:
+    def _keep(
+        self,
+        role: Role,
+        receipt: Receipt,
+        signed: Signed,
+        request_id: str,
+        settled_nats: float | None = None,
+    ) -> None:
         other = receipt.answerer_id if role == "asked" else receipt.asker_id
         self._ledger.keep(
             Kept(
@@ -541,6 +555,10 @@ class Membership:
                 price_usd=receipt.price_usd,
                 countersigned=signed.is_countersigned,
                 document=msgspec.json.encode(signed).decode(),
+                purpose=receipt.purpose,
+                max_share=receipt.max_share,
+                granted_nats=receipt.nats,
+                settled_nats=settled_nats,
             )
         )
 

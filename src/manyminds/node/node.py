@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from manyminds import catalog, network
 from manyminds.artefact import Artefact
+from manyminds.candidates import is_spared
 from manyminds.config import POLICIES, Config
 from manyminds.encoder import Encoder
 from manyminds.errors import (
@@ -36,9 +37,8 @@ from manyminds.experts.asked import variant
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
 from manyminds.feedback import agreed, judged
-from manyminds.gateway import Record, is_spared
+from manyminds.gateway import Record
 from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
-from manyminds.node.accounts import bank
 from manyminds.node.entrance import opened
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
@@ -315,6 +315,8 @@ class Node:
         self, report: Report, query: Query, answers: Sequence[Answer], text: str, status: str, seconds: float
     ) -> None:
         self._ledger.record(report, query, answers, text, status, seconds, agreed(report, answers))
+        if self.membership is not None:
+            self.membership.settle(report)
         if self._also is not None:
             self._also(report, query, answers, text, status, seconds)
 
@@ -543,8 +545,7 @@ class Node:
         experts = {name: member.expert for name, member in members.items()}
         return wired(
             *(config, experts, self._load_artefact(config, members), self.embed),
-            *(self._record, self.admission.reserve, self._cache),
-            bank(self.admission, config.private),
+            *(self._record, self.admission, self._cache),
             explores=self._explores,
         )
 

@@ -89,7 +89,11 @@ class Portrait(Struct, frozen=True):
             tokens_per_s=max((card.tokens_per_s for card in chat), default=20.0),
             context_tokens=max((card.context_tokens for card in chat), default=8192),
             offers=tuple(sorted({offer for card in chat for offer in card.offers} & PASSED)),
-            terms=cards.Terms(terms.purposes, terms.answers, terms.requests_per_min),
+            terms=cards.Terms(
+                *(terms.purposes, terms.answers, terms.requests_per_min, terms.callers),
+                terms.max_share if terms.max_share < 1.0 else None,
+                *(terms.budget_nats, terms.period, terms.epsilon, terms.delta),
+            ),
         )
         return cards.made(
             self.identity,

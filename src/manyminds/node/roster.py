@@ -95,6 +95,7 @@ class Roster:
         for name in names:
             if name not in {model.card.name for model in planned} | {entry.name for entry in entries}:
                 log.info("%s was withdrawn, and is not asked: see `manyminds ledger withdrawals`.", name)
+        _check_terms(config)
         offered = fitting(config, planned, together=self._shared is not None)
         members = [self._local(config, model, before, gone) for model in offered]
         keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
@@ -181,6 +182,19 @@ def _check_aliases(config: Config, experts: Sequence[str]) -> None:
                 f"aliases.{name} stands for {strange[0]!r:.80}, which is neither a policy nor an expert. "
                 f"There are: {', '.join([*POLICIES, *sorted(experts)])}."
             )
+
+
+def _check_terms(config: Config) -> None:
+    """What a source allows of itself, all of its experts say alike. Raises: ConfigError."""
+    said: dict[str, ExpertEntry] = {}
+    for entry in config.experts:
+        first = said.setdefault(entry.source or entry.name, entry)
+        for key in ("max_share", "budget_nats", "period", "requests_per_min"):
+            if getattr(first, key) != getattr(entry, key):
+                raise ConfigError(
+                    f"{first.name} and {entry.name} are both of the source {first.source or first.name}, and "
+                    f"their {key} differ: give both [[expert]] the same, or each a source of its own."
+                )
 
 
 def _card(entry: ExpertEntry) -> Card:

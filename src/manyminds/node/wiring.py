@@ -5,18 +5,20 @@ from collections.abc import Mapping
 from random import SystemRandom
 from typing import TypeAlias
 
+from manyminds.admission import Admission
 from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
+from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.config import Config
 from manyminds.fanout import Patience
-from manyminds.gateway import Gateway, Parts, Record, Reserve
+from manyminds.gateway import Gateway, Parts, Record
 from manyminds.index import Index
+from manyminds.node.accounts import bank
 from manyminds.node.variants import named
-from manyminds.private import Bank
 from manyminds.router import SkillRouter
 from manyminds.router.explorer import Explorer
 from manyminds.types import Card, Combiner, Embed, Expert, Limits, Strategy
@@ -35,9 +37,8 @@ def wired(
     artefact: Artefact | None,
     embed: Embed | None,
     record: Record,
-    reserve: Reserve,
+    admission: Admission,
     cache: Cache | None,
-    bank: Bank | None,
     *,
     explores: bool,
 ) -> Made:
@@ -49,9 +50,8 @@ def wired(
         artefact: what was learnt, if anything was.
         embed: turns texts into vectors, where that can be.
         record: see `gateway.Parts`.
-        reserve: see there.
-        cache: see there.
-        bank: see there.
+        admission: lets callers in; has budgets and accounts.
+        cache: see `gateway.Parts`.
         explores: whether experts are asked, too, of which little is known.
     """
     policy = config.policy
@@ -62,8 +62,9 @@ def wired(
     router = SkillRouter(index, embed, artefact)
     for name in sorted(experts):
         router.admit(experts[name].card)
-    vote = Vote(artefact)
-    select = Select(embed) if embed else vote
+    alpha = policy.attribution_alpha
+    vote = Bounded(Vote(artefact), alpha)
+    select = Bounded(Select(embed), alpha) if embed else vote
     race = Race()
     combiners: dict[Strategy, Combiner] = {
         "vote": vote,
@@ -74,9 +75,11 @@ def wired(
     }
     explorer = Explorer(router, policy.explore_rate, SystemRandom())
     parts = Parts(
-        *(experts, index, router, combiners, record, embed, reserve, cache),
+        *(experts, index, router, combiners, record, embed, admission.reserve, cache),
         explore=explorer.explored if explores and policy.explore_rate else None,
-        bank=bank,
+        bank=bank(admission, config.private),
+        sources=admission.sources,
+        alpha=alpha,
     )
     patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
     defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from manyminds import purse
+from manyminds import purse, terms
 from manyminds.alarm import Alarm
 from manyminds.errors import BudgetError, ExpertError, PrivacyError
 from manyminds.fanout import Fanout, Patience, Tokens
@@ -183,7 +183,7 @@ class Asking:
         without: frozenset[str] = frozenset()
         while True:
             cards = [expert.card for expert in self._experts.values()] if writers is None else list(writers)
-            cards = [card for card in cards if purse.payable(card, query)]
+            cards = [card for card in cards if purse.payable(card, query) and terms.allows(card, query)]
             plan = partial(way, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
             # Accounting may have to be imported, which takes a second.
             found = await asyncio.to_thread(plan, query, cards, query.limits)

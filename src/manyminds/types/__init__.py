@@ -31,6 +31,7 @@ from manyminds.types.nouns import (
     Strategy,
     Task,
     Usage,
+    Weighed,
 )
 from manyminds.types.protocols import (
     Arrival,
@@ -96,4 +97,5 @@ __all__ = [
     "Task",
     "Terms",
     "Usage",
+    "Weighed",
 ]

@@ -47,6 +47,7 @@ __all__ = [
     "Strategy",
     "Task",
     "Usage",
+    "Weighed",
 ]
 
 Kind: TypeAlias = Literal["option", "number", "json", "span", "exact", "text"]
@@ -254,6 +255,14 @@ Count: TypeAlias = Callable[[Sequence[int]], tuple[list[str | None], Posterior]]
 """Of some answers to a request, by position: their candidates, and their posterior without the others."""
 
 
+class Weighed(Struct, frozen=True):
+    """What answers come to where sources have bounds: see `combine.bounded`."""
+
+    route: "Route"  # with what each call's votes weigh then
+    multipliers: Mapping[str, float]  # by source that has a bound and answered
+    count: Count
+
+
 class Samples(Struct, frozen=True):
     """Several answers to one question, drawn independently: their texts, and how each one ended."""
 
@@ -335,6 +344,7 @@ class Call(Struct, frozen=True):
     budget_usd: float | None = None  # the most that it may cost; None where only its price limits that
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
     bound: Bound | None = None  # how far its source may move the answer; None is any distance
+    required: bool = False  # without its answer there is none: it is waited for
 
 
 class Route(Struct, frozen=True):

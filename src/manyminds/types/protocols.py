@@ -40,9 +40,9 @@ __all__ = [
 
 
 class Hold(Protocol):
-    """Money put aside for one request. Who never settles it has spent all of it."""
+    """What is put aside of a budget for one request. Who never settles it has spent all of it."""
 
-    def settle(self, spent_usd: float) -> None: ...
+    def settle(self, spent: float, /) -> None: ...
 
 
 class Embed(Protocol):

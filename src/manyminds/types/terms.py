@@ -47,6 +47,7 @@ class Bound(Struct, frozen=True):
 
     nats: float | None = None  # None is any distance
     max_share: float = 1.0
+    least_nats: float = 0.0  # with fewer, the answer is of no use
 
 
 class Granted(Struct, frozen=True, omit_defaults=True):
