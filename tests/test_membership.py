@@ -36,9 +36,10 @@ class House:
         self.own_cards = [Card("house", "local", skills=("law",), accuracy=0.7)]
         self.here: dict[str, tuple[Expert, Any, Any]] = {}
         self.left: list[str] = []
+        self.forgotten: list[str] = []
         self.news = asyncio.Event()
 
-    def skills(self) -> Any:
+    def skills(self, names: Any = None) -> Any:
         return np.array([[1, 0, 0]], np.float32)
 
     async def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
@@ -51,6 +52,9 @@ class House:
     def let_go(self, name: str) -> None:
         del self.here[name]
         self.left.append(name)
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
 
 
 class Way:

@@ -6,7 +6,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from manyminds import artefact, catalog
 from manyminds.config import load
 from manyminds.config.added import edited, written
 from manyminds.errors import ConfigError
+from manyminds.ledger import Ledger
+from manyminds.node import learnt
 from tests.cli.test_cli import manyminds
 from tests.learn.worlds import hand_made
 
@@ -307,21 +309,30 @@ def test_an_expert_is_removed(home: Path, server: Server) -> None:
         manyminds("experts", "add", server.url, "--name", name)
     (home / "manyminds.toml").write_text('[aliases]\n"gpt" = ["b"]\n')
     result = manyminds("experts", "remove", "a", "--json")
-    assert json.loads(result.stdout) == {"name": "a", "removed": True}
-    assert "The ledger keeps its calls and grades" in result.stderr
+    assert [one["name"] for one in json.loads(result.stdout)["removed"]] == ["a"]
+    assert "begins as new" in result.stderr
     assert [entry["name"] for entry in added(home)] == ["b"]
     assert "aliases.gpt" in complaint("remove", "b")
     (home / "manyminds.toml").unlink()
     artefact.save(hand_made({"b": 0.5, "c": 0.5}), home / "home" / "artefact.npz")
-    assert "train DIR --exclude b" in manyminds("experts", "remove", "b").stderr
+    result = manyminds("experts", "remove", "b", "--json")
+    assert "They are out, yet what was learnt with them was not made anew" in result.stderr
+    assert json.loads(result.stdout)["relearnt"] is False
     assert added(home) == []
+    with closing(Ledger(load(None, {"MANYMINDS_HOME": str(home / "home")}, {}).ledger.url)) as ledger:
+        assert learnt(home / "home", ledger.gone())[0] is None
+    assert learnt(home / "home")[0] is not None
 
 
 def test_where_others_are_removed(home: Path) -> None:
     (home / "manyminds.toml").write_text('[[expert]]\nname = "mine"\nurl = "http://127.0.0.1:9/v1"\n')
-    assert "delete its [[expert]] there" in complaint("remove", "mine")
-    assert "local.tier" in complaint("remove", "smollm2-135m")
     assert "Did you mean mine?" in complaint("remove", "mina")
+    assert "was not withdrawn" in complaint("remove", "--undo", "mine")
+    result = manyminds("experts", "remove", "mine")
+    assert "manyminds.toml may be deleted" in result.stderr
+    assert "mine" not in manyminds("experts", "list").stdout
+    assert manyminds("experts", "remove", "--undo", "mine").exit_code == 0
+    assert "mine" in manyminds("experts", "list").stdout
     (home / "own.gguf").write_bytes(b"GGUF")
     catalog.add_own(home / "home", home / "own.gguf", "own")
     assert manyminds("experts", "remove", "own").exit_code == 0

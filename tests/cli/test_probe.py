@@ -153,7 +153,9 @@ def test_a_name_is_never_a_way_out(home: Path, name: str) -> None:
 def test_another_base_leaves_what_has_grown_behind(home: Path) -> None:
     probe("strong", *ENOUGH)
     save(hand_made({"a": 0.5, "b": 0.5}), home / "artefact.npz")
-    assert learnt_of(home)[0].experts == ("a", "b")
+    found, _ = learnt_of(home)
+    assert found is not None
+    assert found.experts == ("a", "b")
     assert "strong" not in load(home / "artefact.npz").experts
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from manyminds.experts.recorded import RecordedSet, open_set
-from manyminds.learn.examples import ABSTAINED, UNASKED, Examples, gather, kinds_of
+from manyminds.learn.examples import ABSTAINED, UNASKED, Examples, answered_in, gather, kinds_of
 from tests.experts.test_recorded import answer, model, question, write_set
 from tests.learn.made import FOUR, outcomes, same, without
 
@@ -104,7 +104,9 @@ def test_the_kind_is_what_makes_answers_comparable(tmp_path: Path) -> None:
         asked, answers = [question("1", choices=choices)], [answer("1", answer=said)]
         opened = open_set(write_set(tmp_path / name, asked, answers))
         examples = gathered(opened)
-        assert kinds_of(opened.experts(), opened.questions(), opened) == examples.kinds == (kind,)
+        assert (
+            kinds_of(opened.questions(), answered_in(opened.experts(), opened)) == examples.kinds == (kind,)
+        )
         assert examples.classes == classes
         assert examples.votes.tolist() == [[ABSTAINED if said is None else 0]]
 
@@ -160,8 +162,8 @@ def test_an_answer_to_one_question_makes_its_category_comparable(tmp_path: Path)
     asked = [question(i, category="c", split=s) for i, s in zip("12", ("calibration", "test"), strict=True)]
     answers = [answer("1"), answer("2", answer=None, correct=0.0)]
     opened = open_set(write_set(tmp_path, asked, answers))
-    assert kinds_of(opened.experts(), opened.questions("test"), opened) == ("exact",)
-    assert kinds_of([], opened.questions(), opened) == ("text", "text")
+    assert kinds_of(opened.questions("test"), answered_in(opened.experts(), opened)) == ("exact",)
+    assert kinds_of(opened.questions(), answered_in([], opened)) == ("text", "text")
 
 
 def test_parts_are_answers_and_options_and_texts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import rfc8785
 
 from manyminds.network import card, jws, receipt
 from manyminds.network.ask import Ask, Once, open_ask, seal_ask
-from manyminds.network.card import Claim, Claims, Skill, Vouch
+from manyminds.network.card import Claim, Claims, Skill, Vouch, Withdrawal
 from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Said, Sealer, Told, request_hash
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt
@@ -40,6 +40,13 @@ def the_card() -> bytes:
         price_out_usd_per_m=1.5,
     )
     return card.made(ANSWERER, says, name="sage", words=["ways"], url="https://sage.example", version="1")
+
+
+def the_withdrawal() -> bytes:
+    """The same node, which takes itself back."""
+    word = Withdrawal(1_800_000_060_000, whole=True, sources=("owner",))
+    says = Claims(*("", "", 1_800_000_060_000, NOW + 960, (1,)), experts=0, withdrawal=word)
+    return card.made(ANSWERER, says, name="sage", version="1")
 
 
 def the_ask() -> Ask:
@@ -102,6 +109,7 @@ def vectors(sealed_ask: str) -> dict[str, Any]:
             for i, one in ((1, ASKER), (2, ANSWERER))
         ],
         "card": {"canonical": rfc8785.dumps(unsigned).decode(), "signed": shown, "read_at": NOW},
+        "withdrawal": {"signed": json.loads(the_withdrawal()), "read_at": NOW + 60},
         "ask": {
             "json": msgspec.json.encode(the_ask()).decode(),
             "sealed_base64": sealed_ask,
@@ -144,6 +152,9 @@ def test_what_the_page_shows_is_read(kept: dict[str, Any]) -> None:
     found = card.read(json.dumps(kept["card"]["signed"]).encode(), kept["card"]["read_at"])
     assert (found.id, found.name, found.says.experts) == (ANSWERER.id, "sage", 3)
     assert found.vectors(4)[0].tolist() == pytest.approx([2**-0.5, 0.0, -(2**-0.5), 0.0])
+    gone = card.read(json.dumps(kept["withdrawal"]["signed"]).encode(), kept["withdrawal"]["read_at"])
+    assert gone.says.withdrawal == Withdrawal(1_800_000_060_000, True, ("owner",))
+    assert (gone.id, gone.says.experts) == (ANSWERER.id, 0)
     sealed = base64.b64decode(kept["ask"]["sealed_base64"])
     heard = open_ask(ANSWERER, sealed, Once(), kept["ask"]["heard_at"])
     assert msgspec.json.encode(heard.ask).decode() == kept["ask"]["json"]

@@ -26,11 +26,13 @@ try:
     from manyminds.cli.look import config, doctor, experts
     from manyminds.cli.probe import probe
     from manyminds.cli.pull import pull
+    from manyminds.cli.relearn import learn_again
     from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
     from manyminds.cli.train import train
     from manyminds.cli.tree import tree
     from manyminds.cli.verify import verify
+    from manyminds.cli.withdraw import withdraw
     from manyminds.errors import ManymindsError
 except KeyboardInterrupt:  # Ctrl-C while this is loaded: there is nothing to end yet
     sys.exit(130)
@@ -104,7 +106,8 @@ for command in (
     serve,
     train,
     verify,
+    withdraw,
 ):
     main.add_command(command)
-for command in (add, probe, remove):
+for command in (add, learn_again, probe, remove):
     experts.add_command(command)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from manyminds.cli.newcomers import Asking, asking, probe_all, show, why_not
+from manyminds.cli.relearn import welcome
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
     with edited(config.home) as tables:
         _need_free(fields["name"], read(file, {}))  # as it is now
         tables.append(fields)
+        welcome(file, fields["name"])
     place = config.home / ADDED
     [entry] = entries([fields], place, {}).values()
     click.echo(f"{entry.name} was added: {_where(entry)}. It is kept in {place}.", err=True)

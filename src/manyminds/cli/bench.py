@@ -15,6 +15,7 @@ from manyminds.cli.poison import poison
 from manyminds.cli.private import private
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
+from manyminds.cli.tokens import tokens
 from manyminds.cli.trust import trust
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ bench.add_command(index)
 bench.add_command(network)
 bench.add_command(poison)
 bench.add_command(private)
+bench.add_command(tokens)
 bench.add_command(trust)
 
 

@@ -86,12 +86,19 @@ def _memory(config: Config) -> Check:
 
 def _artefact(config: Config) -> Check:
     """What was learnt, and of how many of the experts: local models that are here, and configured ones."""
+    from manyminds.ledger import Ledger
     from manyminds.node import knowledge, learnt, local_models
 
     try:
-        artefact, source = learnt(config.home)
+        ledger = Ledger(config.ledger.url)
+        try:
+            artefact, source = learnt(config.home, ledger.gone())
+        finally:
+            ledger.close()
     except ManymindsError as error:
         return Check("artefact", False, error.message)
+    if artefact is None:
+        return Check("artefact", False, f"{source}, and is not used: run `manyminds experts relearn`")
     experts = {m.card.name for m in local_models(config)} | {entry.name for entry in config.experts}
     _, said = knowledge(artefact, experts)
     return Check("artefact", True, f"{source}, {said}")

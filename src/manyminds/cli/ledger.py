@@ -1,5 +1,6 @@
 """`manyminds ledger`: what was asked, of whom, and what it cost."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -218,6 +219,39 @@ def _peers(file: str | None) -> dict[str, str]:
 def _priced(row: dict[str, Any]) -> dict[str, Any]:
     usd = row.pop("price_nusd") / 1e9
     return {**row, "price_usd": usd, "countersigned": bool(row["countersigned"])}
+
+
+@ledger.command()
+@as_json
+@click.pass_obj
+def withdrawals(file: str | None, /, as_json: bool) -> None:
+    """Show who was withdrawn and who came back, oldest first, with the proof.
+
+    With --json, what a node signed to revoke itself is the `document` that `manyminds verify` checks.
+    """
+    with opened(file) as found:
+        rows = found.withdrawals()
+    if as_json:
+        print_json(rows)
+        return
+    table = table_of("at (UTC)", "event", "expert", "source", "by", "what came of it")
+    for row in rows:
+        table.add_row(row["at_utc"], row["event"], row["expert"], row["source"], row["who"], _came(row))
+    print_table(table)
+
+
+def _came(row: Mapping[str, Any]) -> str:
+    """Of one event."""
+    if row["event"] == "dropped":
+        return f"{row['answers']:,} cached answers dropped"
+    if row["event"] == "relearnt":
+        before, after = row["artefact_before"][:12] or "none", row["artefact_after"][:12] or "none"
+        same = "had no part in what was learnt" if before == after else f"learnt anew: {before} -> {after}"
+        return f"{same}; state {row['state'][:12]}"
+    signed = "; signed" if row["document"] else ""
+    if row["event"] == "returned":
+        return f"as new{signed}"
+    return f"{row['requests']:,} requests and {row['outcomes']:,} outcomes teach no more{signed}"
 
 
 @ledger.command()

@@ -212,8 +212,8 @@ def _counter(name: str) -> "Iterator[Callable[[int], None]]":
         yield lambda asked: status.update(f"{name}: {asked} answered")
 
 
-def settle(config: "Config", gone: str = "") -> None:
-    """Makes what has grown anew of the newcomers that were probed, `gone` no longer among them.
+def settle(config: "Config") -> None:
+    """Makes what has grown anew of the newcomers that were probed.
 
     Raises: ManymindsError: what was learnt cannot grow.
     """
@@ -222,12 +222,8 @@ def settle(config: "Config", gone: str = "") -> None:
     if not (config.home / NEWCOMERS).exists():
         return
     from manyminds.evals.newcomers import Newcomers
-    from manyminds.experts.asked import WAYS
 
-    newcomers, known = Newcomers(config.home), identities(config)
-    if gone:
-        newcomers.forget([gone, *(f"{gone}:{way}" for way in WAYS)])
-    newcomers.settle(known)
+    Newcomers(config.home).settle(identities(config))
 
 
 # --- what is shown ---------------------------------------------------------------------------------

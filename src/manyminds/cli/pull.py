@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from manyminds.cli.newcomers import settle
+from manyminds.cli.relearn import welcome
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def pull(
     config = read(file, {"local.tier": tier})
     if gguf:
         added = catalog.add_own(config.home, Path(gguf), name or Path(gguf).stem.lower(), POLICIES)
+        welcome(file, added.name)
         settle(config)
         click.echo(f"{added.name} is {added.path} (sha256 {added.sha256[:12]}…)", err=True)
         if as_json:

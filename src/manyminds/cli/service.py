@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from manyminds import catalog
 from manyminds.cli.canaries import canaries
+from manyminds.cli.relearn import relearn
 from manyminds.cli.reprobe import reprobe
 from manyminds.cli.serve import url_of
 from manyminds.cli.settings import print_json
 from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
-from manyminds.node import ARTEFACT, ENCODER, GROWN, Node
+from manyminds.node import ENCODER, Node
+from manyminds.node.learnt import bases
+from manyminds.node.revocation import WORD
 from manyminds.private import PRIVATE
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.web.app import ENDPOINTS, App, Edge
@@ -94,9 +97,13 @@ class Service:
         self._ending = seat.ending if seat else asyncio.Event()
         self._hurrying = seat.hurrying if seat else asyncio.Event()
         self._outdated = asyncio.Event()  # the configuration
-        learnt = (config.home / ARTEFACT, config.home / GROWN)
-        self._files = (*config.files, *learnt, catalog.record_of(config.home, "").parent)
+        word = config.home / WORD
+        self._files = (*config.files, *bases(config.home), word, catalog.record_of(config.home, "").parent)
         self._taken = _look(self._files)  # how they looked before they were last read
+
+    def end(self) -> None:
+        """As a signal does."""
+        self._ending.set()
 
     async def run(self) -> None:
         """Raises: ManymindsError: it cannot begin."""
@@ -168,6 +175,7 @@ class Service:
         if seat is not None:
             seat.snapshot, seat.release, seat.reload = snapshot, node.admission.give_back, self._outdated.set
         app = App(edge())
+        node.renewed = lambda: app.replace(edge())
         server = Server(app, room())
         await server.listen(self._listener, self._tls)
         self._heed()
@@ -178,6 +186,7 @@ class Service:
         ]
         if seat is None or seat.shared.tidies:
             working.append(asyncio.create_task(reprobe(lambda: node.drifted, lambda: self._config)))
+            working.append(asyncio.create_task(relearn(lambda: node.gone, lambda: self._config)))
             working.append(asyncio.create_task(canaries(node, lambda: self._config, new_id)))
         try:
             await self._ending.wait()

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from manyminds.cli.evaluate import bars, encoder, open_folder, selection
+from manyminds.cli.keys import opened
 from manyminds.cli.newcomers import settle
 from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import ConfigError
 
 if TYPE_CHECKING:
     from manyminds.artefact import Artefact, Part
+    from manyminds.experts.recorded import RecordedSet
 
 __all__ = ["figures", "show", "train"]
 
@@ -51,13 +53,13 @@ def train(
     path = config.home / ARTEFACT if out is None else Path(out)
     for place in (path, bank.beside(path)):
         _check_place(place, ours=out is None)
-    chosen = narrow(recorded, name, category, exclude)
+    chosen = narrow(_left(file, recorded), name, category, exclude)
     embed = encoder(file, chosen.questions)
     with bars() as progress:
         learnt = learn(chosen, seed, embed, progress)
     try:
         save(learnt.artefact, path)
-        bank.save(path, chosen.of("calibration", "validation"), learnt.examples)
+        bank.save(path, learnt.questions, learnt.examples, learnt.answered, learnt.about)
     except OSError as error:  # of a part beside it, whose name says nothing to anybody
         raise OSError(error.errno, error.strerror, str(path)) from None
     if as_json:
@@ -68,6 +70,24 @@ def train(
         show(learnt.artefact)
     if out is None:
         settle(config)
+
+
+def _left(file: str | None, recorded: "RecordedSet") -> "RecordedSet":
+    """The set without who was withdrawn: as if it had never been asked."""
+    from manyminds.experts.recorded import RecordedSet
+    from manyminds.learn.relearn import is_of
+
+    with opened(file) as ledger:
+        gone = ledger.gone()
+    out = {
+        expert.card.name
+        for expert in recorded.experts()
+        if is_of(expert.card.name, gone.experts) or gone.has(expert.card.name, expert.card.source)
+    }
+    if not out:
+        return recorded
+    click.echo(f"{', '.join(sorted(out))}: withdrawn, so nothing is learnt of it.", err=True)
+    return RecordedSet(recorded.questions(), [e for e in recorded.experts() if e.card.name not in out])
 
 
 def _check_place(path: Path, *, ours: bool) -> None:

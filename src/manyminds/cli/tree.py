@@ -58,7 +58,8 @@ def _learnt_from(settings: "Config") -> str | None:
     """The folder of the set that the artefact in use names, if it is in one of the usual places."""
     from manyminds.node import learnt
 
-    name = str(learnt(settings.home)[0].about.get("set", ""))
+    artefact, _ = learnt(settings.home)
+    name = str(artefact.about.get("set", "")) if artefact is not None else ""
     places = [Path(name), Path("benchmarks") / name, settings.home / "data" / name]
     if not name or Path(name).name != name:
         return None

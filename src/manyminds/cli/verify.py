@@ -1,7 +1,8 @@
-"""`manyminds verify`: check receipts, offline."""
+"""`manyminds verify`: check receipts and withdrawals, offline."""
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,16 @@ def verify(
 
     FILE holds receipts as `manyminds ledger receipts --json` prints them, or one as it is kept. Exit code 0
     says that every signature holds, that the answer's node signed, and that all that was named fits.
+    Of what `manyminds ledger withdrawals --json` prints, all that nodes have signed is checked.
     """
     from manyminds.network import need
 
     need()
-    found = [_checked(document) for document in _documents(file)]
+    value = _read(file)
+    if (withdrawn := _withdrawals(value)) is not None:
+        _print_withdrawals(withdrawn, as_json=as_json)
+        return
+    found = [_checked(document) for document in _documents(value, file)]
     for receipt in found:
         if receipt["problem"] is None:
             receipt["problem"] = _unfit(receipt.pop("receipt"), asker, answerer, request, answer)
@@ -51,17 +57,69 @@ def verify(
         sys.exit(1)
 
 
-def _documents(file: str) -> list[bytes]:
-    """Each receipt of a file, as it is kept."""
+def _withdrawals(value: Any) -> list[dict[str, Any]] | None:
+    """Of each signed event what it says, and its `problem`; None where these are no withdrawals."""
+    every = value if isinstance(value, list) else [value]
+    rows = [one for one in every if isinstance(one, dict) and ("event" in one or "capabilities" in one)]
+    return [_withdrawal(row) for row in rows if row.get("document", row)] if rows else None
+
+
+def _withdrawal(row: Mapping[str, Any]) -> dict[str, Any]:
+    import msgspec
+
+    from manyminds.errors import CardError
+    from manyminds.network.card import signed
+
+    found: dict[str, Any] = {"event": row.get("event"), "at_utc": row.get("at_utc"), "problem": None}
+    document = row.get("document", row)
+    try:
+        card = signed(document.encode() if isinstance(document, str) else msgspec.json.encode(document))
+    except CardError as error:
+        return found | {"problem": error.message}
+    word = card.says.withdrawal
+    found |= {"node": card.id, "sequence": card.says.sequence}
+    if word is not None:
+        said_utc = datetime.fromtimestamp(word.at / 1000, UTC).isoformat(timespec="milliseconds")
+        found |= {"said_utc": said_utc, "whole": word.whole, "sources": list(word.sources)}
+    if row.get("who", card.id) != card.id:
+        found["problem"] = f"it is signed by {card.id}, not by {row['who']}"
+    elif word is None and row.get("event") != "returned":
+        found["problem"] = "it takes nothing back"
+    return found
+
+
+def _print_withdrawals(found: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        table = table_of("holds", "event", "node", "said at (UTC)", "what")
+        for one in found:
+            what = "the node" if one.get("whole") else ", ".join(one.get("sources", ()))
+            holds = f"no: {one['problem']}" if one["problem"] else "yes"
+            names = (one["event"] or "", one.get("node", ""), one.get("said_utc", ""), what)
+            table.add_row(*map(plain, (holds, *names)))
+        print_table(table)
+    if any(one["problem"] for one in found):
+        sys.exit(1)
+
+
+def _read(file: str) -> Any:
+    """What a file holds, as JSON."""
     import msgspec
 
     try:
         text = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        value = msgspec.json.decode(text)
+        return msgspec.json.decode(text)
     except OSError as error:
         raise click.ClickException(f"Cannot read {file}: {error.strerror}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise click.ClickException(f"{file} is no JSON: {error}.") from None
+
+
+def _documents(value: Any, file: str) -> list[bytes]:
+    """Each receipt of a file, as it is kept."""
+    import msgspec
+
     every = value if isinstance(value, list) else [value]
     if not every:
         raise click.ClickException(f"{file} holds no receipt.")

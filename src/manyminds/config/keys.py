@@ -214,6 +214,10 @@ class Private(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(gt=0, le=100, description="What all answers may tell of a source, unless its terms say."),
     ] = 8.0
+    public: Annotated[
+        str,
+        Meta(description="Local model around which answers in words are written; unset, there are none."),
+    ] = ""
 
 
 class PeerEntry(msgspec.Struct, frozen=True, kw_only=True):

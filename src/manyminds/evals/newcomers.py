@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
-from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
@@ -22,10 +20,10 @@ from manyminds.learn import bank
 from manyminds.learn.bank import Bank
 from manyminds.learn.intake import Network, Probed, grown, networks
 from manyminds.node import GROWN, NEWCOMERS, base
+from manyminds.node.learnt import PROBED, newcomer
 
 __all__ = ["Newcomers"]
 
-_PROBED: Final = "probed.json"
 _decode = msgspec.json.Decoder(Probed).decode
 
 
@@ -50,10 +48,8 @@ class Newcomers:
         return load(base(self._home)[0])
 
     def folder(self, name: str) -> Path:
-        """Where what a newcomer said is kept: a folder of its own, whatever it is called."""
-        quoted = quote(name, safe="")
-        hidden = quoted.startswith(".")  # as "..", which is the home
-        return self._home / NEWCOMERS / (f"%2E{quoted[1:]}" if hidden else quoted)
+        """Where what a newcomer said is kept."""
+        return newcomer(self._home, name)
 
     def asked_s(self, name: str) -> float | None:
         """When it was last asked anything, in seconds since 1970, in whatever way; None: never."""
@@ -68,7 +64,7 @@ class Newcomers:
         Raises: DataError where what is kept of one is damaged.
         """
         found = []
-        for path in sorted((self._home / NEWCOMERS).glob(f"*/{_PROBED}")):
+        for path in sorted((self._home / NEWCOMERS).glob(f"*/{PROBED}")):
             try:
                 one = _decode(path.read_bytes())
             except msgspec.DecodeError as error:
@@ -90,7 +86,7 @@ class Newcomers:
             others = [other for other in self.known(identities) if other.name != one.name]
             last = max((other.came for other in others), default=0)
             _write(
-                self.folder(one.name) / _PROBED,
+                self.folder(one.name) / PROBED,
                 msgspec.json.encode(msgspec.structs.replace(one, came=last + 1)),
             )
 

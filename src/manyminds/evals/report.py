@@ -24,7 +24,7 @@ from manyminds.evals.metrics import accuracy_gain, calibration_error
 from manyminds.evals.replay import Replayed, replay
 from manyminds.experts.recorded import Question, Recorded, RecordedSet
 from manyminds.index import Index
-from manyminds.learn.examples import Examples, gather
+from manyminds.learn.examples import Examples, answered_in, gather
 from manyminds.learn.train import train
 from manyminds.router import SkillRouter
 from manyminds.types import Embed
@@ -155,10 +155,13 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnt:
-    """The artefact, what it was learnt from, and the seconds that took."""
+    """The artefact, what it was learnt from and how, see `learn.bank.Bank`, and the seconds that took."""
 
     artefact: Artefact
+    questions: tuple[Question, ...]
     examples: Examples
+    answered: Mapping[str, tuple[str, ...]]
+    about: Mapping[str, Any]
     train_s: float
     embed_s: float
 
@@ -177,7 +180,9 @@ def learn(
     began = time.perf_counter()
     about = {**selection.about, "seed": seed}
     artefact = train(examples, seed, about, lambda what, share: progress("learn", share))
-    return Learnt(artefact, examples, time.perf_counter() - began, encoder.seconds if encoder else 0.0)
+    train_s, embed_s = time.perf_counter() - began, encoder.seconds if encoder else 0.0
+    answered = answered_in(selection.experts, selection.recorded)
+    return Learnt(artefact, known, examples, answered, about, train_s, embed_s)
 
 
 def outcomes(

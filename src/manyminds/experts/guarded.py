@@ -21,7 +21,19 @@ from manyminds.errors import (
     RejectedError,
     UnavailableError,
 )
-from manyminds.types import Card, Chunk, Completer, Expert, Query, Sampler, Samples, Scorer, Scores
+from manyminds.types import (
+    Card,
+    Chunk,
+    Completer,
+    Distributor,
+    Expert,
+    Following,
+    Query,
+    Sampler,
+    Samples,
+    Scorer,
+    Scores,
+)
 
 __all__ = ["Breaker", "Guarded", "SharedBreaker"]
 
@@ -226,6 +238,9 @@ class Guarded:
     complete: Callable[[Query], Coroutine[Any, Any, Sequence[Chunk]]]
     score: Callable[[Query, Sequence[str]], Coroutine[Any, Any, Scores]]
     sample: Callable[[Query, int], Coroutine[Any, Any, Samples]]
+    vocabulary: Callable[[], Coroutine[Any, Any, str]]
+    prompt_tokens: Callable[[Query], Coroutine[Any, Any, tuple[int, ...]]]
+    next_tokens: Callable[[Sequence[int], int], Coroutine[Any, Any, Following]]
 
     def __init__(
         self,
@@ -240,6 +255,7 @@ class Guarded:
         self._expert = expert
         self._random = random
         self._retries = retries
+        self._withdrawn = False
         self._breaker = Breaker(failures, open_s) if cell is None else SharedBreaker(failures, open_s, cell)
         if isinstance(expert, Completer):  # others look whether there is one
             self.complete = partial(self._ask, expert.complete, _is_finished)
@@ -247,6 +263,10 @@ class Guarded:
             self.score = partial(self._ask, expert.score, lambda _: True)
         if isinstance(expert, Sampler):
             self.sample = partial(self._ask, expert.sample, lambda _: True)
+        if isinstance(expert, Distributor):
+            self.vocabulary = expert.vocabulary  # which is public, also while the expert is spared
+            self.prompt_tokens = partial(self._ask, expert.prompt_tokens, lambda _: True)
+            self.next_tokens = partial(self._ask, expert.next_tokens, lambda _: True)
 
     @property
     def card(self) -> Card:
@@ -255,6 +275,10 @@ class Guarded:
     def inherit(self, other: "Guarded") -> None:
         """Takes over what is known of the failures of the same expert."""
         self._breaker = other._breaker
+
+    def withdraw(self) -> None:
+        """Nobody asks it from then on; what it is answering, it answers."""
+        self._withdrawn = True
 
     @property
     def open_until(self) -> float | None:
@@ -322,7 +346,9 @@ class Guarded:
             attempt += 1
 
     def _begin(self) -> int:
-        """Raises: UnavailableError while it is left alone."""
+        """Raises: UnavailableError while it is left alone; RefusedError once it was withdrawn."""
+        if self._withdrawn:
+            raise RefusedError(f"{self.card.name} was withdrawn, and is not asked any more.")
         now = asyncio.get_running_loop().time()
         began = self._breaker.begin(now)
         if began is None:

@@ -1,14 +1,15 @@
 """What the process of a local model is asked, but for one plain answer. Knows nothing of its life."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError, UnavailableError
 from manyminds.experts.child import Process
-from manyminds.types import Samples, Usage
+from manyminds.types import Following, Samples, Usage
 from manyminds.upstream import Client, Response, Target, UpstreamError
 from manyminds.wire import Events, error_text
 
@@ -75,6 +76,38 @@ class Llama:
         if [token.id for token in said] != text:
             raise GarbageError(f"{self._name} sent log-probabilities of something else.")
         return [max(token.logprob, _FLOOR) for token in said], reply.timings.seconds
+
+    async def prompt(self, child: Process, body: Mapping[str, Any]) -> tuple[int, ...]:
+        """The tokens of a chat completion request, written by the model's template."""
+        written = await self._post(child, "/apply-template", body, _Written)
+        wish = {"content": written.prompt, "add_special": True, "parse_special": True}
+        return tuple((await self._post(child, "/tokenize", wish, _Tokens)).tokens)
+
+    async def following(self, child: Process, tokens: Sequence[int], count: int) -> tuple[Following, float]:
+        """The likeliest tokens behind these at temperature 1; and how long that took.
+
+        What is sampled is of no interest, and it is always the same letter: of the end of a text, or of a
+        part of a character, the child tells no probabilities.
+        """
+        wish = {
+            "prompt": tokens,
+            "n_predict": 1,
+            "n_probs": count,
+            "temperature": 0,
+            "logit_bias": [["a", 1000.0]],
+            "cache_prompt": True,
+            "stop": [],
+        }
+        reply = await self._post(child, "/completion", wish, _Distribution)
+        if len(reply.completion_probabilities) != 1:
+            raise GarbageError(f"{self._name} sent no probabilities of a next token.")
+        found = reply.completion_probabilities[0].top_logprobs
+        ids = tuple(token.id for token in found)
+        logs = tuple(token.logprob for token in found)
+        if not found or len(set(ids)) < len(ids) or not all(map(math.isfinite, logs)):
+            raise GarbageError(f"{self._name} sent probabilities that are none.")
+        pieces = tuple(bytes(token.bytes) for token in found)
+        return Following(ids, logs, pieces), reply.timings.seconds
 
     async def answers(self, child: Process, body: Mapping[str, Any], count: int) -> Samples:
         """Several to one chat completion request, which asks for a stream with usage and for `count`.
@@ -167,6 +200,16 @@ class _Tokens(msgspec.Struct):
     tokens: list[int]
 
 
+class _Written(msgspec.Struct):
+    prompt: str
+
+
+class _Likely(msgspec.Struct):
+    id: int
+    logprob: float
+    bytes: list[Annotated[int, msgspec.Meta(ge=0, le=255)]] = []
+
+
 class _Counted(msgspec.Struct):
     input_tokens: int
 
@@ -187,6 +230,15 @@ class _Timings(msgspec.Struct, frozen=True):
 
 class _Completion(msgspec.Struct):
     completion_probabilities: list[_Token] = []
+    timings: _Timings = _Timings()
+
+
+class _Likeliest(msgspec.Struct):
+    top_logprobs: list[_Likely] = []
+
+
+class _Distribution(msgspec.Struct):
+    completion_probabilities: list[_Likeliest] = []
     timings: _Timings = _Timings()
 
 

@@ -14,11 +14,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from manyminds.errors import CutError, RefusedError, UnavailableError
+from manyminds.catalog.gguf import Vocabulary, vocabulary
+from manyminds.errors import CatalogError, CutError, RefusedError, UnavailableError
 from manyminds.experts.child import Child, Model, Process, cpu_s
 from manyminds.experts.llama import Llama
 from manyminds.experts.room import Room
-from manyminds.types import Card, Chunk, Expert, Query, Samples, Scores, Usage
+from manyminds.types import Card, Chunk, Expert, Following, Query, Samples, Scores, Usage
 from manyminds.upstream import Client
 from manyminds.wire import request_body
 
@@ -41,7 +42,8 @@ _Found = TypeVar("_Found")
 
 
 class Local:
-    """A model file of this machine; keeps the contracts of `types.Expert`, `Scorer` and `Sampler`.
+    """A model file of this machine; keeps the contracts of `types.Expert`, `Scorer`, `Sampler` and
+    `Distributor`.
 
     Args:
         card: its name is what the child calls itself.
@@ -75,6 +77,7 @@ class Local:
         self._place = (room or Room(math.inf)).place(card.name, model.needs_mb, self.aclose)
         self._cores = cores
         self._retired = False
+        self._vocabulary: Vocabulary | None = None
         self._child: Process | None = None
         self._starting: asyncio.Future[Process] | None = None  # goes on when the caller that began it leaves
         self._failures = 0
@@ -231,6 +234,43 @@ class Local:
             found.append(math.fsum(known) / len(option.encode()))
         read, said = len(prompt) + sum(map(len, tokens)), len(tokens[found.index(max(found))])
         return Scores(tuple(found), self._billed(Usage(read, said, seconds), meter))
+
+    async def vocabulary(self) -> str:
+        """See `types.Distributor`. Raises: UnavailableError."""
+        return (await self._words()).digest
+
+    async def _words(self) -> Vocabulary:
+        """Of the file, read once."""
+        if self._vocabulary is None:
+            try:
+                self._vocabulary = await asyncio.to_thread(vocabulary, self._model.path)
+            except CatalogError as error:
+                raise UnavailableError(error.message) from None
+        return self._vocabulary
+
+    async def prompt_tokens(self, query: Query) -> tuple[int, ...]:
+        """See `types.Distributor`. Raises: ExpertError."""
+        body = msgspec.json.decode(request_body(query, self._card.model or self._card.name))
+        async with self._working():
+            return await self._ask(lambda child: self._llama.prompt(child, body))
+
+    async def next_tokens(self, tokens: Sequence[int], count: int) -> Following:
+        """See `types.Distributor`. A child found dead is started anew, once. Raises: ExpertError."""
+        limit = self._model.context_tokens
+        if len(tokens) >= limit:
+            raise RefusedError(
+                f"{self._card.name} has a context of {limit} tokens, too few for {len(tokens)} and one more."
+            )
+        silent = (await self._words()).control
+        async with self._working():
+            found = await self._ask(lambda child: self._next(child, tokens, count))
+        pairs = zip(found.ids, found.pieces, strict=True)
+        return replace(found, pieces=tuple(b"" if token in silent else piece for token, piece in pairs))
+
+    async def _next(self, child: Process, tokens: Sequence[int], count: int) -> Following:
+        meter = _Meter(child.pid)
+        found, took_s = await self._llama.following(child, tokens, count)
+        return replace(found, usage=self._billed(Usage(len(tokens), 1, took_s), meter))
 
     async def _ask(self, do: Callable[[Process], Awaitable[_Found]]) -> _Found:
         """What comes all at once. Of a child that is found dead, it is asked once more."""

@@ -1,10 +1,15 @@
 """What an artefact was learnt from, beside it as a file: questions with their golds, and all outcomes.
 
+All of it: what is learnt anew without somebody is what would have been learnt had that one never been asked.
 Newcomers are asked of these questions, and judged beside what the others made of them. It holds what people
 asked: an artefact may be passed on, its bank need not.
+
+Vectors are kept to the last bit, in two halves: the upper 16 bits of each number in the bank, the lower ones
+in a file beside it that the bank names by its content. So no file is large, and a bank that was not written
+to its end leaves the one before it whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +25,12 @@ from manyminds.learn.examples import Examples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Bank", "beside", "key_of", "load", "save"]
+__all__ = ["Bank", "beside", "key_of", "load", "remove", "save"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2  # 1 held vectors in a byte for each number, and not who answered in which category
+_HALF: Final = 16  # bits of a number
+_NAMED: Final = 8  # characters of its content's hash by which a half is named
 _REMEDY: Final = "learn anew with `manyminds train DIR`, which makes one"
-_STEPS: Final = 127  # of a vector's largest entry, to which its others are rounded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,11 +40,15 @@ class Bank:
     Attributes:
         of: SHA-256 of the artefact's file that was learnt from it.
         questions: (n,); examples: what m experts made of them.
+        answered: by category of the whole set, who of these has an answer there: see `examples.answered_in`.
+        about: how it was learnt, `seed` among it: see `learn.train.train`.
     """
 
     of: str
     questions: tuple[Question, ...]
     examples: Examples
+    answered: Mapping[str, tuple[str, ...]]
+    about: Mapping[str, Any]
 
     def parts(self) -> "list[tuple[NDArray[np.intp], Examples]]":
         """Of each sort of question its rows, and its examples as they were learnt from."""
@@ -56,8 +66,14 @@ def beside(artefact: Path) -> Path:
     return artefact.with_suffix(".bank.npz")
 
 
-def save(artefact: Path, questions: Sequence[Question], examples: Examples) -> None:
-    """Keeps what the artefact in that file was learnt from. Vectors are rounded. Raises: OSError."""
+def save(
+    artefact: Path,
+    questions: Sequence[Question],
+    examples: Examples,
+    answered: Mapping[str, Sequence[str]],
+    about: Mapping[str, Any],
+) -> None:
+    """Keeps what the artefact in that file was learnt from; see `Bank`. Raises: OSError."""
     arrays: dict[str, NDArray[Any]] = {}
     header: dict[str, Any] = {"version": _VERSION, "of": archive.digest(artefact)}
     for field in fields(examples):
@@ -66,36 +82,72 @@ def save(artefact: Path, questions: Sequence[Question], examples: Examples) -> N
             arrays[field.name] = value
         else:
             header[field.name] = value
-    if examples.vectors is not None:
-        arrays["scales"] = scales = np.abs(examples.vectors).max(axis=1, keepdims=True) / _STEPS
-        steps = examples.vectors / np.where(scales > 0.0, scales, 1.0)
-        arrays["vectors"] = np.rint(steps).astype(np.int8)
     header["questions"] = [msgspec.to_builtins(question) for question in questions]
-    archive.write(beside(artefact), header, arrays)
+    header |= {"answered": dict(answered), "about": dict(about)}
+    path, lower = beside(artefact), None
+    if examples.vectors is not None:
+        bits = np.ascontiguousarray(examples.vectors, np.float32).view(np.uint32)
+        arrays["vectors"] = (bits >> _HALF).astype(np.uint16)
+        half = (bits & 0xFFFF).astype(np.uint16)
+        header["lower"] = content = sha256(half.tobytes()).hexdigest()[:_NAMED]
+        lower = _lower(path, content)
+        archive.write(lower, {"version": _VERSION}, {"lower": half})
+    archive.write(path, header, arrays)
+    _tidy(path, lower)
 
 
-def load(artefact: Path) -> Bank:
-    """The bank of the artefact in that file.
+def remove(artefact: Path) -> None:
+    """Deletes the bank of that artefact, if it has one. Raises: OSError."""
+    beside(artefact).unlink(missing_ok=True)
+    _tidy(beside(artefact), None)
+
+
+def _lower(path: Path, content: str) -> Path:
+    """Where the lower half is of the bank in that file; `content` may be a pattern."""
+    return path.with_suffix(f".{content}.npz")
+
+
+def _tidy(path: Path, kept: Path | None) -> None:
+    """Deletes lower halves of banks that were there before."""
+    for other in path.parent.glob(_lower(path, "?" * _NAMED).name):
+        if other != kept:
+            other.unlink(missing_ok=True)
+
+
+def load(artefact: Path, *, anybody: bool = False) -> Bank:
+    """The bank of the artefact in that file. `anybody` takes it also where it is that of another one.
 
     Raises: ArtefactError where there is none, it is damaged, or it is that of another artefact.
     """
     path = beside(artefact)
     with archive.opened(path, _VERSION, "bank of questions", _REMEDY) as (header, arrays):
         questions = tuple(msgspec.convert(one, Question) for one in header.pop("questions"))
-        of = str(header.pop("of"))
-        if of != archive.digest(artefact):
+        of, about = str(header.pop("of")), dict(header.pop("about"))
+        answered = {str(name): tuple(map(str, said)) for name, said in header.pop("answered").items()}
+        if not anybody and of != archive.digest(artefact):
             raise ValueError(f"it is that of another artefact than {artefact}")
+        lower = header.pop("lower", None)
+        if lower is not None:
+            arrays["vectors"] = _joined(arrays["vectors"], _lower(path, Path(str(lower)).name))
         examples = _examples(header, arrays)
         _check(examples, len(questions))
-    return Bank(of, questions, examples)
+    return Bank(of, questions, examples, answered, about)
+
+
+def _joined(upper: "NDArray[np.uint16]", path: Path) -> "NDArray[np.float32]":
+    """Raises: ArtefactError, ValueError."""
+    with archive.opened(path, _VERSION, "half of a bank of questions", _REMEDY) as (_, arrays):
+        lower = arrays["lower"]
+        if lower.shape != upper.shape or lower.dtype != upper.dtype:
+            raise ValueError("it is that of another bank")
+    vectors: NDArray[np.float32] = ((upper.astype(np.uint32) << _HALF) | lower).view(np.float32)
+    return vectors
 
 
 def _examples(header: dict[str, Any], arrays: "dict[str, NDArray[Any]]") -> Examples:
-    vectors = arrays.pop("vectors", None)
-    if vectors is not None:
-        vectors = vectors.astype(np.float32) * arrays.pop("scales").astype(np.float32)
-    header.pop("vectors", None)
     header.pop("version")
+    vectors = arrays.pop("vectors", None)
+    header.pop("vectors", None)
     texts: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in header.items()
     }

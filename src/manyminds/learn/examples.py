@@ -3,7 +3,7 @@
 Knows recordings, no model of them. Arrays run over n questions and m experts, sorted by name.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ABSTAINED", "UNASKED", "Examples", "gather", "kinds_of"]
+__all__ = ["ABSTAINED", "UNASKED", "Examples", "answered_in", "asked_of", "gather", "kinds_of"]
 
 ABSTAINED = -1
 UNASKED = -2
@@ -142,22 +142,46 @@ class Examples:
         return all(np.array_equal(t[:, j], t[:, k], equal_nan=t.dtype.kind == "f") for t in tables)
 
 
-def kinds_of(
-    experts: Sequence[Recorded], questions: Sequence[Question], recorded: RecordedSet
-) -> tuple[Kind, ...]:
+def answered_in(experts: Sequence[Recorded], recorded: RecordedSet) -> dict[str, tuple[str, ...]]:
+    """Who of these has an answer, not only a verdict, to any question of a category of the set; by category.
+
+    O(answers).
+    """
+    names, codes = np.unique([question.category for question in recorded.questions()], return_inverse=True)
+    found: dict[str, list[str]] = {}
+    for expert in sorted(experts, key=lambda expert: expert.card.name):
+        made = expert.recording
+        for code in np.unique(codes[made.rows[made.codes >= 0]]):
+            found.setdefault(str(names[code]), []).append(expert.card.name)
+    return {category: tuple(said) for category, said in sorted(found.items())}
+
+
+def kinds_of(questions: Sequence[Question], answered: Mapping[str, Collection[str]]) -> tuple[Kind, ...]:
     """How answers to each of these questions compare: by option, as they are, or not at all.
 
-    They do not in a category in which none of these experts has an answer to any question of the set, but
-    verdicts alone.
+    They do not in a category in which nobody has an answer to any question of the set, but verdicts alone:
+    see `answered_in`.
     """
-    answered = np.zeros(len(recorded.questions()), np.bool_)
-    for made in (expert.recording for expert in experts):
-        answered[made.rows[made.codes >= 0]] = True
-    said = {q.category for q, heard in zip(recorded.questions(), answered, strict=True) if heard}
     return tuple(
-        "text" if question.category not in said else "option" if question.choices else "exact"
+        "text" if not answered.get(question.category) else "option" if question.choices else "exact"
         for question in questions
     )
+
+
+def asked_of(questions: Sequence[Question], kinds: Sequence[Kind]) -> "dict[str, Any]":
+    """What follows from the questions alone, whoever was asked: some of the fields of `Examples`."""
+    queries = [question.query(kind) for question, kind in zip(questions, kinds, strict=True)]
+    spread = np.array([classes(query.task) for query in queries], np.float64)
+    return {
+        "kinds": tuple(kinds),
+        "read_as": tuple(
+            task(query).kind if question.prompt else "text"
+            for question, query in zip(questions, queries, strict=True)
+        ),
+        "spread": spread,
+        "classes": float(np.mean(spread)) if queries else 2.0,
+        "topics": tuple(question.category for question in questions),
+    }
 
 
 def gather(
@@ -170,11 +194,10 @@ def gather(
 
     Questions without text have no vector: that of nothing, where others have one.
     """
-    kinds = kinds_of(experts, questions, recorded)
+    kinds = kinds_of(questions, answered_in(experts, recorded))
     place = {question.question_id: i for i, question in enumerate(recorded.questions())}
     position = np.array([place[question.question_id] for question in questions], dtype=np.int64)
     queries = [question.query(kind) for question, kind in zip(questions, kinds, strict=True)]
-    spread = np.array([classes(query.task) for query in queries], np.float64)
     experts = sorted(experts, key=lambda expert: expert.card.name)
     n, m = len(questions), len(experts)
     votes = np.full((n, m), UNASKED, np.int32)
@@ -202,13 +225,6 @@ def gather(
     return Examples(
         experts=tuple(expert.card.name for expert in experts),
         sources=tuple(expert.card.source or expert.card.name for expert in experts),
-        kinds=kinds,
-        read_as=tuple(
-            task(query).kind if question.prompt else "text"
-            for question, query in zip(questions, queries, strict=True)
-        ),
-        spread=spread,
-        classes=float(np.mean(spread)) if queries else 2.0,
         candidates=tuple(tuple(answers) for answers in seen),
         votes=votes,
         correct=correct,
@@ -216,6 +232,6 @@ def gather(
         seconds=seconds,
         tokens=tokens,
         confidence=confidence,
-        topics=tuple(question.category for question in questions),
         vectors=vectors,
+        **asked_of(questions, kinds),
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Progress", "one_thread", "train"]
+__all__ = ["Progress", "is_enough", "one_thread", "train"]
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of the whole that is done."""
@@ -177,6 +177,11 @@ def _require(examples: Examples) -> None:
         raise DataError(f"{largest} questions are too few to learn from: give at least {_FEWEST}.")
     if len(examples.experts) < 2:
         raise DataError("There is one expert only: a network needs at least two.")
+
+
+def is_enough(examples: Examples) -> bool:
+    """Whether anything can be learnt of so many experts and questions."""
+    return len(examples.experts) > 1 and max(map(len, examples.parts())) >= _FEWEST
 
 
 def _folds(n: int, seed: int) -> "list[NDArray[np.intp]]":

@@ -10,16 +10,29 @@ from secrets import token_hex
 from typing import Any, Final
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import budgets, history, keys, lessons, queries, receipts
+from manyminds.ledger import budgets, history, keys, lessons, queries, receipts, withdrawals
 from manyminds.ledger.database import Database
 from manyminds.ledger.queries import Filter, Grade, Group, Judge
 from manyminds.ledger.receipts import Kept, Receipts, Role
 from manyminds.ledger.records import Records, Rows, rows
 from manyminds.ledger.tables import SCHEMA
+from manyminds.ledger.withdrawals import Event, Gone, Withdrawal
 from manyminds.ledger.writer import Backlog, Writer
 from manyminds.types import Answer, Key, Outcome, Query, Report
 
-__all__ = ["SCHEMA", "Backlog", "Grade", "Group", "Judge", "Kept", "Ledger", "Role"]
+__all__ = [
+    "SCHEMA",
+    "Backlog",
+    "Event",
+    "Gone",
+    "Grade",
+    "Group",
+    "Judge",
+    "Kept",
+    "Ledger",
+    "Role",
+    "Withdrawal",
+]
 
 _RECEIPT_BYTES: Final = 500  # of memory, about, besides its document
 
@@ -51,6 +64,11 @@ class Ledger:
         self._busy_s = busy_s
         self._writer: Writer[Rows] = Writer(Records(self._database).write, window_s, drain_s=busy_s)
         self._receipts: Writer[Kept] = Writer(Receipts(self._database).write, window_s, drain_s=busy_s)
+
+    @property
+    def gateway(self) -> str:
+        """As whom this one records."""
+        return self._gateway
 
     # --- requests ---
 
@@ -160,6 +178,30 @@ class Ledger:
         """See `receipts.owed`: sums by peer."""
         self._settle()
         return receipts.owed(self._database, since=since, until=until)
+
+    # --- who was withdrawn ---
+
+    def withdraw(self, said: Withdrawal) -> int:
+        """See `withdrawals.note`: what is recorded of it by now teaches nobody from then on."""
+        self._settle()
+        return withdrawals.note(self._database, said)
+
+    def withdrawals(self) -> list[dict[str, Any]]:
+        """See `withdrawals.withdrawals`: all events, oldest first."""
+        return withdrawals.withdrawals(self._database)
+
+    def gone(self) -> Gone:
+        """See `withdrawals.gone`: who is out."""
+        return withdrawals.gone(self._database)
+
+    def welcome(self, name: str, names: Sequence[str]) -> None:
+        """Whoever is added under a name that was withdrawn is as new: nothing that was before counts."""
+        if name in self.gone().experts:
+            self.withdraw(Withdrawal("returned", name, "", tuple(names)))
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Every expert that was ever asked, with its source then, but for ways of asking one. O(calls)."""
+        return queries.asked(self._database)
 
     # --- what can be learnt ---
 

@@ -1,4 +1,7 @@
-"""What the ledger says of calls and grades of late, as plain rows for whoever rates experts."""
+"""What the ledger says of calls and grades of late, as plain rows for whoever rates experts.
+
+Of who was withdrawn nothing counts that came before.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyminds.ledger.database import Database
 from manyminds.ledger.tables import stamp
+from manyminds.ledger.withdrawals import uncounted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -29,7 +33,7 @@ def calls(database: Database, windows: Sequence[timedelta], most: int) -> list[A
     newest = (
         sa.select(window, *(of.c[name] for name in (*names, *figures)))
         .select_from(requests.join(of, requests.c.request_id == of.c.request_id))
-        .where(requests.c.at_utc >= since)
+        .where(requests.c.at_utc >= since, ~uncounted(database, of, requests.c.id))
         .order_by(requests.c.at_utc.desc())
         .limit(most)
     )
@@ -46,6 +50,7 @@ def grades(database: Database, windows: Sequence[timedelta], most: int) -> list[
         sa.select(window, outcomes.c.expert, sa.func.coalesce(requests.c.section, ""), outcomes.c.correct)
         .select_from(outcomes.join(requests, requests.c.request_id == outcomes.c.request_id))
         .where(outcomes.c.at_utc >= since, outcomes.c.voters == "")
+        .where(~uncounted(database, outcomes, requests.c.id))
         .order_by(outcomes.c.at_utc.desc())
         .limit(most)
     )

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from manyminds.ledger.database import Database
+from manyminds.ledger.withdrawals import uncounted
 from manyminds.types import Outcome, Prior
 
 if TYPE_CHECKING:
@@ -19,18 +20,20 @@ def graded(database: Database, after: int, each: int) -> list[Outcome]:
     """Outcomes that were graded, in the order of the log, whose `place` is behind that one.
 
     Each has the section of its request, if that is here still. Of every expert the last `each` at most, of
-    those that somebody judged and of those that votes did.
+    those that somebody judged and of those that votes did. None that touches who was withdrawn: see
+    `withdrawals.uncounted`.
     """
     import sqlalchemy as sa
 
     table, requests = database.tables.outcomes, database.tables.requests
     kinds = (table.c.expert, table.c.voters == "")
     nth = sa.func.row_number().over(partition_by=kinds, order_by=table.c.id.desc()).label("nth")
-    last = sa.select(table, nth).where(table.c.id > after).subquery()
+    mine = table.outerjoin(requests, requests.c.request_id == table.c.request_id)
+    section = sa.func.coalesce(requests.c.section, "").label("section")
+    counted = ~uncounted(database, table, requests.c.id)
+    last = sa.select(table, section, nth).select_from(mine).where(table.c.id > after, counted).subquery()
     with database.read() as connection:
-        mine = last.outerjoin(requests, requests.c.request_id == last.c.request_id)
-        chosen = sa.select(last, sa.func.coalesce(requests.c.section, "").label("section")).select_from(mine)
-        rows = connection.execute(chosen.where(last.c.nth <= each).order_by(last.c.id)).all()
+        rows = connection.execute(sa.select(last).where(last.c.nth <= each).order_by(last.c.id)).all()
     return [_graded(row) for row in rows]
 
 
@@ -56,7 +59,7 @@ def heard(database: Database, after: int, gateway: str, most: int) -> tuple[int,
     """The last place of any request, and calls that other gateways recorded up to there, oldest first.
 
     Of their latest requests, up to `most` calls; `place` is their request's, behind that one. As of its own
-    calls, nothing is heard of a named expert's that ended before its first token.
+    calls, nothing is heard of a named expert's that ended before its first token; nor of who was withdrawn.
     """
     import sqlalchemy as sa
 
@@ -67,6 +70,7 @@ def heard(database: Database, after: int, gateway: str, most: int) -> tuple[int,
         .select_from(of)
         .where(requests.c.id > after, sa.func.coalesce(requests.c.gateway, "") != gateway)
         .where(calls.c.ttft_s.is_not(None) | (requests.c.policy != "pass"))
+        .where(~uncounted(database, calls, requests.c.id))
         .order_by(requests.c.id.desc(), calls.c.number.desc())
         .limit(most)
     )

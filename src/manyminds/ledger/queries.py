@@ -13,7 +13,7 @@ from manyminds.types import Outcome
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["Filter", "Grade", "Group", "Judge", "grade", "prune", "requests", "sources", "totals"]
+__all__ = ["Filter", "Grade", "Group", "Judge", "asked", "grade", "prune", "requests", "sources", "totals"]
 
 Group: TypeAlias = Literal["key", "expert", "policy", "day"]
 Grade: TypeAlias = Literal["learnt", "kept", "unknown", "twice"]
@@ -112,6 +112,16 @@ def sources(database: Database, which: Filter) -> list[dict[str, Any]]:
     with database.read() as connection:
         found = [dict(row) for row in connection.execute(summed.group_by(owed.c.source, purpose)).mappings()]
     return sorted(found, key=lambda row: (row["source"], row["purpose"]))
+
+
+def asked(database: Database) -> list[tuple[str, str]]:
+    """Every expert of a call, and its source, each pair once."""
+    import sqlalchemy as sa
+
+    calls = database.tables.calls
+    pairs = sa.select(calls.c.expert, calls.c.source).distinct().order_by(calls.c.expert, calls.c.source)
+    with database.read() as connection:
+        return [(row.expert, row.source) for row in connection.execute(pairs)]
 
 
 def grade(database: Database, request_id: str, key_id: str, correct: float, judge: Judge, most: int) -> Grade:

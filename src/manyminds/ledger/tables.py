@@ -34,6 +34,7 @@ class Tables:
     keys: "sa.Table"
     budgets: "sa.Table"  # billionths leased so far, of a key or a source in a period
     receipts: "sa.Table"  # of answers that went between this node and another
+    withdrawals: "sa.Table"  # who is not to be asked any more, and what became of what was learnt
     schema: "sa.Table"
 
 
@@ -112,6 +113,7 @@ def define() -> Tables:
             _count("leased_units"),
         ),
         receipts=_receipts(every, row, time),
+        withdrawals=_withdrawals(every, row, time),
     )
 
 
@@ -156,6 +158,27 @@ def _outcomes(
     )
 
 
+def _withdrawals(
+    every: "sa.MetaData", row: "sa.types.TypeEngine[int]", time: "sa.types.TypeEngine[str]"
+) -> "sa.Table":
+    import sqlalchemy as sa
+
+    return sa.Table(
+        "withdrawals",
+        every,
+        sa.Column("id", row, primary_key=True),  # the order in which they count
+        _text("event"),  # withdrawn, dropped, relearnt, returned
+        sa.Column("at_utc", time, nullable=False),
+        *map(_text, ("expert", "source")),  # expert: "" is all of the source
+        _text("names"),  # a JSON array: what outcomes call it
+        *map(_text, ("who", "document")),  # document: what a node signed, else ""
+        *map(_count, ("last_request", "last_outcome")),  # how far the logs went
+        *map(_count, ("requests", "outcomes", "answers")),  # in which it had a part
+        *map(_text, ("artefact_before", "artefact_after", "state")),  # SHA-256, else ""
+        sqlite_autoincrement=True,
+    )
+
+
 def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     """Takes the tables from `version` to SCHEMA, within the caller's transaction."""
     import sqlalchemy as sa
@@ -167,7 +190,9 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
         _from_2(connection, tables)
     else:
         connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN purpose TEXT")
-        tables.metadata.create_all(connection)  # schema 3 kept no receipts, 4 not what answers owe
+        tables.metadata.create_all(
+            connection
+        )  # receipts are new since 3, what is owed since 4
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 

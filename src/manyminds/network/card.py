@@ -33,9 +33,11 @@ __all__ = [
     "Skill",
     "Terms",
     "Vouch",
+    "Withdrawal",
     "made",
     "quantised",
     "read",
+    "signed",
     "unit_rows",
 ]
 
@@ -101,6 +103,20 @@ class Terms(Struct, frozen=True, omit_defaults=True):
     requests_per_min: Annotated[int, Meta(ge=1)] | None = None
 
 
+class Withdrawal(Struct, frozen=True, omit_defaults=True):
+    """What a node takes back: whatever others have learnt or kept of it until then is void.
+
+    Attributes:
+        at: when, in milliseconds since 1970; of two, the higher counts, and the same one once.
+        whole: nobody may ask it, until a newer card says otherwise.
+        sources: behind it, that it does not ask for others any more; for people.
+    """
+
+    at: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    whole: bool = False
+    sources: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
+
+
 class Claims(Struct, frozen=True, omit_defaults=True):
     """Our extension of a node's card: all that is not A2A's.
 
@@ -114,6 +130,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
         encoder: whose vectors `skills` are, by sha256 of the encoder's file.
         price_in_usd_per_m, price_out_usd_per_m: per million tokens of question and answer.
         member: see `identity.member_of`.
+        withdrawal: None where it never took anything back.
     """
 
     key: _Base64
@@ -136,6 +153,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     offers: Annotated[tuple[_Name, ...], Meta(max_length=16)] = ()
     terms: Terms = Terms()
     member: Annotated[str, Meta(max_length=64)] = ""
+    withdrawal: Withdrawal | None = None
 
 
 class NodeCard(Struct, frozen=True):
@@ -288,6 +306,18 @@ def read(raw: bytes, now_s: float | None = None) -> NodeCard:
 
     Raises: CardError, with what is wrong.
     """
+    card = signed(raw)
+    node, says = card.id, card.says
+    now_s = time.time() if now_s is None else now_s
+    if says.expires <= now_s:
+        raise CardError(f"a card of {node} that ran out {now_s - says.expires:.0f} s ago.")
+    if says.expires > now_s + _LONGEST_S + _AHEAD_S:
+        raise CardError(f"a card of {node} that would be valid for more than a day.")
+    return card
+
+
+def signed(raw: bytes) -> NodeCard:
+    """The same, whenever it was valid: for what is kept as a proof. Raises: CardError."""
     if len(raw) > CARD_BYTES:
         raise CardError(f"a card of {len(raw)} bytes is too large: {CARD_BYTES} are allowed.")
     try:
@@ -302,11 +332,6 @@ def read(raw: bytes, now_s: float | None = None) -> NodeCard:
     if _depth(fields) > _DEPTH:
         raise CardError(f"a card with more than {_DEPTH} levels is refused.")
     node = _signer(agent, says, fields)
-    now_s = time.time() if now_s is None else now_s
-    if says.expires <= now_s:
-        raise CardError(f"a card of {node} that ran out {now_s - says.expires:.0f} s ago.")
-    if says.expires > now_s + _LONGEST_S + _AHEAD_S:
-        raise CardError(f"a card of {node} that would be valid for more than a day.")
     for skill in says.skills:
         _numbers(skill.vector)
     words = tuple(_plain(skill.name) for skill in agent.skills)

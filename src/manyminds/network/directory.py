@@ -4,7 +4,7 @@ Of what anybody may send, little is looked at: so many bytes of unknown nodes a 
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -43,6 +43,8 @@ class Directory:
         self._cards: dict[str, NodeCard] = {}
         self._left: dict[str, NodeCard] = {}  # their cards hold still: none that is older counts
         self._level, self._at_s = _BURST, 0.0
+        self.floors: Mapping[str, int] = {}
+        """By node id: cards of a lower sequence are old, also where no newer one is known."""
         self.refused: Counter[str] = Counter()
         """Sightings that were not believed, by why: unreadable, forged, old, foreign, crowded."""
 
@@ -83,9 +85,10 @@ class Directory:
         if card.id != sighting.node:
             self.refused["foreign"] += 1
             return None
-        if before is not None and card.says.sequence < before.says.sequence:
+        floor = max(self.floors.get(card.id, 0), before.says.sequence if before is not None else 0)
+        if card.says.sequence < floor:
             self.refused["old"] += 1
-            return Change("same", before) if before.id in self._cards else None
+            return Change("same", before) if before is not None and before.id in self._cards else None
         self._left.pop(card.id, None)
         self._cards[card.id] = card
         return Change("here", card)

@@ -19,4 +19,10 @@ def bank(admission: Admission, private: Private) -> Bank:
         budget = Budget(ACCOUNTS + account.id, account.source, account.most, "total", "rho")
         return await admission.spend(budget, account.cost)
 
-    return Bank(spend, epsilon=private.epsilon, delta=private.delta, source_epsilon=private.source_epsilon)
+    return Bank(
+        spend,
+        epsilon=private.epsilon,
+        delta=private.delta,
+        source_epsilon=private.source_epsilon,
+        public=private.public,
+    )

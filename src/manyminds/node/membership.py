@@ -7,23 +7,22 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 import msgspec
 
-from manyminds.admission import Admission
 from manyminds.config import POLICIES, Config, PeerEntry
-from manyminds.errors import CardError, ConfigError
+from manyminds.errors import CardError, ConfigError, ForbiddenError, LedgerError
 from manyminds.experts.peer import Deed, Line, Peer
-from manyminds.ledger import Kept, Ledger, Role
-from manyminds.network.answering import Answering
+from manyminds.ledger import Event, Gone, Kept, Ledger, Role, Withdrawal
+from manyminds.network.answering import Answering, Guest
 from manyminds.network.ask import Heard
-from manyminds.network.card import LEVELS, PROTOCOL, NodeCard
+from manyminds.network.card import LEVELS, NodeCard
 from manyminds.network.directory import Directory
 from manyminds.network.http import Http
 from manyminds.network.identity import Identity, member_of
@@ -31,18 +30,17 @@ from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Sighting, Transport
 from manyminds.network.trust import Record
 from manyminds.network.zenoh import LAN, Zenoh, settings
-from manyminds.node import deeds
+from manyminds.node import deeds, revocation
 from manyminds.node.guests import Guests, keys_of, paying
+from manyminds.node.host import Host
 from manyminds.node.names import NAMES, Names
 from manyminds.node.portrait import PASSED, Portrait
 from manyminds.node.regard import Expected, Regard
-from manyminds.types import Card, Chunk, Expert, Hold, Key, Outcome, Query
+from manyminds.node.whom import unasked
+from manyminds.types import Card, Hold, Key, Outcome, Query
 from manyminds.upstream import Client
 
-if TYPE_CHECKING:
-    from manyminds.types import Vectors
-
-__all__ = ["Host", "Membership"]
+__all__ = ["Membership"]
 
 _ANNOUNCE_S: Final = 240.0  # after which the card is shown anew
 _SETTLED_S: Final = 1.0  # after a change, before it is made anew
@@ -50,35 +48,10 @@ _EXPIRE_S: Final = 5.0
 _RECKON_S: Final = 2.0  # between two looks at what nodes are worth
 _REMEMBER_S: Final = 10.0  # after which what nodes did is kept: a crash forgets no more
 _NOTABLE: Final = 0.01  # of accuracy
+_NOBODY: Final = Gone()
 _MANY: Final = 50  # peers on a LAN, from which on one of them should be a router
 
 log = logging.getLogger(__name__)
-
-
-class Host(Protocol):
-    """What a membership needs of its node."""
-
-    @property
-    def admission(self) -> Admission: ...
-
-    @property
-    def own_cards(self) -> Sequence[Card]:
-        """Of its experts, without peers; another sequence once any has changed."""
-        ...
-
-    def skills(self) -> "Vectors":
-        """(k, d) float32 unit rows: of its own experts."""
-        ...
-
-    def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
-        """Asks its network."""
-        ...
-
-    def take_in(self, expert: Expert, vectors: "Vectors | None", made_of: object) -> None:
-        """One more expert, or another in its place."""
-        ...
-
-    def let_go(self, name: str) -> None: ...
 
 
 class Membership:
@@ -94,6 +67,7 @@ class Membership:
         dimension: of these vectors.
         version: of the software.
         secret: that all nodes of what it joins share, "" where there is none.
+        gone: who was withdrawn.
 
     Raises: ConfigError.
     """
@@ -110,6 +84,7 @@ class Membership:
         dimension: int,
         version: str,
         secret: str = "",
+        gone: Gone = _NOBODY,
     ) -> None:
         if config.server.workers > 1:
             raise ConfigError(
@@ -139,17 +114,22 @@ class Membership:
         self._changed = asyncio.Event()
         self._cards: dict[bool, bytes] = {}  # as shown by HTTPS, and where it has joined
         self._made_of: dict[bool, object] = {}
+        self._home, self._word = config.home, revocation.read(config.home)
+        self._gone, self._revoked = gone, revocation.Revocations(gone.documents)
+        self._heeded: asyncio.Queue[list[Withdrawal]] = asyncio.Queue()  # to be written into the ledger
         self.directory = Directory(identity.id)
+        self.directory.floors = self._revoked.floors
         self.deeds: Counter[tuple[str, str]] = Counter()
         """What each peer did, by its name here: see `experts.peer.Deed`."""
         self.strange = 0  # frames that were of no answer
-        self.answering = Answering(identity, self._guests.admit, partial(self._keep, "answered"), _new_id)
+        self.answering = Answering(identity, self._admit, partial(self._keep, "answered"), _new_id)
         self._list(config)
 
     async def __aenter__(self) -> "Membership":
         """Raises: ConfigError."""
         async with AsyncExitStack() as stack:
             transports: list[Transport] = []
+            stack.enter_context(revocation.serving(self._home))
             terms, answering = self._terms, self.answering
             if terms.join or terms.listen:
                 made = settings(terms.join, terms.listen)
@@ -162,7 +142,7 @@ class Membership:
             self._http.direct(self._urls())
             self._show()
             log.info("This node is %s.", self._identity.id)
-            works = (self._announce(), self._expire(), self._reckon(), self._remember_all())
+            works = (*(self._announce(), self._expire(), self._reckon(), self._remember_all()), self._write())
             for work in (*map(self._watch, transports), *works):
                 stack.push_async_callback(_ended, asyncio.create_task(work))
             self._stack = stack.pop_all()
@@ -204,6 +184,7 @@ class Membership:
 
     def relist(self, config: Config) -> None:
         """These are the peers that are listed, and these the experts, from now on."""
+        self._word = revocation.read(self._home)
         self._list(config)
         cards = self.directory.cards
         for card in cards:  # all names are free before one of them is another's
@@ -255,12 +236,16 @@ class Membership:
         each other's cards looked at.
         """
         own, skills, changed = self._host.own_cards, self._host.skills(), set()
+        word = self._word
+        if word is not None:
+            own = tuple(c for c in own if not word.whole and (c.source or c.name) not in word.sources)
+            skills = self._host.skills([card.name for card in own])
         for by_https in (True, False):
             behind = [card.says for card in self._behind(by_https=by_https)]
             member = "" if by_https else member_of(self._secret, self._identity.id)
-            made_of = (own, skills.tobytes(), behind, vouches := self._regard.vouches, member)
+            made_of = (own, skills.tobytes(), behind, vouches := self._regard.vouches, member, word)
             if again or made_of != self._made_of.get(by_https):
-                self._cards[by_https] = self._portrait.card(own, skills, behind, vouches, member)
+                self._cards[by_https] = self._portrait.card(own, skills, behind, vouches, member, word)
                 self._made_of[by_https] = made_of
                 changed.add(by_https)
         for transport in self._transports:
@@ -271,8 +256,8 @@ class Membership:
         """The nodes that this one speaks for. To other organisations that is the network it has joined; in
         that network it is not, since there everybody sees everybody.
         """
-        found = []
-        for _, card in self.present:
+        found: list[NodeCard] = []
+        for _, card in self.present if self._word is None or not self._word.whole else ():
             entry = self._listed.get(card.id)
             joined = self._ways[card.id][0] is not self._http
             speaks = (entry is not None and entry.speaks_for) or (by_https and joined)
@@ -283,7 +268,14 @@ class Membership:
     def _beside(self, heard: Heard, by_https: bool) -> list[str]:
         """Whom a question of another node is not passed on to: who has had it, or can be asked directly."""
         behind = {card.id for card in self._behind(by_https=by_https)} - {heard.asker, *heard.ask.visited}
-        return sorted(name for node, name in self._names.items() if node not in behind)
+        withdrawn = () if self._word is None else self._word.sources
+        return sorted({*withdrawn, *(name for node, name in self._names.items() if node not in behind)})
+
+    def _admit(self, heard: Heard, query: Query, by_https: bool) -> AbstractAsyncContextManager[Guest]:
+        """See `Guests.admit`. Raises: ForbiddenError."""
+        if self._word is not None and self._word.whole:
+            raise ForbiddenError("its owner has withdrawn this node.")
+        return self._guests.admit(heard, query, by_https)
 
     # --- other nodes ---
 
@@ -314,7 +306,67 @@ class Membership:
             self._ways[node] = sorted([*ways, transport], key=self._transports.index)
         elif change.what == "same":
             return
+        self._heed(change.card)
         self._settle(change.card)
+
+    # --- who was withdrawn ---
+
+    def _heed(self, card: NodeCard) -> None:
+        """What a node takes back of itself is forgotten at once, and put down with its signature."""
+        what, name = self._revoked.hear(card), self._known_as(card)
+        if what is None:
+            return
+        seen = self._regard.record(card.id) != Record() or card.id in self._listed or card.id in self._names
+        log.info("%s, node %s, says of itself: %s.", name, card.id, what)
+        if what != "returned":
+            self._forget(card.id, name)
+        if seen or self._gone.documents.get(card.id):  # a stranger's word would only fill the ledger
+            events: tuple[Event, ...] = ("withdrawn", "returned") if what == "renewed" else (what,)
+            sources = ", ".join(card.says.withdrawal.sources) if card.says.withdrawal else ""
+            self._heeded.put_nowait(
+                [
+                    Withdrawal(event, name, sources or name, (name,), card.id, card.raw.decode())
+                    for event in events
+                ]
+            )
+
+    def part(self, gone: Gone) -> None:
+        """These were withdrawn, by whomever; those that were before may be asked."""
+        self._gone = gone
+        for card in self._revoked.learn(gone.documents):  # which another gateway of this ledger heard
+            self._forget(card.id, self._known_as(card))
+        for node, name in list(self._names.items()):
+            if gone.has(name):
+                self._forget(node, name)
+        for card in self.directory.cards:
+            self._settle(card)
+
+    def _forget(self, node: str, name: str) -> None:
+        self._regard.forget(node)
+        self._expected.pop(node, None)
+        for key in [key for key in self.deeds if key[0] == name]:
+            del self.deeds[key]
+        self._host.forget(name)
+
+    def _known_as(self, card: NodeCard) -> str:
+        """What a node is called here, or would be."""
+        entry = self._listed.get(card.id)
+        named = (name for name, node in self._called.nodes.items() if node == card.id)
+        return entry.name if entry is not None else self._names.get(card.id) or next(named, card.name)
+
+    async def _write(self) -> None:
+        """Writes down who took back what: first what is not remembered any more, then that it is so."""
+        while True:
+            rows = await self._heeded.get()
+            await self._remember()
+            for row in rows:
+                while True:
+                    try:
+                        await asyncio.to_thread(self._ledger.withdraw, row)
+                        break
+                    except LedgerError as error:
+                        log.error("that %s was %s is not in the ledger yet: %s", row.expert, row.event, error)
+                        await asyncio.sleep(_EXPIRE_S)
 
     def hear(self, outcomes: Sequence[Outcome]) -> None:
         """What callers said of answers, of this node's own experts too."""
@@ -332,9 +384,11 @@ class Membership:
             now = (self._regard.noted, said, given)
             if now == before:
                 continue
-            began_s, before = time.monotonic(), now
+            began_s, before, forgotten = time.monotonic(), now, self._regard.forgotten
             found = await asyncio.to_thread(self._regard.copy().expected, cards, given)
             took_s = time.monotonic() - began_s
+            if forgotten != self._regard.forgotten:
+                continue  # it was reckoned with what is void
             for _, card in self.present:
                 known, expected = self._expected.get(card.id), found.get(card.id)
                 if expected is not None and (known is None or expected.differs(known, _NOTABLE)):
@@ -401,29 +455,11 @@ class Membership:
 
     def _unasked(self, card: NodeCard, entry: PeerEntry | None) -> str:
         """Why a node is not asked, "" where it is."""
-        says = card.says
-        if PROTOCOL not in says.protocols:
-            return f"it speaks versions {says.protocols} of the protocol"
-        if not says.experts:
-            return "it has no expert"
-        if entry is None and says.member != member_of(self._secret, card.id) and self._secret:
-            return "it does not know the secret of this network"
-        if entry is None and self._terms.asks == "listed":
-            return "it is not listed, and network.asks is listed"
-        if entry is not None and not entry.asks:
-            return "its peer.asks is false"
-        if says.terms.purposes and self._terms.purpose not in says.terms.purposes:
-            return f"it answers for {', '.join(says.terms.purposes)} only: see network.purpose"
-        if says.price_in_usd_per_m or says.price_out_usd_per_m:
-            if entry is None or not entry.pay_usd:
-                return "it has a price: list it as a peer with pay_usd"
-            for limit, price in (
-                (entry.price_in_usd_per_m, says.price_in_usd_per_m),
-                (entry.price_out_usd_per_m, says.price_out_usd_per_m),
-            ):
-                if limit is not None and price > limit:
-                    return f"its price of ${price:g} is above the ${limit:g} that is agreed"
-        return ""
+        if self._revoked.is_out(card.id):
+            return "its owner has withdrawn it"
+        if self._gone.has(self._known_as(card)):
+            return "it was withdrawn: see `manyminds ledger withdrawals`"
+        return unasked(card, entry, self._terms, self._secret)
 
     def _name(self, card: NodeCard, entry: PeerEntry | None) -> str:
         """A listed peer has the name by which it is listed; others have their own, if that is free."""

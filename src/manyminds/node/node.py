@@ -15,58 +15,47 @@ from functools import partial
 from importlib.metadata import version
 from random import SystemRandom
 from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 
 from manyminds import catalog, network
-from manyminds.admission import Admission
 from manyminds.artefact import Artefact
-from manyminds.cache import SIMILARITY, Cache
 from manyminds.candidates import is_spared
-from manyminds.combine.bounded import Bounded
-from manyminds.combine.fuse import Fuse
-from manyminds.combine.race import Race
-from manyminds.combine.select import Select
-from manyminds.combine.vote import Vote
 from manyminds.config import POLICIES, Config
 from manyminds.encoder import Encoder
 from manyminds.errors import (
     AlreadyGradedError,
     ConfigError,
     LedgerError,
+    ManymindsError,
     UnavailableError,
     UnknownRequestError,
 )
 from manyminds.experts.asked import variant
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
-from manyminds.fanout import Patience
 from manyminds.feedback import agreed, judged
-from manyminds.gateway import Gateway, Parts, Record
-from manyminds.index import Index
-from manyminds.ledger import Backlog, Ledger
+from manyminds.gateway import Record
+from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
 from manyminds.node.accounts import bank
+from manyminds.node.entrance import opened
 from manyminds.node.learnt import base, knowledge, learnt
 from manyminds.node.lessons import Lessons
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
-from manyminds.node.variants import named
+from manyminds.node.wiring import DIMENSION, Made, cache_of, wired
 from manyminds.ratings import Rated
-from manyminds.router import SkillRouter
-from manyminds.router.explorer import Explorer
 from manyminds.types import (
     Answer,
     Card,
     Chunk,
-    Combiner,
     Embed,
     Expert,
     Key,
-    Limits,
     Query,
     Report,
-    Strategy,
 )
 from manyminds.upstream import Client
 
@@ -79,7 +68,6 @@ __all__ = ["ENCODER", "Node"]
 ENCODER = "all-minilm-l6-v2"
 """The catalogue's name of the sentence encoder."""
 
-_DIMENSION = 384
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
@@ -87,8 +75,6 @@ _PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
 _RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
-
-_Made: TypeAlias = tuple[dict[str, Expert], Index, SkillRouter, Gateway]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -135,6 +121,8 @@ class Node:
         self._peers: dict[str, _Neighbour] = {}
         self.membership: Membership | None = None
         """Other nodes; None where it is alone."""
+        self.renewed: Callable[[], None] = lambda: None
+        """Called when this node has another `gateway` by itself: who answers by it takes it over."""
 
     async def __aenter__(self) -> "Node":
         """Opens the ledger and makes the experts; loads no model.
@@ -146,17 +134,20 @@ class Node:
             self._ledger = Ledger(ledger.url, store_text=ledger.store_text)
             stack.callback(self._ledger.close)
             self._threads = stack.enter_context(ThreadPoolExecutor(_THREADS, "ledger"))
-            self.admission = await self._open_admission()
+            self.admission = await opened(
+                self._ledger, self._config, self._shared, self._in_ledger, open=not self._keys_required
+            )
             stack.push_async_callback(self.admission.close)
+            self._gone, self._reloading = await self._in_ledger(self._ledger.gone), asyncio.Lock()
             self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
             self._rating, self._rated_until_s = asyncio.Lock(), 0.0
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(self._environ, client, loopback, self._shared)
             stack.push_async_callback(self._close_locals)
-            self._members = self._roster.make(self._config, {})
+            self._members = self._roster.make(self._config, {}, self._gone)
             self._encoder = self._open_encoder()
-            self._cache = _cache(self._config)
+            self._cache = cache_of(self._config)
             self._experts, self._index, self._router, self.gateway = self._make_gateway(
                 self._config, self._members
             )
@@ -187,8 +178,10 @@ class Node:
                 log.error("%s", error)
         self._loading = False
 
-    async def reload(self, config: Config) -> None:
+    async def reload(self, config: Config | None = None) -> None:
         """Takes over experts, policies and the artefact as they are now. Nobody who is answered notices.
+
+        Without a configuration, those of the one that it has.
 
         Whoever asks next is to ask the new `gateway`, before anything else is awaited: local models that are
         gone end when they have answered who waits for them. Those that are new are loaded by `load`.
@@ -197,7 +190,11 @@ class Node:
 
         Raises: ConfigError, ArtefactError: nothing has changed.
         """
-        members = self._roster.make(config, self._members)
+        async with self._reloading:
+            await self._reload(config or self._config, graded=True)
+
+    async def _reload(self, config: Config, *, graded: bool, but: Collection[str] = ()) -> None:
+        members = self._roster.make(config, self._members, self._gone)
         if self._encoder is None:
             self._encoder = await asyncio.to_thread(self._open_encoder)
         made = await asyncio.to_thread(self._make_gateway, config, members)
@@ -207,7 +204,7 @@ class Node:
             for peer in self._peers.values():
                 self._place(peer)
             same = [name for name in members if members[name] is before.get(name)]
-            self._router.inherit(known, [*same, *self._peers])
+            self._router.inherit(known, {*same, *self._peers} - {*but}, graded=graded)
             self._lessons.reread()
             was, self._config = self._config, config
         await self._rejoin(was)
@@ -365,27 +362,6 @@ class Node:
                 for card in self.cards
             ]
 
-    async def _open_admission(self) -> Admission:
-        async def lease(key_id: str, period: str, want_nusd: int, limit_nusd: int) -> int:
-            return await self._in_ledger(self._ledger.lease, key_id, period, want_nusd, limit_nusd)
-
-        async def give_back(key_id: str, period: str, nusd: int) -> None:
-            await self._in_ledger(self._ledger.give_back, key_id, period, nusd)
-
-        server, shared = self._config.server, self._shared
-        admission = Admission(
-            await self._in_ledger(self._ledger.keys),
-            open=not self._keys_required,
-            most_at_once=server.most_at_once,
-            lease=lease,
-            give_back=give_back,
-            board=shared.board if shared else None,
-            column=shared.column if shared else 0,
-            recall=shared.recall if shared else None,
-        )
-        await admission.recover()
-        return admission
-
     async def _watch(self) -> None:
         """Takes over what `manyminds keys` changes while this node runs, and what others write down."""
         while True:
@@ -393,9 +369,54 @@ class Node:
             try:
                 others = self.membership.keys if self.membership is not None else ()
                 self.admission.replace(await self._in_ledger(self._ledger.keys), others)
+                gone = await self._in_ledger(self._ledger.gone)
+                if gone.last != self._gone.last:
+                    await self._part(gone)
                 await self._study()
-            except LedgerError as error:
+            except ManymindsError as error:
                 log.error("%s", error)
+
+    async def _part(self, gone: Gone) -> None:
+        """Parts with who was withdrawn, and takes in who has come back, as new.
+
+        At once nobody asks them; then all is made anew as if they had never been, by what the ledger still
+        teaches. What was answered before is gone: whom they would have been asked beside is another now.
+
+        Raises: ConfigError, ArtefactError, LedgerError: it is tried again.
+        """
+        left = [e for e in self._all.values() if gone.has(e.card.name, e.card.source)]
+        for expert in left:
+            expert.withdraw()
+        dropped = {
+            card.name: self._forget_answers(card.source or card.name) for card in (e.card for e in left)
+        }
+        was, self._gone = self._gone, replace(gone, last=self._gone.last)
+        if self.membership is not None:
+            self.membership.part(gone)
+        back = {name for name, at_s in gone.returned.items() if was.returned.get(name) != at_s}
+        async with self._reloading:
+            await self._reload(self._config, graded=False, but=back)
+        await self._study()
+        if self._cache is not None:
+            self._cache.clear()
+        self._rated_until_s, self._gone = 0.0, gone
+        self.renewed()
+        for card in (expert.card for expert in left):
+            told = Withdrawal(
+                "dropped", card.name, card.source, who=self._ledger.gateway, answers=dropped[card.name]
+            )
+            await self._in_ledger(self._ledger.withdraw, told)
+            log.info(
+                "%s was withdrawn: %d answers that it had a part in were dropped.", card.name, told.answers
+            )
+
+    def _forget_answers(self, source: str) -> int:
+        return self._cache.forget(source) if self._cache is not None else 0
+
+    @property
+    def gone(self) -> Gone:
+        """Who was withdrawn."""
+        return self._gone
 
     async def _tidy(self) -> None:
         """Deletes what the ledger need not keep any longer, now and then; one of several processes does."""
@@ -430,9 +451,10 @@ class Node:
             self._ledger,
             self._client,
             encoder=model.files[0].sha256 if self._encoder is not None else "",
-            dimension=_DIMENSION,
+            dimension=DIMENSION,
             version=version("manyminds"),
             secret=self._secret(config),
+            gone=self._gone,
         )
         self.admission.replace(await self._in_ledger(self._ledger.keys), membership.keys)
         self.membership = await membership.__aenter__()
@@ -468,24 +490,25 @@ class Node:
 
     @property
     def own_cards(self) -> Sequence[Card]:
-        """See `membership.Host`."""
+        """See `host.Host`."""
         of, cards = self._own_cards
         if of is not self._members:  # which are replaced, never changed
             cards = tuple(self._members[name].expert.card for name in sorted(self._members))
             self._own_cards = (self._members, cards)
         return cards
 
-    def skills(self) -> "Vectors":
-        """See `membership.Host`."""
-        found = [self._index.vectors_of(name) for name in sorted(self._members) if name in self._index]
-        return np.concatenate([np.zeros((0, _DIMENSION), np.float32), *found])
+    def skills(self, names: Collection[str] | None = None) -> "Vectors":
+        """See `host.Host`."""
+        of = sorted(self._members if names is None else names)
+        found = [self._index.vectors_of(name) for name in of if name in self._index]
+        return np.concatenate([np.zeros((0, DIMENSION), np.float32), *found])
 
     def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:
-        """See `membership.Host`."""
+        """See `host.Host`."""
         return self.gateway.stream(query)
 
     def take_in(self, expert: Expert, vectors: "Vectors | None", made_of: object) -> None:
-        """See `membership.Host`."""
+        """See `host.Host`."""
         name = expert.card.name
         known = self._peers.get(name)
         guarded = Guarded(expert, SystemRandom().random, retries=_PEER_RETRIES)
@@ -497,11 +520,17 @@ class Node:
             self.membership.refresh()
 
     def let_go(self, name: str) -> None:
-        """See `membership.Host`. What was measured of it is remembered."""
+        """See `host.Host`. What was measured of it is remembered."""
         if self._peers.pop(name, None) is not None:
             self._experts.pop(name, None)
             if self.membership is not None:
                 self.membership.refresh()
+
+    def forget(self, name: str) -> None:
+        """See `host.Host`."""
+        if name in self._peers:
+            self._peers[name].expert.withdraw()
+        self._forget_answers(name)
 
     def _place(self, peer: "_Neighbour") -> None:
         card = peer.expert.card
@@ -510,41 +539,16 @@ class Node:
 
     # --- gateway ---
 
-    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> _Made:
+    def _make_gateway(self, config: Config, members: Mapping[str, Member]) -> Made:
         """Raises: ArtefactError."""
-        policy, embed = config.policy, self.embed
-        index = Index(_DIMENSION)
-        artefact = self._load_artefact(config, members)
-        experts: dict[str, Expert] = {name: member.expert for name, member in members.items()}
-        if artefact is not None:
-            experts |= named(experts, artefact.experts)
-        router = SkillRouter(index, embed, artefact)
-        for name in sorted(experts):
-            router.admit(experts[name].card)
-        alpha = policy.attribution_alpha
-        vote = Bounded(Vote(artefact), alpha)
-        select = Bounded(Select(embed), alpha) if embed else vote
-        race = Race()
-        combiners: dict[Strategy, Combiner] = {
-            "vote": vote,
-            "select": select,
-            "fuse": Fuse(select, vote),
-            "race": race,
-            "pass": race,
-        }
-        explorer = Explorer(router, policy.explore_rate, SystemRandom())
-        parts = Parts(
-            *(experts, index, router, combiners, self._record, embed, self.admission.reserve, self._cache),
-            explore=explorer.explored if self._explores and policy.explore_rate else None,
-            bank=bank(self.admission, config.private),
-            sources=self.admission.sources,
-            alpha=alpha,
+        experts = {name: member.expert for name, member in members.items()}
+        return wired(
+            *(config, experts, self._load_artefact(config, members), self.embed),
+            *(self._record, self.admission.reserve, self._cache),
+            bank(self.admission, config.private),
+            self.admission.sources,
+            explores=self._explores,
         )
-        patience = Patience(policy.first_token_s, policy.idle_s, policy.deadline_s)
-        defaults = Limits(policy=policy.default, budget_usd=policy.budget_usd, deadline_s=policy.deadline_s)
-        card = Card("manyminds", "gateway", source="manyminds")
-        gateway = Gateway(card, parts, patience, defaults, time.perf_counter, config.network.hops)
-        return experts, index, router, gateway
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
         """None where it is not wanted, or where none of what came with manyminds is of these experts.
@@ -553,7 +557,10 @@ class Node:
         """
         if not self._learnt:
             return None
-        artefact, source = learnt(config.home)
+        artefact, source = learnt(config.home, self._gone)
+        if artefact is None:
+            log.warning("%s: it is not used, see `manyminds experts relearn`.", source)
+            return None
         known, said = knowledge(artefact, experts)
         _, own = base(config.home)
         log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
@@ -565,17 +572,6 @@ class Node:
         if catalog.missing(self._config.home, model):
             return None
         return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
-
-
-def _cache(config: Config) -> Cache | None:
-    settings = config.cache
-    if not settings.entries:
-        return None
-    similarity = SIMILARITY if settings.semantic else None
-    most_bytes = int(settings.max_mb * 1e6)
-    return Cache(
-        settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

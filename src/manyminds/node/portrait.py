@@ -12,7 +12,7 @@ from msgspec import Struct
 from manyminds.config import Network
 from manyminds.index.shelves import k_means
 from manyminds.network import card as cards
-from manyminds.network.card import Claim, Claims, Skill, Vouch, quantised, unit_rows
+from manyminds.network.card import Claim, Claims, Skill, Vouch, Withdrawal, quantised, unit_rows
 from manyminds.network.identity import Identity
 from manyminds.types import Card
 
@@ -52,6 +52,7 @@ class Portrait(Struct, frozen=True):
         behind: Sequence[Claims],
         vouches: Sequence[Vouch] = (),
         member: str = "",
+        withdrawal: Withdrawal | None = None,
     ) -> bytes:
         """The card, signed. Some milliseconds.
 
@@ -61,6 +62,7 @@ class Portrait(Struct, frozen=True):
             behind: what the nodes claim that it speaks for.
             vouches: what it says of other nodes.
             member: proof that it knows the secret of the network where this is shown.
+            withdrawal: what it takes back.
 
         Raises: CardError.
         """
@@ -80,6 +82,7 @@ class Portrait(Struct, frozen=True):
             claims=(Claim(round(max(card.accuracy for card in chat), 3)),) if chat else (),
             vouches=tuple(vouches),
             member=member,
+            withdrawal=withdrawal,
             price_in_usd_per_m=terms.price_in_usd_per_m,
             price_out_usd_per_m=terms.price_out_usd_per_m,
             ttft_s=min((card.ttft_s for card in chat), default=1.0),

@@ -56,6 +56,7 @@ class Regard:
         self._records: dict[str, Record] = dict(deeds or {})
         self._fields: dict[str, dict[str, Record]] = {}  # of each node; answers alone
         self._place = 0  # in the log of outcomes, up to which it was heard
+        self.forgotten = 0  # nodes of which nothing counts that was seen
         self.noted = 0
         """How many deeds: as long as it stays the same, so does what was seen of anybody."""
 
@@ -74,6 +75,13 @@ class Regard:
     def record(self, node: str) -> Record:
         """What was seen of it."""
         return self._records.get(node, _NOTHING)
+
+    def forget(self, node: str) -> None:
+        """Nothing was ever seen of it."""
+        self.noted += 1
+        self.forgotten += 1
+        self._records.pop(node, None)
+        self._fields.pop(node, None)
 
     def note(self, node: str, deed: Deed, field: str = "") -> None:
         """It did that; in a field, where that is known of an answer."""

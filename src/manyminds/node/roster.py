@@ -20,6 +20,7 @@ from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import Embedder, OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.experts.room import Room
+from manyminds.ledger import Gone
 from manyminds.node.models import LocalModel, cores, fitting, local_models, size_bytes, terms_of
 from manyminds.types import Card, Expert
 from manyminds.upstream import Client
@@ -27,6 +28,7 @@ from manyminds.upstream import Client
 __all__ = ["Member", "Roster", "Shared"]
 
 _MB = 1_000_000
+_NOBODY = Gone()
 _WINDOW_TOKENS = 8192  # of a remote expert that states none
 
 log = logging.getLogger(__name__)
@@ -75,8 +77,8 @@ class Roster:
         self._room = Room(0.0)
         self._cores: dict[int, asyncio.Semaphore] = {}  # by threads of a model
 
-    def make(self, config: Config, before: Mapping[str, Member]) -> dict[str, Member]:
-        """The experts by name. One of `before` that would be made of the same is kept as it is.
+    def make(self, config: Config, before: Mapping[str, Member], gone: Gone = _NOBODY) -> dict[str, Member]:
+        """The experts by name, but for those who are `gone`. One of `before` that would be the same is kept.
 
         Raises: ConfigError where a name is taken, where every expert lacks its key, or where an alias stands
             for what there is not.
@@ -89,10 +91,15 @@ class Roster:
             raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
         _check_aliases(config, names)
         _check_terms(config)
+        planned = [model for model in planned if not gone.has(model.card.name, model.card.source)]
+        entries = [entry for entry in entries if not gone.has(entry.name, entry.source)]
+        for name in names:
+            if name not in {model.card.name for model in planned} | {entry.name for entry in entries}:
+                log.info("%s was withdrawn, and is not asked: see `manyminds ledger withdrawals`.", name)
         offered = fitting(config, planned, together=self._shared is not None)
-        members = [self._local(config, model, before) for model in offered]
+        members = [self._local(config, model, before, gone) for model in offered]
         keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
-        members += [self._remote(entry, before) for entry in entries if entry not in keyless]
+        members += [self._remote(entry, before, gone) for entry in entries if entry not in keyless]
         for entry in keyless:
             why = f"{entry.name} takes its key from {entry.key_env}, which is not set: export it first."
             if not members:
@@ -101,9 +108,9 @@ class Roster:
         self._room.limit_mb = config.local.max_memory_gb * 1000
         return {member.expert.card.name: member for member in members}
 
-    def _local(self, config: Config, planned: LocalModel, before: Mapping[str, Member]) -> Member:
+    def _local(self, config: Config, planned: LocalModel, before: Mapping[str, Member], gone: Gone) -> Member:
         card, threads = planned.card, config.local.threads
-        made_of = (planned, threads)
+        made_of = (planned, threads, gone.returned.get(card.name))
         if (known := before.get(card.name)) is not None and known.made_of == made_of:
             return known
         model = Model(
@@ -132,8 +139,8 @@ class Roster:
             made_of, self._guarded(local, 0, planned.path), local
         )  # it starts its process anew itself
 
-    def _remote(self, entry: ExpertEntry, before: Mapping[str, Member]) -> Member:
-        made_of = (entry, self._key(entry))
+    def _remote(self, entry: ExpertEntry, before: Mapping[str, Member], gone: Gone) -> Member:
+        made_of = (entry, self._key(entry), gone.returned.get(entry.name))
         if (known := before.get(entry.name)) is not None and known.made_of == made_of:
             return known
         expert: Expert

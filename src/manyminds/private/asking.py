@@ -6,6 +6,7 @@ Knows no HTTP and no ledger: what each source may still pay is a callable's to s
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -14,11 +15,12 @@ from msgspec.structs import replace
 
 from manyminds import purse, terms
 from manyminds.alarm import Alarm
-from manyminds.errors import BudgetError, PrivacyError
-from manyminds.fanout import Fanout, Patience
+from manyminds.errors import BudgetError, ExpertError, PrivacyError
+from manyminds.fanout import Fanout, Patience, Tokens
 from manyminds.privacy.noise import Below
-from manyminds.private.poll import Account, Poll, poll, report_of
-from manyminds.types import Answer, Chunk, Expert, Hold, Query, Report, Route, Usage
+from manyminds.privacy.tokens import draw
+from manyminds.private.poll import Account, Draft, Poll, draft, in_words, poll, report_of
+from manyminds.types import Answer, Card, Chunk, Distributor, Expert, Hold, Query, Report, Route, Usage
 
 __all__ = ["Asking", "Bank", "Spend"]
 
@@ -38,6 +40,7 @@ class Bank:
         epsilon, delta: of an answer, where its request says nothing else.
         source_epsilon: of all answers together, where a source's terms say nothing else; at `delta`.
         below: where noise comes from: a secure source, but in tests.
+        public: the expert around which answers in words are written, which is nobody's secret; "" is none.
     """
 
     spend: Spend
@@ -45,6 +48,7 @@ class Bank:
     delta: float = 1e-6
     source_epsilon: float = 8.0
     below: Below = secrets.randbelow
+    public: str = ""
 
 
 class Asking:
@@ -90,7 +94,8 @@ class Asking:
         if bank is None:
             raise PrivacyError("This network gives no private answers: it keeps no account.", param="model")
         query = _complete(query, bank)
-        polled, holds = await self._polled(query, bank)
+        writes = bool(bank.public) and in_words(query)
+        polled, holds = await self._polled(query, bank, await self._sharing(bank) if writes else None)
         report, text, asked = report_of(query, polled), "", False
         try:
             deadline_s = query.limits.deadline_s or self._patience.deadline_s
@@ -98,7 +103,7 @@ class Asking:
             money = await self._reserve(polled.query, polled.route)
             asked = True
             try:
-                text = polled.release(await self._answers(polled, deadline_s), bank.below)
+                text = await self._text(polled, bank, deadline_s)
             finally:
                 if money is not None:
                     money.settle(most_usd)  # and not what it did cost, which would tell how much was said
@@ -112,12 +117,52 @@ class Asking:
         usage = Usage(query.estimated_tokens, -(-len(text.encode("utf-8", "surrogatepass")) // 4))
         yield Chunk("", "stop", usage, report=report)
 
+    async def _text(self, polled: Poll | Draft, bank: Bank, deadline_s: float) -> str:
+        """In one piece: nobody sees how long each token took. Raises: ExpertError for one in words."""
+        if isinstance(polled, Poll):
+            return polled.release(await self._answers(polled, deadline_s), bank.below)
+        public, made = self._public(bank.public), polled.plan
+        sources = [_distributor(self._experts.get(call.expert)) for call in polled.route.calls]
+        patience = Patience(self._patience.first_token_s, self._patience.idle_s, deadline_s)
+        one = partial(draw, below=bank.below)
+        answer = Tokens(
+            polled.query, public, sources, made.weights, one, tokens=made.tokens, patience=patience
+        )
+        async with aclosing(answer.stream()) as chunks:
+            return "".join([chunk.text async for chunk in chunks])
+
+    async def _sharing(self, bank: Bank) -> list[Card]:
+        """Of all who mean the same by a token as the public model, without its own source.
+
+        Raises: PrivacyError where that cannot be asked; ExpertError.
+        """
+        vocabulary = await self._public(bank.public).vocabulary()
+        own = self._experts[bank.public].card
+        found = []
+        for card, teller in [(e.card, _distributor(e)) for e in self._experts.values()]:
+            if teller is not None and (card.source or card.name) != (own.source or own.name):
+                with suppress(ExpertError):  # its file has gone, which is no secret of its owner's
+                    if await teller.vocabulary() == vocabulary:
+                        found.append(card)
+        return found
+
+    def _public(self, name: str) -> Distributor:
+        """Raises: PrivacyError where there is none."""
+        public = _distributor(self._experts.get(name))
+        if public is None:
+            raise PrivacyError(
+                f"Private answers in words need {name} (private.public), a local model that says how likely"
+                " each next token is, and it is not here.",
+                param="model",
+            )
+        return public
+
     async def _answers(self, polled: Poll, deadline_s: float) -> list[Answer]:
         patience = Patience(self._patience.first_token_s, self._patience.idle_s, deadline_s)
         async with Fanout(polled.query, polled.route, self._experts, patience, None, self._alarm) as calls:
             return [answer async for answer in calls.finished()]
 
-    def _most_usd(self, query: Query, polled: Poll, deadline_s: float) -> float:
+    def _most_usd(self, query: Query, polled: Poll | Draft, deadline_s: float) -> float:
         """What it may cost at most, which is what is charged for it. Raises: BudgetError."""
         most_usd = purse.most_usd(polled.query, polled.route, self._experts, deadline_s)
         brought_usd = query.journey.budget_usd if query.journey is not None else None
@@ -130,13 +175,16 @@ class Asking:
             )
         return most_usd
 
-    async def _polled(self, query: Query, bank: Bank) -> tuple[Poll, list[Hold]]:
+    async def _polled(
+        self, query: Query, bank: Bank, writers: Sequence[Card] | None
+    ) -> tuple[Poll | Draft, list[Hold]]:
         """Whom it asks, all of whom have paid. Raises: InvalidRequestError, UnavailableError."""
+        way: Callable[..., Poll | Draft] = poll if writers is None else draft
         without: frozenset[str] = frozenset()
         while True:
-            cards = [expert.card for expert in self._experts.values()]
+            cards = [expert.card for expert in self._experts.values()] if writers is None else list(writers)
             cards = [card for card in cards if purse.payable(card, query) and terms.allows(card, query)]
-            plan = partial(poll, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
+            plan = partial(way, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
             # Accounting may have to be imported, which takes a second.
             found = await asyncio.to_thread(plan, query, cards, query.limits)
             holds, lacking = await self._paid(found, bank)
@@ -144,7 +192,7 @@ class Asking:
                 return found, holds
             without |= lacking
 
-    async def _paid(self, polled: Poll, bank: Bank) -> tuple[list[Hold], set[str]]:
+    async def _paid(self, polled: Poll | Draft, bank: Bank) -> tuple[list[Hold], set[str]]:
         """What each source has put aside; ids of those that cannot. Where any cannot, nobody has paid."""
         holds, lacking, done = list[Hold](), set[str](), False
         try:
@@ -159,6 +207,10 @@ class Asking:
                 for hold in holds:
                     hold.settle(0.0)
         return holds, lacking
+
+
+def _distributor(expert: object) -> Distributor | None:
+    return expert if isinstance(expert, Distributor) else None
 
 
 def _complete(query: Query, bank: Bank) -> Query:

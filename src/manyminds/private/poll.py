@@ -17,6 +17,7 @@ from manyminds.combine.private import GRAIN, counted, noised, variance_of
 from manyminds.errors import InvalidRequestError, PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
 from manyminds.privacy.noise import Below
+from manyminds.privacy.tokens import Plan, plan
 from manyminds.router.policy import rates, suits, weight_of
 from manyminds.types import (
     Answer,
@@ -30,14 +31,15 @@ from manyminds.types import (
     Route,
     Task,
 )
-from manyminds.wire import rewritten
+from manyminds.wire import capped, rewritten
 
-__all__ = ["PRIVATE", "Account", "Poll", "needed", "poll", "report_of"]
+__all__ = ["PRIVATE", "Account", "Draft", "Poll", "draft", "in_words", "needed", "poll", "report_of"]
 
 PRIVATE: Final = "private"
 """The policy, and how it combines."""
 
 _LOUD: Final = 0.15  # of all votes: noise of a larger standard deviation drowns them
+_TOKENS: Final = 48  # of an answer in words whose request does not say
 _ASK: Final = "Answer with the letter of one option."
 
 
@@ -86,6 +88,19 @@ class Poll(Struct, frozen=True):
         votes = [_vote(self.query.task, said.get(call.expert)) for call in self.route.calls]
         place = noised(counted(votes, self.weights, len(options)), self.variance, below)
         return options[place] if self.query.limits.candidates else f"{_letter(place)}) {options[place]}"
+
+
+class Draft(Struct, frozen=True):
+    """A private answer in words, as it was decided before anybody is asked. As `Poll`, but for `plan`.
+
+    What a source pays is for all tokens that there may be, also where the answer ends before.
+    """
+
+    query: Query
+    route: Route
+    accounts: tuple[Account, ...]
+    plan: Plan
+    privacy: Privacy
 
 
 def poll(
@@ -159,7 +174,41 @@ def needed(rho: float) -> int:
     return math.ceil(1 / (_LOUD * math.sqrt(rho)) - 1e-9)
 
 
-def report_of(query: Query, polled: Poll) -> Report:
+def in_words(query: Query) -> bool:
+    """Whether it is no choice between candidates, so that an answer has to be written."""
+    return not query.limits.candidates and task(query).kind != "option"
+
+
+def draft(
+    query: Query,
+    cards: Sequence[Card],
+    limits: Limits,
+    *,
+    source_epsilon: float,
+    delta: float,
+    without: frozenset[str] = frozenset(),
+) -> Draft:
+    """As `poll`, for an answer in words. `cards` are of those who share the public model's vocabulary.
+
+    Every source has the same say: a weight of the caller's leaves one out at 0, and no more.
+    """
+    _refuse(query, limits)
+    assert limits.epsilon is not None
+    assert limits.delta is not None
+    chosen, most = _one_each(query, cards, limits), _most(cards, source_epsilon, delta)
+    chosen = [card for card in chosen if _account_of(card) not in without]
+    made = plan(limits.epsilon, limits.delta, len(chosen), query.sampling.max_tokens or _TOKENS)
+    accounts = tuple(
+        Account(_account_of(card), card.source or card.name, most[_account_of(card)], made.rho * made.tokens)
+        for card in chosen
+    )
+    calls = tuple(Call(card.name, card.source or card.name, 0.5, share=1 / len(chosen)) for card in chosen)
+    privacy = Privacy(made.epsilon, made.delta, made.sources)
+    asked = capped(replace(query, limits=limits), made.tokens)
+    return Draft(asked, Route(PRIVATE, PRIVATE, calls), accounts, made, privacy)
+
+
+def report_of(query: Query, polled: Poll | Draft) -> Report:
     """All that anybody is told of it, be it in the reply or in the books."""
     return Report(
         request_id=query.request_id,

@@ -187,12 +187,13 @@ class SkillRouter:
         if vectors is not None:
             self._index.add(card.name, vectors, 0 if card.variant_of else card.parameters)
 
-    def inherit(self, other: "SkillRouter", experts: Collection[str]) -> None:
-        """Takes over what another one knows: all grades, and of these experts how their calls went."""
+    def inherit(self, other: "SkillRouter", experts: Collection[str], *, graded: bool = True) -> None:
+        """Takes over how the calls of these experts went, and what was `graded` of all."""
         for name in experts:
             if name in self._cards and (known := other._evidence.get(name)) is not None:
                 self._evidence[name] = known
-        self.learn([outcome for graded in other._graded.values() for outcome in graded.values()])
+        if graded:
+            self.learn([outcome for known in other._graded.values() for outcome in known.values()])
 
     def forget(self, source: str) -> None:
         """Drops every expert of a source, as if it had never been admitted."""

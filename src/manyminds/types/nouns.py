@@ -25,6 +25,7 @@ __all__ = [
     "Card",
     "Chunk",
     "Count",
+    "Following",
     "Journey",
     "Key",
     "Kind",
@@ -269,6 +270,18 @@ class Samples(Struct, frozen=True):
     finish_reasons: tuple[str, ...]
     usage: Usage  # of all of them; the prompt is read once
     log_likelihoods: tuple[float, ...] = ()  # of each text, in nats, at temperature 1; () where not known
+
+
+class Following(Struct, frozen=True):
+    """The tokens that may come next, the likeliest first: ids, log-probabilities (nats), what they spell.
+
+    A token may spell a part of a character, or nothing: then the text ends there.
+    """
+
+    ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    pieces: tuple[bytes, ...]
+    usage: Usage = Usage()
 
 
 class Scores(Struct, frozen=True):

@@ -11,6 +11,7 @@ from manyminds.types.nouns import (
     Call,
     Card,
     Chunk,
+    Following,
     Limits,
     Outcome,
     Posterior,
@@ -28,6 +29,7 @@ __all__ = [
     "Arrivals",
     "Combiner",
     "Completer",
+    "Distributor",
     "Embed",
     "Expert",
     "Hold",
@@ -85,6 +87,23 @@ class Sampler(Protocol):
     """An expert that can answer several times at once (its card offers "samples"). Same errors."""
 
     async def sample(self, query: Query, count: int) -> Samples: ...
+
+
+@runtime_checkable
+class Distributor(Protocol):
+    """An expert that also says what each next token may be. Same errors."""
+
+    async def vocabulary(self) -> str:
+        """Names what its token ids mean. Experts with the same one can be asked about the same text."""
+        ...
+
+    async def prompt_tokens(self, query: Query) -> tuple[int, ...]:
+        """The question as it reads it, up to where its answer begins."""
+        ...
+
+    async def next_tokens(self, tokens: Sequence[int], count: int) -> Following:
+        """The `count` likeliest tokens behind these. A text that goes on costs what is new of it."""
+        ...
 
 
 class Router(Protocol):

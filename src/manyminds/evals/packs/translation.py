@@ -21,7 +21,7 @@ from manyminds.evals.questions import Graded
 from manyminds.experts.recorded import Question
 from manyminds.types import Message, Query, Task
 
-__all__ = ["CATEGORY", "LEAST", "WHEEL", "catalogue", "chrf", "is_translation", "questions"]
+__all__ = ["CATEGORY", "LEAST", "WHEEL", "catalogue", "chrf", "is_translation", "messages", "questions"]
 
 WHEEL: Final = Wheel(
     package="django",
@@ -120,7 +120,7 @@ def is_translation(references: Sequence[str], text: str) -> bool:
 
 def questions(folder: Path, count: int) -> Iterator[Graded]:
     """At most `count`, of which there are some 120, the same first ones always. Raises: DataError."""
-    portugal, brazil = _messages("pt", folder), _messages("pt_BR", folder)
+    portugal, brazil = messages("pt", folder), messages("pt_BR", folder)
     asked = {_key(message): message for message in {**portugal, **brazil} if _is_asked(message)}
     for key in sorted(asked)[:count]:
         message = asked[key]
@@ -149,8 +149,11 @@ def _key(message: str) -> str:
     return f"translation-{hashlib.sha256(message.encode()).hexdigest()[:12]}"
 
 
-def _messages(locale: str, folder: Path) -> Mapping[str, str]:
-    """Of all parts; the first that has a message decides. Raises: DataError."""
+def messages(locale: str, folder: Path) -> Mapping[str, str]:
+    """English messages with their translations, of all parts; the first that has one decides.
+
+    Raises: DataError.
+    """
     found: dict[str, str] = {}
     for part in _PARTS:
         raw = member(WHEEL, f"django/{part}/locale/{locale}/LC_MESSAGES/django.po", folder)
