@@ -180,6 +180,8 @@ def test_schema_4_knew_nobody(tmp_path: Path) -> None:
         pass
     with closing(sqlite3.connect(file)) as raw:
         raw.execute("DROP TABLE withdrawals")
+        raw.execute("DROP TABLE attributions")
+        raw.execute("ALTER TABLE requests DROP COLUMN purpose")
         raw.execute("UPDATE schema SET version = 4")
         raw.commit()
     with closing(Ledger(f"sqlite:///{file}")) as ledger:
