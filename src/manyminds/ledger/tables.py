@@ -190,9 +190,7 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
         _from_2(connection, tables)
     else:
         connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN purpose TEXT")
-        tables.metadata.create_all(
-            connection
-        )  # receipts are new since 3, what is owed since 4
+        tables.metadata.create_all(connection)  # receipts are new since 3, what is owed since 4
     connection.execute(sa.update(tables.schema).values(version=SCHEMA))
 
 
