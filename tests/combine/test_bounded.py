@@ -128,13 +128,13 @@ def _outcome(route: Route, answers: Sequence[Answer]) -> object:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(30, 97), st.integers(30, 97), st.integers(1, 200))
 def test_it_gives_away_no_more_than_it_must(one: int, other: int, hundred: int) -> None:
-    """Two who agree: the multiplier is the largest, to 1/4096."""
+    """Two who agree: the multiplier is the largest, to 1/256."""
     nats = hundred / 1000
     route = panel(Call("a", "ann", one / 100, bound=Bound(nats)), Call("b", "bob", other / 100))
     answers = [answered("a", "A", source="ann"), answered("b", "A", source="bob")]
     found = Bounded(Vote()).weighed(QUERY, route, answers).multipliers["ann"]
     if found < 1.0:
-        more = replace(route, calls=(replace(route.calls[0], weight=found + 2 / 4096), route.calls[1]))
+        more = replace(route, calls=(replace(route.calls[0], weight=found + 2 / 256), route.calls[1]))
         count = Vote().counting(QUERY, more, answers)
         row = attribute(more, answers, count(range(2)), count)[0]
         assert row.divergence > nats

@@ -14,6 +14,7 @@ from manyminds.ledger.tables import SCHEMA
 from manyminds.types import Answer, Outcome, Usage
 from tests.changed import replace
 from tests.ledger.samples import ANSWERS, ask, entry, grade, report
+from tests.ledger.test_sources import RECEIPT_TERMS
 
 NAMES = ("a", "b", "c", 'd"e', "a:direct")
 
@@ -180,6 +181,10 @@ def test_schema_4_knew_nobody(tmp_path: Path) -> None:
         pass
     with closing(sqlite3.connect(file)) as raw:
         raw.execute("DROP TABLE withdrawals")
+        raw.execute("DROP TABLE attributions")
+        raw.execute("ALTER TABLE requests DROP COLUMN purpose")
+        for name in RECEIPT_TERMS:
+            raw.execute(f"ALTER TABLE receipts DROP COLUMN {name}")
         raw.execute("UPDATE schema SET version = 4")
         raw.commit()
     with closing(Ledger(f"sqlite:///{file}")) as ledger:

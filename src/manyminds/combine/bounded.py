@@ -16,7 +16,7 @@ from manyminds.types import Answer, Arrivals, Bound, Chunk, Count, Posterior, Qu
 __all__ = ["Bounded", "bounds_of"]
 
 _ROUNDS: Final = 3  # in which each source is looked at; who then still goes too far is not heard
-_STEPS: Final = 12  # of a bisection: a multiplier is as large as it may be, to 1/4096
+_STEPS: Final = 8  # of a bisection: a multiplier is as large as it may be, to 1/256
 _LEAST: Final = 2.0**-_STEPS
 _ANY: Final = Bound()
 
@@ -184,7 +184,7 @@ class _Search:
         return found
 
     def _largest(self, multipliers: Mapping[str, float], source: str) -> float:
-        """With the others' as they are; 0 where nothing above 1/4096 is found to do."""
+        """With the others' as they are; 0 where nothing above 1/256 is found to do."""
 
         def holds(multiplier: float) -> bool:
             return not self._too_far({**multipliers, source: multiplier}, source)
