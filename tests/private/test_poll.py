@@ -14,7 +14,7 @@ from manyminds.combine.private import GRAIN
 from manyminds.errors import InvalidRequestError, PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
 from manyminds.private import Poll, poll
-from manyminds.types import Answer, Card, Limits, Message, Query, Sampling, Terms
+from manyminds.types import Answer, Bound, Card, Limits, Message, Query, Sampling, Terms
 
 CHOICE = "Which is the capital of Australia?\nA) Sydney\nB) Canberra\nC) Perth"
 LIMITS = Limits(policy="private", epsilon=4.0, delta=1e-6)
@@ -81,6 +81,37 @@ def test_the_strictest_terms_of_a_source_count() -> None:
     accounts = {account.source: account for account in planned(some).accounts}
     assert accounts["s003"].most == pytest.approx(most_rho(2.0, 1e-6), abs=1e-9)
     assert accounts["s004"].most == pytest.approx(most_rho(8.0, 1e-6), abs=1e-9)
+
+
+def test_other_terms_hold_too() -> None:
+    """No weight above a source's largest share; what it may do to the answer is known beforehand."""
+    some = cards(20)
+    some[2] = replace(some[2], terms=Terms(max_share=0.04))
+    some[5] = replace(some[5], terms=Terms(budget_nats=3.0, max_share=0.5))
+    polled = planned(some)
+    assert "s002" not in {call.source for call in polled.route.calls}
+    assert polled.privacy.polled == 19
+    calls = {call.source: call for call in polled.route.calls}
+    accounts = {account.source: account for account in polled.accounts}
+    assert accounts["s005"].nats == pytest.approx(2 * accounts["s005"].cost)
+    assert calls["s005"].bound == Bound(accounts["s005"].nats, 0.5, accounts["s005"].nats)
+    assert calls["s006"].bound is None
+    favoured = replace(LIMITS, weights={"s005": 900.0})
+    with pytest.raises(PrivacyError):  # without it there are 19 of equal weight, with it not two
+        planned([*some[:3], some[5]], favoured)
+    assert "s005" not in {call.source for call in planned(some, favoured).route.calls}
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 1.0), st.sampled_from([0.3, 1.0, 7.0])), min_size=30, max_size=40))
+def test_nobody_has_a_larger_share_than_allowed(some: list[tuple[float, float]]) -> None:
+    made = [replace(c, terms=Terms(max_share=s)) for c, (s, _) in zip(cards(len(some)), some, strict=True)]
+    weights = {card.name: favour for card, (_, favour) in zip(made, some, strict=True)}
+    try:
+        polled = planned([*made, *cards(60)[40:]], replace(LIMITS, weights=weights, epsilon=8.0))
+    except PrivacyError:
+        return
+    most = {card.name: card.terms.max_share for card in made}
+    assert all(call.share <= most.get(call.expert, 1.0) * (1 + 1e-4) for call in polled.route.calls)
 
 
 def test_another_node_is_counted_by_its_id() -> None:

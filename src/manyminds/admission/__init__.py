@@ -214,10 +214,6 @@ class Admission:
             return self._free
         return await self._budgets.reserve(_budget(current), usd)
 
-    async def spend(self, budget: Budget, amount: float) -> Hold:
-        """The same of what is no caller's: a source's account. Raises: BudgetError, UnavailableError."""
-        return await self._budgets.reserve(budget, amount)
-
     async def give_back(self, key_id: str) -> None:
         """Gives back what of a budget is leased and not put aside: another process is short of it."""
         await self._budgets.release(key_id)

@@ -71,6 +71,16 @@ class Sources:
             UnavailableError: the ledger cannot be asked.
         """
         budget = Budget(SOURCE + source, source, terms.budget_nats or 0.0, terms.period, "nats")
+        await self._know(budget)
+        return await self._budgets.reserve_up_to(budget, most_nats, least_nats)
+
+    async def spend(self, budget: Budget, amount: float) -> Hold:
+        """Puts aside so much of another budget of a source's. Same errors, same rules."""
+        await self._know(budget)
+        return await self._budgets.reserve(budget, amount)
+
+    async def _know(self, budget: Budget) -> None:
+        """Has it kept while keys come and go, and begun anew where its limit has changed."""
         known = self.budgets.get(budget.id)
         if known != budget:
             self.budgets[budget.id] = budget
@@ -78,7 +88,6 @@ class Sources:
                 await self._budgets.recover([budget.id])
             else:
                 self._budgets.replace(self.budgets, of=[budget.id])
-        return await self._budgets.reserve_up_to(budget, most_nats, least_nats)
 
 
 def _allowance(key: Key, now_ns: int, board: Board | None) -> Allowance:

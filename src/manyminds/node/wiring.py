@@ -77,7 +77,7 @@ def wired(
     parts = Parts(
         *(experts, index, router, combiners, record, embed, admission.reserve, cache),
         explore=explorer.explored if explores and policy.explore_rate else None,
-        bank=bank(admission, config.private),
+        bank=bank(admission, config.private, alpha),
         sources=admission.sources,
         alpha=alpha,
     )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from manyminds import purse, terms
 from manyminds.alarm import Alarm
-from manyminds.errors import BudgetError, ExpertError, PrivacyError
+from manyminds.errors import BudgetError, ExpertError, PrivacyError, RateLimitError
 from manyminds.fanout import Fanout, Patience, Tokens
 from manyminds.privacy.noise import Below
 from manyminds.privacy.tokens import draw
@@ -25,7 +25,10 @@ from manyminds.types import Answer, Card, Chunk, Distributor, Expert, Hold, Quer
 __all__ = ["Asking", "Bank", "Spend"]
 
 Spend: TypeAlias = Callable[[Account], Awaitable[Hold]]
-"""Takes what an answer costs one source, durably. Raises: BudgetError where it has not that much left."""
+"""Takes what an answer costs one source, durably. Its hold is settled with ρ, or with nothing.
+
+Raises: BudgetError where it has not that much left; RateLimitError where it was asked too often.
+"""
 
 _Reserve: TypeAlias = Callable[[Query, Route], Awaitable[Hold | None]]
 _Record: TypeAlias = Callable[[Report, Query, Sequence[Answer], str, str, float], None]
@@ -39,6 +42,7 @@ class Bank:
         spend: see `Spend`.
         epsilon, delta: of an answer, where its request says nothing else.
         source_epsilon: of all answers together, where a source's terms say nothing else; at `delta`.
+        alpha: order of the divergence by which sources' other budgets are counted.
         below: where noise comes from: a secure source, but in tests.
         public: the expert around which answers in words are written, which is nobody's secret; "" is none.
     """
@@ -47,6 +51,7 @@ class Bank:
     epsilon: float = 4.0
     delta: float = 1e-6
     source_epsilon: float = 8.0
+    alpha: float = 2.0
     below: Below = secrets.randbelow
     public: str = ""
 
@@ -184,7 +189,8 @@ class Asking:
         while True:
             cards = [expert.card for expert in self._experts.values()] if writers is None else list(writers)
             cards = [card for card in cards if purse.payable(card, query) and terms.allows(card, query)]
-            plan = partial(way, source_epsilon=bank.source_epsilon, delta=bank.delta, without=without)
+            limits = {"source_epsilon": bank.source_epsilon, "delta": bank.delta, "alpha": bank.alpha}
+            plan = partial(way, without=without, **limits)
             # Accounting may have to be imported, which takes a second.
             found = await asyncio.to_thread(plan, query, cards, query.limits)
             holds, lacking = await self._paid(found, bank)
@@ -199,7 +205,7 @@ class Asking:
             for account in polled.accounts:
                 try:
                     holds.append(await bank.spend(account))
-                except BudgetError:
+                except (BudgetError, RateLimitError):
                     lacking.add(account.id)
             done = not lacking
         finally:

@@ -6,7 +6,7 @@ polled before. Nothing that a source ever answered has a share in it, but for th
 
 import math
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -20,16 +20,20 @@ from manyminds.privacy.noise import Below
 from manyminds.privacy.tokens import Plan, plan
 from manyminds.router.policy import rates, suits, weight_of
 from manyminds.types import (
+    FREE,
     Answer,
+    Bound,
     Call,
     Card,
     Limits,
     Message,
+    Method,
     Privacy,
     Query,
     Report,
     Route,
     Task,
+    Terms,
 )
 from manyminds.wire import capped, rewritten
 
@@ -52,12 +56,16 @@ class Account(Struct, frozen=True):
         source: what it is called here.
         most: ρ that all answers together may cost it.
         cost: ρ of this answer.
+        terms: what its owner allows besides.
+        nats: how far it may move this answer at most, whatever it says: αρ at the order α of attribution.
     """
 
     id: str
     source: str
     most: float
     cost: float
+    terms: Terms = FREE
+    nats: float = 0.0
 
 
 class Poll(Struct, frozen=True):
@@ -112,6 +120,7 @@ def poll(
     source_epsilon: float,
     delta: float,
     without: frozenset[str] = frozenset(),
+    alpha: float = 2.0,
 ) -> Poll:
     """Whom a private answer asks, and with how much noise. Order-free in `cards`.
 
@@ -122,6 +131,7 @@ def poll(
         source_epsilon: what all answers together may tell of a source whose terms do not say it.
         delta: the same of its delta.
         without: ids of accounts that have nothing left for it.
+        alpha: order of the divergence by which sources' budgets are counted.
 
     Raises:
         InvalidRequestError: what the request wants beside, a private answer must not tell.
@@ -136,34 +146,24 @@ def poll(
     spent = [card for card in chosen if _account_of(card) in without]
     chosen = [card for card in chosen if _account_of(card) not in without]
     favours = [weight_of(card, limits.weights) for card in chosen]
+    chosen, favours = _held(chosen, favours)
     heaviest = max(favours, default=1.0)
     weights = [round(GRAIN * favour / heaviest) for favour in favours]
     left = min((most[_account_of(card)] for card in chosen), default=0.0)
     _refuse_few(sum(weights) / GRAIN, len(spent), rho, left, limits)
     variance = variance_of(rho)
-    accounts = [
-        Account(
-            _account_of(card),
-            card.source or card.name,
-            most[_account_of(card)],
-            weight * weight / variance,
-        )
+    accounts = tuple(
+        _account(card, most, weight * weight / variance, alpha)
         for card, weight in zip(chosen, weights, strict=True)
-    ]
+    )
     total = sum(weights)
     calls = tuple(
-        Call(
-            card.name,
-            card.source or card.name,
-            0.5,
-            share=weight / total,
-            method="score" if rates(card, asked.task) and len(asked.messages) == 1 else "generate",
-        )
-        for card, weight in zip(chosen, weights, strict=True)
+        _call(card, account, weight / total, asked)
+        for card, account, weight in zip(chosen, accounts, weights, strict=True)
     )
     privacy = Privacy(limits.epsilon, limits.delta, len(calls))
     route = Route(PRIVATE, PRIVATE, calls)
-    return Poll(asked, route, tuple(weights), tuple(accounts), variance, privacy)
+    return Poll(asked, route, tuple(weights), accounts, variance, privacy)
 
 
 def needed(rho: float) -> int:
@@ -188,6 +188,7 @@ def draft(
     source_epsilon: float,
     delta: float,
     without: frozenset[str] = frozenset(),
+    alpha: float = 2.0,
 ) -> Draft:
     """As `poll`, for an answer in words. `cards` are of those who share the public model's vocabulary.
 
@@ -197,13 +198,11 @@ def draft(
     assert limits.epsilon is not None
     assert limits.delta is not None
     chosen, most = _one_each(query, cards, limits), _most(cards, source_epsilon, delta)
-    chosen = [card for card in chosen if _account_of(card) not in without]
+    chosen, _ = _held([card for card in chosen if _account_of(card) not in without], None)
     made = plan(limits.epsilon, limits.delta, len(chosen), query.sampling.max_tokens or _TOKENS)
-    accounts = tuple(
-        Account(_account_of(card), card.source or card.name, most[_account_of(card)], made.rho * made.tokens)
-        for card in chosen
-    )
-    calls = tuple(Call(card.name, card.source or card.name, 0.5, share=1 / len(chosen)) for card in chosen)
+    accounts = tuple(_account(card, most, made.rho * made.tokens, alpha) for card in chosen)
+    both = zip(chosen, accounts, strict=True)
+    calls = tuple(_call(card, account, 1 / len(chosen)) for card, account in both)
     privacy = Privacy(made.epsilon, made.delta, made.sources)
     asked = capped(replace(query, limits=limits), made.tokens)
     return Draft(asked, Route(PRIVATE, PRIVATE, calls), accounts, made, privacy)
@@ -284,6 +283,35 @@ def _one_each(query: Query, cards: Sequence[Card], limits: Limits) -> list[Card]
             by_source.setdefault(_account_of(card), card)
     found = sorted(by_source.values(), key=lambda card: card.name)
     return found if limits.panel is None else found[: limits.panel]
+
+
+def _held(cards: Sequence[Card], favours: Sequence[float] | None) -> tuple[list[Card], list[float]]:
+    """Those who would have no larger share of all weight than their terms allow, with their weights."""
+    kept = list(zip(cards, favours or [1.0] * len(cards), strict=True))
+    while kept:
+        total = math.fsum(favour for _, favour in kept)
+        left = [(card, favour) for card, favour in kept if favour <= card.terms.max_share * total]
+        if len(left) == len(kept):
+            break
+        kept = left
+    return [card for card, _ in kept], [favour for _, favour in kept]
+
+
+def _account(card: Card, most: Mapping[str, float], cost: float, alpha: float) -> Account:
+    """Replaced by one that says nothing, a source moves the answer by αρ at most: that is what ρ means.
+
+    Below order 1 as at 1, since divergences never fall with their order.
+    """
+    name = _account_of(card)
+    return Account(name, card.source or card.name, most[name], cost, card.terms, max(alpha, 1.0) * cost)
+
+
+def _call(card: Card, account: Account, share: float, asked: Query | None = None) -> Call:
+    rated = asked is not None and rates(card, asked.task) and len(asked.messages) == 1
+    nats = account.nats if card.terms.budget_nats is not None else None
+    bound = Bound(nats, card.terms.max_share, nats or 0.0) if card.terms.binds else None
+    method: Method = "score" if rated else "generate"
+    return Call(card.name, account.source, 0.5, share=share, method=method, bound=bound)
 
 
 def _allowed(epsilon: float, delta: float) -> float:
