@@ -77,12 +77,20 @@ def test_an_owner_s_page_does_what_it_says(folder: Path) -> None:
         status, reply = ask(node.url, secret, body | {"model": "leafy", "manyminds": {"purpose": "ads"}})
         assert (status, "research, teaching only" in reply["error"]["message"]) == (403, True)
         assert ask(node.url, "nobody", body)[0] == 403
-    for words in after:
+    used, back = after[:2], after[2:]
+    for words in used:
         rows = json.loads(command(folder, *words, *(["--json"] if "--json" not in words else [])))
         ann = next(row for row in rows if row["source"] == "ann")
         assert [use["purpose"] for use in ann["purposes"]] == ["research"]
         assert ann["nats"] == pytest.approx(owed["divergence"])
         assert ann["budget_spent_nats"] == pytest.approx(owed["divergence"], abs=1e-8)
+    with served(folder) as node:
+        assert ask(node.url, secret, body)[0] == 200
+        removed, proof = (json.loads(command(folder, *words, "--json")) for words in back)
+        assert "leafy" in json.dumps(removed)
+        assert {(row["expert"], row["source"]) for row in proof} >= {("leafy", "ann")}
+        assert wait_until(lambda: ask(node.url, secret, body)[0] != 200)
+        assert ask(node.url, secret, body | {"manyminds": {"purpose": "research"}})[0] == 200  # of the other
 
 
 def books(folder: Path) -> tuple[float, float]:

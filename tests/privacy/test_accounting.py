@@ -6,6 +6,8 @@ from dp_accounting import pld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manyminds.admission.budget import nano
+from manyminds.combine.private import GRAIN, variance_of
 from manyminds.privacy.accounting import epsilon_of, most_rho
 
 DELTAS = st.sampled_from([1e-3, 1e-5, 1e-6, 1e-9])
@@ -38,6 +40,14 @@ def test_as_much_as_an_epsilon_allows_and_no_more(epsilon: float, delta: float) 
     rho = most_rho(epsilon, delta)
     assert epsilon_of(rho, delta) <= epsilon
     assert epsilon_of(rho * (1 + 1e-6) + 1e-12, delta) > epsilon * (1 - 1e-4)
+
+
+@given(st.floats(0.05, 20.0), DELTAS)
+def test_what_is_allowed_is_counted_whole(epsilon: float, delta: float) -> None:
+    """In billionths, where the ledger rounds costs up: an answer may cost all of its source's account."""
+    rho = most_rho(epsilon, delta)
+    assert nano(rho) == round(rho * 1e9)
+    assert nano(GRAIN * GRAIN / variance_of(rho)) <= nano(rho)
 
 
 def test_nothing_costs_nothing() -> None:

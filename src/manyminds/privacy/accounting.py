@@ -6,7 +6,7 @@ orders α > 1 (Bun & Steinke 2016). ρ adds up over answers, also where what is 
 answers before; a source that stops being polled before the sum passes its ρ has lost no more than that (a
 Rényi filter; Feldman & Zrnic 2021, at the order that the conversion takes). `dp_accounting` converts.
 
-Amounts of ρ are floats above 0 here. Whoever keeps sums of them rounds up.
+Amounts of ρ are floats above 0 here. Whoever keeps sums of them rounds costs up.
 """
 
 import math
@@ -22,6 +22,7 @@ __all__ = ["epsilon_of", "most_rho"]
 
 _STEPS = 60  # of a bisection: more than a double has bits between the ends
 _MOST_RHO = 1e4
+_UNIT = 1e9
 
 
 @lru_cache(maxsize=1024)
@@ -40,7 +41,10 @@ def epsilon_of(rho: float, delta: float) -> float:
 
 @lru_cache(maxsize=1024)
 def most_rho(epsilon: float, delta: float) -> float:
-    """The most ρ whose `epsilon_of` is no more than this; never rounded up. Same errors."""
+    """The most ρ whose `epsilon_of` is no more than this, in whole billionths. Same errors.
+
+    As the ledger counts; never rounded up, so that what costs no more fits into an account of as much.
+    """
     low, high = 0.0, 1.0
     while high < _MOST_RHO and epsilon_of(high, delta) <= epsilon:
         low, high = high, 2 * high
@@ -50,7 +54,7 @@ def most_rho(epsilon: float, delta: float) -> float:
             low = middle
         else:
             high = middle
-    return low if math.isfinite(low) else 0.0
+    return math.floor(low * _UNIT) / _UNIT or low
 
 
 def _accounting() -> "ModuleType":

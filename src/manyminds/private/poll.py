@@ -44,7 +44,6 @@ PRIVATE: Final = "private"
 
 _LOUD: Final = 0.15  # of all votes: noise of a larger standard deviation drowns them
 _TOKENS: Final = 48  # of an answer in words whose request does not say
-_UNIT: Final = 1e9  # of an account, in which no limit is rounded up
 _ASK: Final = "Answer with the letter of one option."
 
 
@@ -141,7 +140,7 @@ def poll(
     asked = _with_options(query, limits)
     assert limits.epsilon is not None
     assert limits.delta is not None
-    rho = _allowed(limits.epsilon, limits.delta)
+    rho = most_rho(limits.epsilon, limits.delta)
     chosen, most = _one_each(asked, cards, limits), _most(cards, source_epsilon, delta)
     spent = [card for card in chosen if _account_of(card) in without]
     chosen = [card for card in chosen if _account_of(card) not in without]
@@ -314,18 +313,12 @@ def _call(card: Card, account: Account, share: float, asked: Query | None = None
     return Call(card.name, account.source, 0.5, share=share, method=method, bound=bound)
 
 
-def _allowed(epsilon: float, delta: float) -> float:
-    """ρ, as the ledger counts it in whole billionths: no limit is rounded up, and so no cost passes it."""
-    rho = most_rho(epsilon, delta)
-    return math.floor(rho * _UNIT) / _UNIT or rho
-
-
 def _most(cards: Sequence[Card], epsilon: float, delta: float) -> dict[str, float]:
     """ρ that all answers together may cost each source: the least that any of its experts' terms allow."""
     found: dict[str, float] = {}
     for card in cards:
         terms, account = card.terms, _account_of(card)
-        most = _allowed(terms.epsilon or epsilon, terms.delta or delta)
+        most = most_rho(terms.epsilon or epsilon, terms.delta or delta)
         found[account] = min(most, found.get(account, most))
     return found
 
