@@ -248,8 +248,18 @@ def test_it_stands_in_for_nobody() -> None:
     query = parse_request(
         b'{"model":"private","models":["auto"],"messages":[{"role":"user","content":"A) x B) y"}]}', "r"
     )
-    with pytest.raises(InvalidRequestError, match="fallbacks"):
+    with pytest.raises(InvalidRequestError, match="polls many"):
         run(heard(net, query))
+
+
+def test_no_expert_by_name_answers_what_was_to_be_private() -> None:
+    """In the clear, while its caller takes it for private."""
+    net = network(*voters(40), bank=Books().bank())
+    query = replace(ask(), model="e00", limits=Limits(policy="private"))
+    with pytest.raises(InvalidRequestError, match="name `private` as the model"):
+        run(heard(net, query))
+    with pytest.raises(InvalidRequestError):
+        run(net.complete(query))
 
 
 def test_without_accounts_there_is_no_private_answer() -> None:

@@ -142,9 +142,9 @@ class Gateway:
         """
         if self._is_direct(query):
             return self._pass(query)
-        return (
-            self._ask_privately(query) if PRIVATE in (query.model, query.limits.policy) else self._ask(query)
-        )
+        if PRIVATE in (query.model, query.limits.policy):
+            return self._ask_privately(query)
+        return self._ask(query)
 
     async def _ask(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A panel's answer, or one that was given before."""
@@ -207,15 +207,19 @@ class Gateway:
         self._keep(kept, last, counted=counted)
         yield last
 
-    def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
+    async def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A noised vote, see docs/privacy.md: it is never kept, and nothing is learnt of it."""
-        limits = self._limits(query, PRIVATE)
-        if query.fallbacks:
-            raise InvalidRequestError("A private answer has no fallbacks: name one model.", param="models")
-        journey = query.journey or Journey(
-            asyncio.get_running_loop().time() + self._deadline_s(query), self._hops
-        )
-        return self._private.stream(replace(query, limits=limits, journey=journey))
+        if query.fallbacks or query.model in self._parts.experts:
+            raise InvalidRequestError(
+                "A private answer polls many: name `private` as the model, alone, and whom to ask in "
+                "manyminds.include.",
+                param="model",
+            )
+        due_s = asyncio.get_running_loop().time() + self._deadline_s(query)
+        limits, journey = self._limits(query, PRIVATE), query.journey or Journey(due_s, self._hops)
+        async with aclosing(self._private.stream(replace(query, limits=limits, journey=journey))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def complete(self, query: Query) -> Sequence[Chunk]:
         """See `types.Completer`. What `stream` gives, sooner where one expert is asked by name."""
@@ -273,7 +277,8 @@ class Gateway:
 
     def _is_direct(self, query: Query) -> bool:
         """Whether it asks one expert by name, and nobody where that fails."""
-        return not query.fallbacks and query.model in self._parts.experts
+        named = not query.fallbacks and query.model in self._parts.experts
+        return named and query.limits.policy != PRIVATE
 
     def _direct(self, query: Query) -> Route:
         card, limits = self._parts.experts[query.model].card, query.limits
