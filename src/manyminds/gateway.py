@@ -25,10 +25,10 @@ from manyminds.errors import (
     BudgetError,
     CutError,
     ForbiddenError,
-    InvalidRequestError,
     ManymindsError,
     ModelNotFoundError,
     NoExpertError,
+    PrivacyError,
     UnavailableError,
 )
 from manyminds.fanout import Fanout, Patience, Single
@@ -210,7 +210,7 @@ class Gateway:
     async def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A noised vote, see docs/privacy.md: it is never kept, and nothing is learnt of it."""
         if query.fallbacks or query.model in self._parts.experts:
-            raise InvalidRequestError(
+            raise PrivacyError(
                 "A private answer polls many: name `private` as the model, alone, and whom to ask in "
                 "manyminds.include.",
                 param="model",

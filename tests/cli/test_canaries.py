@@ -10,7 +10,7 @@ from manyminds.config import load
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.network.trust import Record
 from manyminds.node import Node
-from manyminds.types import Card, Outcome
+from manyminds.types import Card, Outcome, Report
 from manyminds.web.replies import new_id
 
 SAGE = "a" * 32
@@ -43,6 +43,9 @@ class Company:
 
     def hear(self, outcomes: list[Outcome]) -> None:
         self.heard += outcomes
+
+    def settle(self, report: Report) -> None:
+        pass
 
     def refresh(self) -> None:
         pass

@@ -63,7 +63,7 @@ def test_34_tokens_are_refused_with_a_reason(client: openai.OpenAI, tokens: Any)
 
 def test_35_models_are_policies_and_experts(client: openai.OpenAI, node: Served) -> None:
     names = [model.id for model in client.models.list()]
-    assert names == ["auto", "max", "cheap", "fast", "a", "b", "c", "down", "plain"]
+    assert names == ["auto", "max", "cheap", "fast", "private", "a", "b", "c", "down", "plain"]
     for name in names:
         model = client.models.retrieve(name)
         assert (model.id, model.object) == (name, "model")

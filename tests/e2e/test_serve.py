@@ -88,7 +88,11 @@ def test_fuse_is_written_by_an_expert(client: openai.OpenAI) -> None:
     reply = ask(client, "Why do cats purr?", max_tokens=16, extra_body={"manyminds": {"strategy": "fuse"}})
     panel = reply.model_extra["manyminds"]["panel"]
     assert [entry["method"] for entry in panel].count("fuse") == 1
-    assert all(a["estimated"] for a in reply.model_extra["manyminds"]["attribution"])
+    (fuser,) = [entry["source"] for entry in panel if entry["method"] == "fuse"]
+    owed = {a["source"]: a["estimated"] for a in reply.model_extra["manyminds"]["attribution"]}
+    assert len(owed) > 1
+    assert not owed.pop(fuser)  # without it there would be no such answer
+    assert all(owed.values())
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

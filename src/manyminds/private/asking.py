@@ -91,7 +91,7 @@ class Asking:
         comes of it. All that were asked are waited for, or the deadline: to stop early would tell what they
         said.
 
-        Raises: InvalidRequestError, PrivacyError, BudgetError, UnavailableError; after somebody was asked
+        Raises: PrivacyError, BudgetError, UnavailableError; after somebody was asked
             nothing but what cancels it.
         """
         began_s = self._alarm.clock()
@@ -183,7 +183,7 @@ class Asking:
     async def _polled(
         self, query: Query, bank: Bank, writers: Sequence[Card] | None
     ) -> tuple[Poll | Draft, list[Hold]]:
-        """Whom it asks, all of whom have paid. Raises: InvalidRequestError, UnavailableError."""
+        """Whom it asks, all of whom have paid. Raises: PrivacyError, UnavailableError."""
         way: Callable[..., Poll | Draft] = poll if writers is None else draft
         without: frozenset[str] = frozenset()
         while True:

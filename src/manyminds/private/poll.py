@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from manyminds.canonical import answer_of, task
 from manyminds.combine.private import GRAIN, counted, noised, variance_of
-from manyminds.errors import InvalidRequestError, PrivacyError
+from manyminds.errors import PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
 from manyminds.privacy.noise import Below
 from manyminds.privacy.tokens import Plan, plan
@@ -133,8 +133,8 @@ def poll(
         alpha: order of the divergence by which sources' budgets are counted.
 
     Raises:
-        InvalidRequestError: what the request wants beside, a private answer must not tell.
-        PrivacyError: there are too few candidates, or too few sources for so small an epsilon.
+        PrivacyError: what the request wants beside, a private answer must not tell; or there are too few
+            candidates, or too few sources for so small an epsilon.
     """
     _refuse(query, limits)
     asked = _with_options(query, limits)
@@ -227,9 +227,9 @@ def _refuse(query: Query, limits: Limits) -> None:
     """What would tell more than the answer, or would make it hang on who answered."""
     if lacking := sorted(query.demands - {"image"}):
         message = f"A private answer is one of some candidates: it cannot come with {', '.join(lacking)}."
-        raise InvalidRequestError(message, param="model")
+        raise PrivacyError(message, param="model")
     if query.sampling.n > 1:
-        raise InvalidRequestError("A private answer is one answer: ask again for another.", param="n")
+        raise PrivacyError("A private answer is one answer: ask again for another.", param="n")
     for name, is_set in (
         ("quorum", limits.quorum is not None),
         ("require", bool(limits.require)),
@@ -237,7 +237,7 @@ def _refuse(query: Query, limits: Limits) -> None:
         ("strategy", limits.strategy not in (None, PRIVATE)),
     ):
         if is_set:
-            raise InvalidRequestError(
+            raise PrivacyError(
                 f"A private answer takes no `{name}`: it tells nothing of who said what, or who answered.",
                 param=f"manyminds.{name}",
             )
@@ -248,7 +248,7 @@ def _with_options(query: Query, limits: Limits) -> Query:
     found, named = task(query), limits.candidates
     if found.kind == "option":
         if named:
-            raise InvalidRequestError(
+            raise PrivacyError(
                 "The question has options of its own: leave `candidates` out, or the options.",
                 param="manyminds.candidates",
             )
@@ -262,7 +262,7 @@ def _with_options(query: Query, limits: Limits) -> Query:
     lines = "\n".join(f"{_letter(i)}) {text}" for i, text in enumerate(named))
     last = max((i for i, m in enumerate(query.messages) if m.role == "user"), default=-1)
     if last < 0:
-        raise InvalidRequestError("There is no question: send a message of the user.", param="messages")
+        raise PrivacyError("There is no question: send a message of the user.", param="messages")
     text = f"{query.messages[last].text}\n{lines}\n{_ASK}"
     messages = (*query.messages[:last], Message("user", text), *query.messages[last + 1 :])
     options = Task("option", named, query.messages[last].text)
