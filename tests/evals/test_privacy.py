@@ -76,6 +76,19 @@ def test_the_vote_without_noise_is_the_plain_one(tmp_path: Path) -> None:
     assert found["populations"][0]["without_noise"][0] == pytest.approx(right / len(questions), abs=1e-6)
 
 
+def test_a_source_votes_once_in_however_many_ways_it_was_asked(tmp_path: Path) -> None:
+    """Else its ways would hide each other, and what it pays would be counted for each of them apart."""
+    minds = {"a": 0.9, "b:code": 0.5, "b:direct": 0.5, "c": 0.7, "c:direct": 0.7}
+    selection = narrow(made_up(tmp_path / "toy", minds, n=120, kind="option"), "toy", None, ())
+    assert len({expert.card.source for expert in selection.experts}) == 3
+    found = measure(selection, questions=30)
+    assert found["models"] == 5
+    assert [p["sources"] for p in found["populations"][:2]] == [3, 3]
+    without = narrow(selection.recorded, "toy", None, ("b:direct", "c:direct"))
+    again = measure(without, questions=30)
+    assert [p["released"] for p in again["populations"]] == [p["released"] for p in found["populations"]]
+
+
 def test_the_same_seed_gives_the_same(tmp_path: Path) -> None:
     selection = chosen(tmp_path / "toy", kind="option")
     one, again, other = (measure(selection, questions=40, seed=s)["populations"] for s in (4, 4, 5))

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from manyminds.cli import errand
 from manyminds.cli.evaluate import bars
 from manyminds.cli.keys import opened
 from manyminds.cli.newcomers import identities
@@ -22,7 +21,6 @@ __all__ = ["learn_again", "made_anew", "relearn", "welcome"]
 
 _LOOK_S: Final = 5.0
 _AGAIN_S: Final = 600.0  # after which it is tried again where it failed
-_NICE: Final = 10
 
 log = logging.getLogger(__name__)
 
@@ -113,24 +111,9 @@ async def relearn(
 
 async def _made_anew(config: "Config") -> bool:
     """In a process of low priority, so that whoever is answered meanwhile does not notice."""
-    file = ["--config", str(config.file)] if config.file else []
     log.info("What was learnt is made anew without who was withdrawn.")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "manyminds", *file, "experts", "relearn", "--json"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
-        _, said = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    if process.returncode:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        log.warning("What was learnt could not be made anew: %s", last.removeprefix("manyminds: "))
+    if wrong := await errand.run(config, "experts", "relearn", "--json"):
+        log.warning("What was learnt could not be made anew: %s", wrong)
     else:
         log.info("What was learnt is without who was withdrawn.")
-    return not process.returncode
+    return not wrong

@@ -5,19 +5,17 @@ In a process of its own, of low priority: whoever is answered meanwhile does not
 
 import asyncio
 import logging
-import os
-import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from manyminds.cli import errand
 from manyminds.config import Config
 
 __all__ = ["reprobe"]
 
 _LOOK_S: Final = 10.0
-_NICE: Final = 10
 
 log = logging.getLogger(__name__)
 
@@ -52,25 +50,10 @@ def _asked_since(home: Path, name: str, since: str) -> bool:
 
 
 async def _ask(name: str, config: Config) -> None:
-    file = ["--config", str(config.file)] if config.file else []
-    usd = str(config.policy.reprobe_usd)
-    words = [*file, "experts", "probe", name, "--anew", "--budget-usd", usd, "--json"]
     log.info("%s is asked anew.", name)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "manyminds", *words),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
-        _, said = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    if process.returncode:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        log.warning("%s could not be asked anew: %s", name, last.removeprefix("manyminds: "))
+    usd = str(config.policy.reprobe_usd)
+    words = ("experts", "probe", name, "--anew", "--budget-usd", usd, "--json")
+    if wrong := await errand.run(config, *words):
+        log.warning("%s could not be asked anew: %s", name, wrong)
     else:
         log.info("%s was asked anew.", name)

@@ -16,7 +16,7 @@ from manyminds.combine.private import GRAIN, noised, variance_of
 from manyminds.errors import DataError
 from manyminds.evals.metrics import mean_interval
 from manyminds.evals.report import Selection
-from manyminds.experts.recorded import Question
+from manyminds.experts.recorded import Question, Recorded
 from manyminds.learn.examples import Examples, gather
 from manyminds.privacy.accounting import most_rho
 from manyminds.private.poll import needed
@@ -65,7 +65,7 @@ def measure(
 
     Public options are a question's own choices; where it has none, the labels of its category. The best
     single model, and the weights of the population that has any, come from calibration and validation;
-    accuracy from test.
+    accuracy from test. Of each source one expert votes.
 
     Args:
         selection: of a set whose answers can be compared.
@@ -95,7 +95,9 @@ def measure(
     accuracy = known.correct.sum(axis=0) / np.maximum(known.asked.sum(axis=0), 1)
     best = int(np.argmax(accuracy))
     counts = [len(own) for own in options]
-    populations = _populations(votes, accuracy, max(2, round(float(np.mean(counts)))), rng)
+    kept = _one_of_each(selection.experts)
+    classes = max(2, round(float(np.mean(counts))))
+    populations = _populations(votes[:, kept], accuracy[kept], classes, rng)
     rows = []
     for i, population in enumerate(populations):
         progress("release", i / len(populations))
@@ -113,6 +115,15 @@ def measure(
         },
         "populations": rows,
     }
+
+
+def _one_of_each(experts: Sequence[Recorded]) -> list[int]:
+    """Positions among all, by name, of one expert of each source, as a poll takes one: the largest."""
+    names = sorted(expert.card.name for expert in experts)
+    found: dict[str, str] = {}
+    for card in sorted((e.card for e in experts), key=lambda c: (bool(c.variant_of), -c.parameters, c.name)):
+        found.setdefault(card.source or card.name, card.name)
+    return sorted(names.index(name) for name in found.values())
 
 
 def _options(asked: Sequence[Question], every: Sequence[Question]) -> list[tuple[str, ...]]:
