@@ -7,6 +7,7 @@ asker --- seed, quick          one network, joined through the seed
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -93,9 +94,11 @@ def model(words: str, *, waits: bool = False) -> Iterator[Model]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """One below those that the system gives to whoever asks for any: nobody else gets it meanwhile."""
+    while True:
+        port = secrets.randbelow(12_000) + 20_000
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def expert(name: str, url: str) -> str:
