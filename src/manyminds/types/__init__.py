@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from manyminds.types.knowledge import Citation, Conflict, Grounds
 from manyminds.types.nouns import (
     Answer,
     Attribution,
@@ -61,14 +62,17 @@ __all__ = [
     "Call",
     "Card",
     "Chunk",
+    "Citation",
     "Combiner",
     "Completer",
+    "Conflict",
     "Count",
     "Distributor",
     "Embed",
     "Expert",
     "Following",
     "Granted",
+    "Grounds",
     "Hold",
     "Journey",
     "Key",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from msgspec import UNSET, Struct, UnsetType, field
 
 from manyminds.errors import ExpertError
+from manyminds.types.knowledge import Citation, Conflict, Grounds
 from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Limits(Struct, frozen=True):
     quorum: int | None = None  # combine as soon as this many answers are in
     strategy: Strategy | None = None
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
+    grounded: bool = False  # only an answer that documents support, else none
     explain: bool | Literal["full"] = False  # "full" also measures what a fused answer owes to whom
     epsilon: float | None = None  # of a private answer: what it may tell of any one source, at `delta`
     delta: float | None = None
@@ -140,7 +142,8 @@ class Query(Struct, frozen=True, eq=False):
     stream: bool = False
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
-    demands: frozenset[str] = frozenset()  # of "tools", "json_schema", "image", "logprobs", "embeddings"
+    demands: frozenset[str] = frozenset()
+    """Of "tools", "json_schema", "image", "logprobs", "embeddings", "citations"."""
     include_usage: bool = False
     request_id: str = ""
     raw: bytes = b""
@@ -205,6 +208,7 @@ class Chunk(Struct, frozen=True):
     confidence: float | None = None
     report: "Report | None" = None
     nats: float | None = None  # with the last chunk: how far its owner lets it move an answer
+    grounds: Grounds | None = None  # with the last chunk: of who answers from documents, what it rests on
 
 
 class Prior(Struct, frozen=True):
@@ -236,6 +240,12 @@ class Answer(Struct, frozen=True):
     prior: Prior | None = None
     claimed_usd: float | None = None  # what its card makes of it, by our own count; None where that is unsure
     nats: float | None = None  # how far its owner lets it move the whole; None where it is for us to say
+    grounds: Grounds | None = None  # what it rests on; None of who has no documents
+
+    @property
+    def declined(self) -> bool:
+        """Whether its text says that its documents hold no answer: it is then no candidate."""
+        return self.grounds is not None and self.grounds.declined
 
 
 class Posterior(Struct, frozen=True):
@@ -301,7 +311,7 @@ class Card(Struct, frozen=True):
     """What an expert says of itself. Claims are a prior: what is measured here replaces them."""
 
     name: str
-    kind: str  # openai, local, recorded, scripted, peer, gateway
+    kind: str  # openai, local, recorded, scripted, documents, peer, gateway
     source: str = ""  # whom attribution credits
     model: str = ""  # its name upstream
     variant_of: str = ""  # the expert of which this is one way of asking; empty: an expert of its own
@@ -318,8 +328,10 @@ class Card(Struct, frozen=True):
     context_tokens: int = 8192
     tasks: frozenset[Kind] = frozenset()  # the kinds of task that it answers; empty: all
     offers: frozenset[str] = frozenset()
-    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar"; or "embeddings"."""
+    """Of "tools", "json_schema", "image", "logprobs", "n", "score", "samples", "grammar", "citations"; or
+    "embeddings"."""
     parameters: int = 0
+    paragraphs: int = 0  # of documents that it answers from; such an expert's `accuracy` is that of the rest
     licence: str = ""
     terms: Terms = FREE
 
@@ -447,6 +459,11 @@ class Report(Struct, frozen=True):
     search: Search | UnsetType = UNSET  # where `Limits.explain` is set
     granted: tuple[Granted, ...] | UnsetType = UNSET  # where terms or wishes had a say
     privacy: Privacy | UnsetType = UNSET  # of a private answer, of which nothing else is told
+    citations: tuple[Citation, ...] | UnsetType = UNSET  # where somebody answered from documents
+    declined: bool | UnsetType = (
+        UNSET  # likewise: whether nobody's documents hold an answer, nor anybody else
+    )
+    conflicts: tuple[Conflict, ...] | UnsetType = UNSET  # where documents say different things
 
 
 class Key(Struct, frozen=True):

@@ -1,0 +1,8 @@
+"""An owner's documents: read, split into paragraphs, indexed, found again. Knows no expert and no network.
+
+What they say is the owner's, and untrusted: it is read in a process of its own, and never obeyed.
+"""
+
+from manyminds.documents.nouns import Found, Passage, Profile, Synced
+
+__all__ = ["Found", "Passage", "Profile", "Synced"]
