@@ -180,6 +180,19 @@ def test_an_expert_has_every_value_of_its_entry(tmp_path: Path) -> None:
     assert (plain.model, plain.source, plain.kind) == ("plain", "plain", "openai")
 
 
+def test_an_expert_of_documents_claims_nothing_of_all_else(tmp_path: Path) -> None:
+    """Unless its entry does; its writer may be somebody of whom the file says nothing."""
+    text = '[[expert]]\nname = "{}"\nkind = "documents"\npath = "handbook"\n'
+    more = 'writer = "gemma-3-270m"\ncites = "quote"\nwatch = true\naccuracy = 0.4\n'
+    plain, told = read(tmp_path, text.format("plain") + text.format("told") + more).experts
+    assert (plain.accuracy, plain.writer, plain.cites, plain.watch) == (0.0, "", "place", False)
+    assert plain.path == str(tmp_path / "handbook")
+    assert (told.accuracy, told.writer, told.cites, told.watch) == (0.4, "gemma-3-270m", "quote", True)
+    with pytest.raises(ConfigError, match="is 'gemma-3-270m', which is no expert here"):
+        config.check_writers([plain, told], {"other"})
+    config.check_writers([plain, told], {"gemma-3-270m"})
+
+
 def test_a_mark_at_the_start_of_the_file_is_tolerated(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff[server]\nport = 7").server.port == 7
 
@@ -244,6 +257,7 @@ def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
 
 
 EXPERT = "[[expert]]\nname = 'a'\n"
+DOCUMENTS = EXPERT + "kind = 'documents'\npath = 'p'\n"
 WRONG_EXPERTS = {
     "[[expert]]\nurl = 'http://a'": ["number 1", "no name"],
     "[[expert]]\nname = 'a b'\nurl = 'http://a'": ["expert.name", "'a b'"],
@@ -257,6 +271,12 @@ WRONG_EXPERTS = {
     EXPERT + "kind = 'recorded'": ["'a'", "needs path"],
     EXPERT + "kind = 'recorded'\npath = 'p'\noffers = ['embeddings']": ["'a'", "kind openai"],
     EXPERT + "url = 'http://h/v1'\noffers = ['embeddings', 'tools']": ["'a'", "nothing else"],
+    EXPERT + "kind = 'documents'": ["'a'", "needs path", "documents"],
+    DOCUMENTS + "url = 'http://h/v1'": ["kind documents", "url is not for that"],
+    EXPERT + "url = 'http://h/v1'\ncites = 'quote'": ["kind openai", "cites", 'kind = "documents"'],
+    DOCUMENTS + "cites = 'all'": ["expert.cites", "'all'", "quote"],
+    DOCUMENTS + "writer = 'a'": ["writer", "itself"],
+    DOCUMENTS + "writer = 'b'\n" + DOCUMENTS.replace("'a'", "'b'"): ["writer", "b, which writes no answers"],
     EXPERT + "kind = 'magic'": ["expert.kind", "'magic'", "openai"],
     EXPERT + "url = 'ftp://a'": ["http://HOST:PORT/v1", "ftp://a"],
     EXPERT + "url = 'a:11434/v1'": ["http://HOST:PORT/v1"],

@@ -29,6 +29,7 @@ from manyminds.config.keys import (
     reference,
     sections,
 )
+from manyminds.config.kinds import check_kind, check_writers
 from manyminds.errors import ConfigError
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Private",
     "Server",
     "Setting",
+    "check_writers",
     "convert",
     "describe",
     "entries",
@@ -122,6 +124,7 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any]
     origins["home"] = f"environment {_PREFIX}HOME" if environ.get(f"{_PREFIX}HOME") else "default"
     experts = entries(document.get("expert", []), file, origins)
     experts |= entries(tables(home / ADDED), home / ADDED, origins, experts)
+    check_writers(experts.values())
     listed = peers(document.get("peer", []), file, origins, experts)
     listed |= peers(tables(home / ADDED, "peer"), home / ADDED, origins, [*experts, *listed])
     aliases = _aliases(document.get("aliases", {}), file, origins)
@@ -311,6 +314,9 @@ def entries(
                 f"Two experts are named {entry.name!r}, one of which was added: rename the other, or run "
                 f"`manyminds experts remove {entry.name}`."
             )
+        check_kind(entry, table, file)
+        if entry.kind == "documents" and "accuracy" not in table:
+            entry = msgspec.structs.replace(entry, accuracy=0.0)  # of anything but them it knows nothing
         experts[entry.name] = _complete(entry, file)
         for field in ExpertEntry.__struct_fields__:
             origins[f"expert.{entry.name}.{field}"] = f"file {file}" if field in table else "default"
@@ -373,18 +379,7 @@ def _joined(network: Network, listed: Mapping[str, PeerEntry], file: Path | None
 
 
 def _complete(entry: ExpertEntry, file: Path | None) -> ExpertEntry:
-    """The entry with its defaults filled in, its path absolute and what its kind needs checked."""
-    needed = "url" if entry.kind == "openai" else "path"
-    if not getattr(entry, needed):
-        about = reference()[f"expert.{needed}"]["description"]
-        raise ConfigError(
-            f"{file}: expert {entry.name!r} is of kind {entry.kind} and needs {needed}. {about}"
-        )
-    if "embeddings" in entry.offers and (entry.kind != "openai" or set(entry.offers) != {"embeddings"}):
-        raise ConfigError(
-            f"{file}: expert {entry.name!r} offers embeddings, so it must be of kind openai and offer "
-            "nothing else: write another [[expert]] for what else is at its url."
-        )
+    """The entry with its defaults filled in, its path absolute and its url checked."""
     if entry.url and not _is_web(entry.url):
         raise ConfigError(
             f"{file}: url of expert {entry.name!r} must be like http://HOST:PORT/v1, not {_brief(entry.url)}."

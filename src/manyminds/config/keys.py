@@ -313,8 +313,11 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     kind: Annotated[
-        Literal["openai", "local", "recorded"],
-        Meta(description="openai (any compatible URL), local (a GGUF file) or recorded (a set of answers)."),
+        Literal["openai", "local", "recorded", "documents"],
+        Meta(
+            description="openai (any compatible URL), local (a GGUF file), documents (a folder of them) or "
+            "recorded (a set of answers)."
+        ),
     ] = "openai"
     url: Annotated[str, Meta(description="Base URL of an openai expert, such as http://HOST:PORT/v1")] = ""
     model: Annotated[str, Meta(description="Its name upstream or in its set; by default its own name.")] = ""
@@ -325,14 +328,42 @@ class ExpertEntry(msgspec.Struct, frozen=True, kw_only=True):
             description="Name, in capitals, of the environment variable that holds its key; never the key.",
         ),
     ] = ""
-    path: Annotated[str, Meta(description="GGUF file of a local expert; folder of a recorded one.")] = ""
+    path: Annotated[
+        str,
+        Meta(description="GGUF file of a local expert; folder of a recorded one, or of documents."),
+    ] = ""
+    writer: Annotated[
+        str,
+        Meta(
+            description="Who writes answers from documents: an expert of this node, or auto for all of its "
+            "models; empty quotes a sentence."
+        ),
+    ] = ""
+    cites: Annotated[
+        Literal["quote", "place", "none"],
+        Meta(
+            description="What answers tell of documents: their words too (quote), only where it stands "
+            "(place), or neither (none)."
+        ),
+    ] = "place"
+    watch: Annotated[bool, Meta(description="Whether a node that runs takes over documents that change.")] = (
+        False
+    )
     price_in_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million prompt tokens.")] = 0.0
     price_out_usd_per_m: Annotated[float, Meta(ge=0, description="Price per million completion tokens.")] = (
         0.0
     )
     source: Annotated[str, Meta(description="Whom attribution credits; by default its own name.")] = ""
     skills: Annotated[tuple[str, ...], Meta(description="What it is good at, in words, for the router.")] = ()
-    accuracy: Annotated[float, Meta(ge=0, le=1, description="Share of its answers that are right.")] = 0.5
+    accuracy: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Share of its answers that are right; by default 0.5, of documents 0, for they know "
+            "nothing else.",
+        ),
+    ] = 0.5
     context_tokens: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Its context window; by default 8192, that of a local one local.context_tokens."),
