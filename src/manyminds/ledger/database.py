@@ -50,6 +50,8 @@ class Database:
         elif parsed.get_backend_name() != "postgresql":
             raise LedgerError(f"The ledger is {_FORMS}, not {self.where}.")
         self.tables = define()
+        self.withdrawals: tuple[tuple[int | None, int], list[dict[str, Any]]] = (None, 0), []
+        """As they were last read, and what tells whether there are more: they are looked at all the time."""
         with explaining(self.where):
             self.engine = _open_file(parsed, busy_s) if self._is_file else _open_server(parsed, busy_s)
             try:

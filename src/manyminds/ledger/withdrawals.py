@@ -94,13 +94,18 @@ def note(database: Database, said: Withdrawal) -> int:
 
 
 def withdrawals(database: Database) -> list[dict[str, Any]]:
-    """All of them, oldest first, `names` as a list."""
+    """All of them, oldest first, `names` as a list. They only grow, and are read anew when they have."""
     import sqlalchemy as sa
 
     table = database.tables.withdrawals
     with database.read() as connection:
-        rows = connection.execute(sa.select(table).order_by(table.c.id)).mappings().all()
-    return [{**row, "names": json.loads(row["names"])} for row in rows]
+        last, count = connection.execute(sa.select(sa.func.max(table.c.id), sa.func.count())).one()
+        known, rows = database.withdrawals
+        if known != (last, count):
+            read = connection.execute(sa.select(table).order_by(table.c.id)).mappings().all()
+            rows = [{**row, "names": json.loads(row["names"])} for row in read]
+            database.withdrawals = (last, len(rows)), rows
+    return list(rows)
 
 
 def gone(database: Database) -> Gone:
