@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["Found", "Passage", "Profile", "Synced"]
+__all__ = ["Document", "Found", "Passage", "Profile", "Synced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file that is known: its path in the owner's folder, with "/", how many paragraphs it has, and why it
+    is left out, "" where it is not.
+    """
+
+    path: str
+    paragraphs: int
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
