@@ -197,10 +197,9 @@ async def _ask(
     from manyminds.types import Sampling
 
     async with Node(config, os.environ, learnt=bool(policies)) as node:
+        models = {name: e for name, e in node.experts.items() if e.card.kind != "documents"}
         experts = (
-            {name: _ByPolicy(node.gateway, name) for name in policies}
-            if policies
-            else in_every_way(node.experts)
+            {name: _ByPolicy(node.gateway, name) for name in policies} if policies else in_every_way(models)
         )
         asked = _chosen(experts, only, exclude)
         click.echo(f"Asking {', '.join(asked)}: {len(questions):,} tasks, into {folder}", err=True)

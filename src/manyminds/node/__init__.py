@@ -3,8 +3,9 @@
 from manyminds.node.accounts import ACCOUNTS
 from manyminds.node.learnt import ARTEFACT, GROWN, NEWCOMERS, base, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
-from manyminds.node.node import ENCODER, Node
+from manyminds.node.node import Node
 from manyminds.node.roster import Shared
+from manyminds.node.wiring import ENCODER
 
 __all__ = [
     "ACCOUNTS",

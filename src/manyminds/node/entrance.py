@@ -1,14 +1,15 @@
-"""Who is let in: keys, limits and budgets, as the ledger has them."""
+"""Who is let in: keys, limits and budgets, as the ledger has them; and the secret of a network."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from manyminds.admission import Admission
 from manyminds.config import Config
+from manyminds.errors import ConfigError
 from manyminds.ledger import Ledger
 from manyminds.node.roster import Shared
 
-__all__ = ["opened"]
+__all__ = ["opened", "secret_of"]
 
 
 async def opened(
@@ -50,3 +51,12 @@ async def opened(
     )
     await admission.recover()
     return admission
+
+
+def secret_of(config: Config, environ: Mapping[str, str]) -> str:
+    """What all nodes of the network share, "" where nothing. Raises: ConfigError where it is not set."""
+    name = config.network.secret_env
+    found = environ.get(name, "").strip() if name else ""
+    if name and not found:
+        raise ConfigError(f"The network's secret is in {name}, which is not set: export it first.")
+    return found

@@ -1,6 +1,7 @@
 """Where a node finds what was learnt of its experts, and of how many of them; and whether it may go by it."""
 
 import json
+import logging
 from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "remade",
     "stale",
     "state_of",
+    "usable",
 ]
 
 ARTEFACT: Final = "artefact.npz"
@@ -42,6 +44,8 @@ PROBED: Final = "probed.json"
 
 _SHIPPED: Final = Path(__file__).with_name("shipped.npz")  # what `manyminds train benchmarks/local` writes
 _NOBODY: Final = Gone()
+
+log = logging.getLogger(__name__)
 
 
 def base(home: Path) -> tuple[Path, bool]:
@@ -152,3 +156,19 @@ def knowledge(artefact: Artefact, experts: Collection[str]) -> tuple[int, str]:
     if experts and not known:
         said += " and so changes nothing: learn from answers of these, `manyminds train DIR`"
     return known, said
+
+
+def usable(home: Path, gone: Gone, experts: Collection[str]) -> Artefact | None:
+    """What a node goes by; None where that is void, or where nothing that came with manyminds is of these
+    experts. Says so in the log.
+
+    Raises: ArtefactError.
+    """
+    artefact, source = learnt(home, gone)
+    if artefact is None:
+        log.warning("%s: it is not used, see `manyminds experts relearn`.", source)
+        return None
+    known, said = knowledge(artefact, experts)
+    _, own = base(home)
+    log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
+    return artefact if known or own else None

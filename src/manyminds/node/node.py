@@ -24,7 +24,6 @@ from manyminds import catalog, network
 from manyminds.artefact import Artefact
 from manyminds.candidates import is_spared
 from manyminds.config import POLICIES, Config
-from manyminds.encoder import Encoder
 from manyminds.errors import (
     AlreadyGradedError,
     ConfigError,
@@ -39,12 +38,13 @@ from manyminds.experts.local import Local
 from manyminds.feedback import agreed, judged
 from manyminds.gateway import Record
 from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
-from manyminds.node.entrance import opened
-from manyminds.node.learnt import base, knowledge, learnt
+from manyminds.node.entrance import opened, secret_of
+from manyminds.node.learnt import usable
 from manyminds.node.lessons import Lessons
+from manyminds.node.libraries import Libraries, renew
 from manyminds.node.rated import beside, rated
 from manyminds.node.roster import Member, Roster, Shared
-from manyminds.node.wiring import DIMENSION, Made, cache_of, wired
+from manyminds.node.wiring import DIMENSION, ENCODER, Made, cache_of, encoder_of, wired
 from manyminds.ratings import Rated
 from manyminds.types import (
     Answer,
@@ -62,10 +62,7 @@ if TYPE_CHECKING:
     from manyminds.node.membership import Membership
     from manyminds.types import Vectors
 
-__all__ = ["ENCODER", "Node"]
-
-ENCODER = "all-minilm-l6-v2"
-"""The catalogue's name of the sentence encoder."""
+__all__ = ["Node"]
 
 _CONNECT_S = 5.0
 _TIDY_S = 3600.0
@@ -142,10 +139,14 @@ class Node:
             self._rating, self._rated_until_s = asyncio.Lock(), 0.0
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
-            self._roster = Roster(self._environ, client, loopback, self._shared)
+            self._roster = Roster(
+                *(self._environ, client, loopback, self._shared), lambda: self.gateway, self._readers
+            )
             stack.push_async_callback(self._close_locals)
-            self._members = self._roster.make(self._config, {}, self._gone)
-            self._encoder = self._open_encoder()
+            self._encoder = encoder_of(self._config.home)
+            self._libraries = Libraries(self._config.home)
+            stack.push_async_callback(asyncio.to_thread, self._libraries.close)
+            self._members = await self._make_members(self._config, {})
             self._cache = cache_of(self._config)
             self._experts, self._index, self._router, self.gateway = self._make_gateway(
                 self._config, self._members
@@ -193,9 +194,9 @@ class Node:
             await self._reload(config or self._config, graded=True)
 
     async def _reload(self, config: Config, *, graded: bool, but: Collection[str] = ()) -> None:
-        members = self._roster.make(config, self._members, self._gone)
         if self._encoder is None:
-            self._encoder = await asyncio.to_thread(self._open_encoder)
+            self._encoder = await asyncio.to_thread(encoder_of, config.home)
+        members = await self._make_members(config, self._members)
         made = await asyncio.to_thread(self._make_gateway, config, members)
         async with self._studying:
             before, self._members = self._members, members
@@ -214,6 +215,16 @@ class Node:
                 retiring = asyncio.create_task(member.local.retire())
                 self._retiring[retiring] = member.local
                 retiring.add_done_callback(self._retiring.pop)
+
+    async def _make_members(self, config: Config, before: Mapping[str, Member]) -> dict[str, Member]:
+        """Raises: ConfigError."""
+        entries = [entry for entry in config.experts if not self._gone.has(entry.name, entry.source)]
+        opened = await asyncio.to_thread(self._libraries.open, entries, self.embed)
+        return self._roster.make(config, before, self._gone, opened, self.embed)
+
+    def _readers(self) -> tuple[str, ...]:
+        """Who is not shown what documents say: other experts of documents, and other nodes."""
+        return tuple(name for name, expert in self._all.items() if expert.card.kind in ("documents", "peer"))
 
     async def _close_locals(self) -> None:
         retiring = dict(self._retiring)
@@ -370,12 +381,27 @@ class Node:
             try:
                 others = self.membership.keys if self.membership is not None else ()
                 self.admission.replace(await self._in_ledger(self._ledger.keys), others)
+                await self._in_ledger(self._renew_documents)
                 gone = await self._in_ledger(self._ledger.gone)
                 if gone.last != self._gone.last:
                     await self._part(gone)
+                elif await asyncio.to_thread(self._libraries.changed):
+                    async with self._reloading:
+                        await self._reload(self._config, graded=True)
+                    self.renewed()
                 await self._study()
-            except ManymindsError as error:
+            except (ManymindsError, OSError) as error:
                 log.error("%s", error)
+
+    def _renew_documents(self) -> None:
+        """Where one was taken out, or changed: what was learnt and kept by it is void. One process does it.
+
+        Raises: ConfigError, LedgerError, OSError.
+        """
+        if self._shared is None or self._shared.tidies:
+            for entry in self._config.experts:
+                if (library := self._libraries.libraries.get(entry.name)) is not None:
+                    renew(self._config.home, self._ledger, entry, library)
 
     async def _part(self, gone: Gone) -> None:
         """Parts with who was withdrawn, and takes in who has come back, as new.
@@ -454,19 +480,11 @@ class Node:
             encoder=model.files[0].sha256 if self._encoder is not None else "",
             dimension=DIMENSION,
             version=version("manyminds"),
-            secret=self._secret(config),
+            secret=secret_of(config, self._environ),
             gone=self._gone,
         )
         self.admission.replace(await self._in_ledger(self._ledger.keys), membership.keys)
         self.membership = await membership.__aenter__()
-
-    def _secret(self, config: Config) -> str:
-        """What all nodes of the network share. Raises: ConfigError where it is named and not set."""
-        name = config.network.secret_env
-        found = self._environ.get(name, "").strip() if name else ""
-        if name and not found:
-            raise ConfigError(f"The network's secret is in {name}, which is not set: export it first.")
-        return found
 
     async def _leave(self) -> None:
         membership, self.membership = self.membership, None
@@ -547,30 +565,12 @@ class Node:
             *(config, experts, self._load_artefact(config, members), self.embed),
             *(self._record, self.admission, self._cache),
             explores=self._explores,
+            vectors={name: m.vectors for name, m in members.items() if m.vectors is not None},
         )
 
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
-        """None where it is not wanted, or where none of what came with manyminds is of these experts.
-
-        Raises: ArtefactError.
-        """
-        if not self._learnt:
-            return None
-        artefact, source = learnt(config.home, self._gone)
-        if artefact is None:
-            log.warning("%s: it is not used, see `manyminds experts relearn`.", source)
-            return None
-        known, said = knowledge(artefact, experts)
-        _, own = base(config.home)
-        log.log(logging.WARNING if own and experts and not known else logging.INFO, "%s: %s.", source, said)
-        return artefact if known or own else None
-
-    def _open_encoder(self) -> Encoder | None:
-        """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
-        model = catalog.find(ENCODER)
-        if catalog.missing(self._config.home, model):
-            return None
-        return Encoder(catalog.path_of(self._config.home, model.files[0]).parent)
+        """None where it is not wanted. Raises: ArtefactError."""
+        return usable(config.home, self._gone, experts) if self._learnt else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,29 +6,37 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from manyminds import catalog
 from manyminds.board import Board
-from manyminds.config import POLICIES, Config, ExpertEntry
+from manyminds.config import POLICIES, Config, ExpertEntry, check_writers
 from manyminds.errors import ConfigError
 from manyminds.experts.child import Child, Model, Process
+from manyminds.experts.documents import Documents
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import QUESTION_STOP, QUESTION_TEMPLATE, Local
 from manyminds.experts.openai import Embedder, OpenAI
 from manyminds.experts.recorded import open_set
 from manyminds.experts.room import Room
 from manyminds.ledger import Gone
+from manyminds.node.libraries import Opened
 from manyminds.node.models import LocalModel, cores, fitting, local_models, size_bytes, terms_of
-from manyminds.types import Card, Expert
+from manyminds.node.writer import Writer
+from manyminds.types import Card, Embed, Expert
 from manyminds.upstream import Client
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
 
 __all__ = ["Member", "Roster", "Shared"]
 
 _MB = 1_000_000
 _NOBODY = Gone()
+_NOTHING: Final[Mapping[str, Opened]] = MappingProxyType({})
 _WINDOW_TOKENS = 8192  # of a remote expert that states none
 
 log = logging.getLogger(__name__)
@@ -53,6 +61,7 @@ class Member:
     made_of: Any  # what it was made of: equal to another's where it would be the same
     expert: Guarded
     local: Local | None  # it, where it runs here
+    vectors: "Vectors | None" = None  # where its skills lie, if that is not where its words do
 
 
 class Roster:
@@ -65,11 +74,21 @@ class Roster:
         client: to ask experts elsewhere.
         loopback: to ask the processes of local models.
         shared: where several processes serve one address.
+        network: the gateway of these experts, as it is now.
+        readers: who is asked nothing that documents say: other experts of documents, and other nodes.
     """
 
     def __init__(
-        self, environ: Mapping[str, str], client: Client, loopback: Client, shared: Shared | None
+        self,
+        environ: Mapping[str, str],
+        client: Client,
+        loopback: Client,
+        shared: Shared | None,
+        network: Callable[[], Expert],
+        readers: Callable[[], tuple[str, ...]],
     ) -> None:
+        self._network = network
+        self._readers = readers
         self._environ = environ
         self._client = client
         self._loopback = loopback
@@ -77,8 +96,22 @@ class Roster:
         self._room = Room(0.0)
         self._cores: dict[int, asyncio.Semaphore] = {}  # by threads of a model
 
-    def make(self, config: Config, before: Mapping[str, Member], gone: Gone = _NOBODY) -> dict[str, Member]:
+    def make(
+        self,
+        config: Config,
+        before: Mapping[str, Member],
+        gone: Gone = _NOBODY,
+        opened: Mapping[str, Opened] = _NOTHING,
+        embed: Embed | None = None,
+    ) -> dict[str, Member]:
         """The experts by name, but for those who are `gone`. One of `before` that would be the same is kept.
+
+        Args:
+            config: what it says of them.
+            before: those that there are.
+            gone: who was withdrawn.
+            opened: what documents were read, by expert. Without, such an expert is left out.
+            embed: turns texts into vectors, which documents take.
 
         Raises: ConfigError where a name is taken, where every expert lacks its key, or where an alias stands
             for what there is not.
@@ -90,6 +123,7 @@ class Roster:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
         _check_aliases(config, names)
+        check_writers(config.experts, {*names, *catalog.load()})
         planned = [model for model in planned if not gone.has(model.card.name, model.card.source)]
         entries = [entry for entry in entries if not gone.has(entry.name, entry.source)]
         for name in names:
@@ -99,7 +133,11 @@ class Roster:
         offered = fitting(config, planned, together=self._shared is not None)
         members = [self._local(config, model, before, gone) for model in offered]
         keyless = [entry for entry in entries if entry.key_env and not self._key(entry)]
-        members += [self._remote(entry, before, gone) for entry in entries if entry not in keyless]
+        asked = [entry for entry in entries if entry not in keyless]
+        members += [self._remote(entry, before, gone) for entry in asked if entry.kind != "documents"]
+        members += self._all_documents(
+            [e for e in asked if e.kind == "documents"], before, gone, opened, embed
+        )
         for entry in keyless:
             why = f"{entry.name} takes its key from {entry.key_env}, which is not set: export it first."
             if not members:
@@ -150,6 +188,40 @@ class Roster:
             kind = Embedder if "embeddings" in entry.offers else OpenAI
             expert = kind(_card(entry), entry.url, self._client, self._key(entry))
         return Member(made_of, self._guarded(expert, 1, made_of), None)
+
+    def _all_documents(
+        self,
+        entries: Sequence[ExpertEntry],
+        before: Mapping[str, Member],
+        gone: Gone,
+        opened: Mapping[str, Opened],
+        embed: Embed | None,
+    ) -> list[Member]:
+        found = []
+        for entry in entries:
+            shelf = opened.get(entry.name)
+            if embed is None:
+                log.warning("%s is left out: documents need the encoder, `manyminds pull` it.", entry.name)
+            elif shelf is None and entry.watch:
+                log.info("%s is left out until its documents have been read.", entry.name)
+            elif shelf is None:
+                what = "its documents have not been read: run `manyminds experts index"
+                log.warning("%s is left out, since %s %s`.", entry.name, what, entry.name)
+            else:
+                found.append(self._documents(entry, shelf, embed, before, gone))
+        return found
+
+    def _documents(
+        self, entry: ExpertEntry, shelf: Opened, embed: Embed, before: Mapping[str, Member], gone: Gone
+    ) -> Member:
+        made_of = (entry, shelf.mark, gone.returned.get(entry.name))
+        if (known := before.get(entry.name)) is not None and known.made_of == made_of:
+            return known
+        if not shelf.paragraphs:
+            log.warning("%s has nothing to answer from: no paragraph was read in %s.", entry.name, entry.path)
+        writer = Writer(entry.writer, self._network, self._readers) if entry.writer else None
+        expert = Documents(_card_of(entry, shelf), shelf.library, embed, writer, entry.cites)
+        return Member(made_of, self._guarded(expert, 0, made_of), None, shelf.profile.vectors)
 
     def _guarded(self, expert: Expert, retries: int, made_of: object) -> Guarded:
         """All processes know of its failures; not of those of what had its name before."""
@@ -211,6 +283,18 @@ def _card(entry: ExpertEntry) -> Card:
         context_tokens=entry.context_tokens or _WINDOW_TOKENS,
         offers=frozenset(entry.offers),
         terms=terms_of(entry),
+    )
+
+
+def _card_of(entry: ExpertEntry, shelf: Opened) -> Card:
+    """Of documents, in words: what they are about, unless nothing of them is to be told."""
+    labels = () if entry.cites == "none" else shelf.profile.labels
+    return replace(
+        _card(entry),
+        description="documents",
+        skills=tuple(dict.fromkeys((*entry.skills, *labels))),
+        offers=frozenset({"citations"}),
+        paragraphs=shelf.paragraphs,
     )
 
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from random import SystemRandom
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from manyminds import catalog
 from manyminds.admission import Admission
 from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
@@ -14,6 +16,7 @@ from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.config import Config
+from manyminds.encoder import Encoder
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts, Record
 from manyminds.index import Index
@@ -23,10 +26,16 @@ from manyminds.router import SkillRouter
 from manyminds.router.explorer import Explorer
 from manyminds.types import Card, Combiner, Embed, Expert, Limits, Strategy
 
-__all__ = ["DIMENSION", "Made", "cache_of", "wired"]
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
+
+__all__ = ["DIMENSION", "ENCODER", "Made", "cache_of", "encoder_of", "wired"]
 
 DIMENSION = 384
 """Of the encoder's vectors."""
+
+ENCODER = "all-minilm-l6-v2"
+"""The catalogue's name of the sentence encoder."""
 
 Made: TypeAlias = tuple[dict[str, Expert], Index, SkillRouter, Gateway]
 
@@ -41,6 +50,7 @@ def wired(
     cache: Cache | None,
     *,
     explores: bool,
+    vectors: "Mapping[str, Vectors]",
 ) -> Made:
     """The experts, in every way of asking that was learnt of; the index; the router; and the gateway.
 
@@ -53,6 +63,7 @@ def wired(
         admission: lets callers in; has budgets and accounts.
         cache: see `gateway.Parts`.
         explores: whether experts are asked, too, of which little is known.
+        vectors: (k, d) float32 unit rows, where the skills of some lie; of the others, where their words do.
     """
     policy = config.policy
     index = Index(DIMENSION)
@@ -61,7 +72,7 @@ def wired(
         experts |= named(experts, artefact.experts)
     router = SkillRouter(index, embed, artefact)
     for name in sorted(experts):
-        router.admit(experts[name].card)
+        router.admit(experts[name].card, vectors=vectors.get(name))
     alpha = policy.attribution_alpha
     vote = Bounded(Vote(artefact), alpha)
     select = Bounded(Select(embed), alpha) if embed else vote
@@ -98,3 +109,11 @@ def cache_of(config: Config) -> Cache | None:
     return Cache(
         settings.entries, most_bytes, settings.ttl_s, similarity=similarity, policies=settings.policies
     )
+
+
+def encoder_of(home: Path) -> Encoder | None:
+    """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
+    model = catalog.find(ENCODER)
+    if catalog.missing(home, model):
+        return None
+    return Encoder(catalog.path_of(home, model.files[0]).parent)
