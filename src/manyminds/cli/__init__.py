@@ -17,6 +17,7 @@ try:
     from manyminds.cli.bench import bench
     from manyminds.cli.calibrate import calibrate
     from manyminds.cli.data import data
+    from manyminds.cli.documents import index
     from manyminds.cli.evaluate import eval_
     from manyminds.cli.federate import federate
     from manyminds.cli.frontier import frontier
@@ -109,5 +110,5 @@ for command in (
     withdraw,
 ):
     main.add_command(command)
-for command in (add, learn_again, probe, remove):
+for command in (add, index, learn_again, probe, remove):
     experts.add_command(command)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from manyminds.cli.documents import publish
+from manyminds.cli.entries import enter, need_free, shown
 from manyminds.cli.newcomers import Asking, asking, probe_all, show, why_not
-from manyminds.cli.relearn import welcome
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ __all__ = ["add"]
 _LIST_S: Final = 15.0  # for a server's list of models
 _CARD_BYTES: Final = 64_000
 _OF_SERVERS: Final = ("model", "key_env", "price_in_usd_per_m", "price_out_usd_per_m")
+_OF_MODELS: Final = ("model", "key_env", "context_tokens", "offers")
+_OF_DOCUMENTS: Final = ("writer", "cites", "watch")
 _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings")
 
 
@@ -44,6 +47,18 @@ _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings"
     type=click.Choice(_OFFERS),
     help="What it supports; may be repeated.",
 )
+@click.option("--documents", metavar="PATH", help="Answer from documents: of a folder, or of one file.")
+@click.option(
+    "--writer", metavar="EXPERT", help="Who writes answers from them; auto: your models. Else: quoted."
+)
+@click.option(
+    "--cites",
+    type=click.Choice(("quote", "place", "none")),
+    help="What answers show of documents: words, place only (default), or nothing.",
+)
+@click.option("--watch", is_flag=True, help="A node that runs takes over documents that change.")
+@click.option("--purpose", "purposes", multiple=True, help="What answers may be for; may be repeated.")
+@click.option("--caller", "callers", multiple=True, help="Who may be answered; may be repeated.")
 @click.option("--no-probe", is_flag=True, help="Ask it nothing: it counts by what is said of it.")
 @asking
 @as_json
@@ -62,10 +77,13 @@ def add(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Add an expert: a model behind an OpenAI-compatible URL, a GGUF file, or what a card describes.
+    """Add an expert: a model behind an OpenAI-compatible URL or in a GGUF file, a card's, or documents.
 
     A CARD is a JSON or TOML file with the keys of one [[expert]], from anybody: it names no key and no
     file of this machine.
+
+    With --documents, what a folder holds is read into HOME/documents; nothing in it is changed, and no model
+    is needed. The same command reads again what has changed, and goes on where it was stopped.
 
     With --discover, what answers at the usual ports of Ollama, vLLM, llama.cpp and LM Studio is listed, and
     the keys of providers that are in the environment; in place of a URL, models to add may be named.
@@ -76,45 +94,47 @@ def add(
     Then it is probed as by `manyminds experts probe`: asked some of the questions that the network was
     learnt from, and taken into the network where that makes it better.
     """
-    from manyminds.config import convert
-
     how = None if no_probe else Asking(probes, thorough, budget_usd, minutes)
     if discover:
-        if any(value not in (None, ()) for value in options.values()):
+        if any(value not in (None, (), False) for value in options.values()):
             raise click.UsageError("With --discover, only models are named: add one by its URL instead.")
         _discover(file, targets, how, every=every, as_json=as_json)
         return
+    if (documents := options.pop("documents")) is not None:
+        _publish(file, documents, options, others=bool(every or targets), as_json=as_json)
+        return
     if every or len(targets) != 1:
         raise click.UsageError("Give one URL, GGUF file or card; or --discover, with models or --all.")
-    config = read(file, {})
-    said = {
-        name: convert(f"expert.{name}", value, f"--{name.replace('_', '-')}")
-        for name, value in options.items()
-        if value not in (None, ())
-    }
-    entry = _enter(file, _described(targets[0], said, config))
+    if wrong := [name for name in _OF_DOCUMENTS if options[name]]:
+        raise click.UsageError(f"--{wrong[0]} goes with --documents.")
+    config, said = read(file, {}), _said(options)
+    entry = enter(file, _described(targets[0], said, config))
     _advise(entry, config)
     found = _probed(file, [entry], how)
     if as_json:
-        print_json(_shown(entry, config) | {"probed": found})
+        print_json(shown(entry, config) | {"probed": found})
     else:
         show(found)
 
 
-def _enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
-    """Keeps an expert. Raises: ConfigError, where its name is taken or an entry is wrong."""
-    from manyminds.config import ADDED, entries
-    from manyminds.config.added import edited
+def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of an `[[expert]]` that options give. Raises: ConfigError."""
+    from manyminds.config import convert
 
-    config = read(file, {})
-    with edited(config.home) as tables:
-        _need_free(fields["name"], read(file, {}))  # as it is now
-        tables.append(fields)
-        welcome(file, fields["name"])
-    place = config.home / ADDED
-    [entry] = entries([fields], place, {}).values()
-    click.echo(f"{entry.name} was added: {_where(entry)}. It is kept in {place}.", err=True)
-    return entry
+    return {
+        name: convert(f"expert.{name}", value, f"--{name.replace('_', '-')}")
+        for name, value in options.items()
+        if value not in (None, (), False)
+    }
+
+
+def _publish(file: str | None, path: str, options: Mapping[str, Any], *, others: bool, as_json: bool) -> None:
+    """Raises: ManymindsError."""
+    if others:
+        raise click.UsageError("With --documents, nothing else is added: leave the rest out.")
+    if strange := [name for name in _OF_MODELS if options[name] not in (None, ())]:
+        raise click.UsageError(f"--{strange[0].removesuffix('s').replace('_', '-')} is for a model.")
+    publish(file, path, _said(options), as_json=as_json)
 
 
 def _probed(file: str | None, entered: "Sequence[ExpertEntry]", how: Asking | None) -> list[dict[str, Any]]:
@@ -161,7 +181,7 @@ def _discover(
             if every or offer.model in wanted:
                 try:
                     fields = _fields_of(offer, {"url": server.url})
-                    entered.append(_enter(file, fields))
+                    entered.append(enter(file, fields))
                 except ConfigError as error:
                     if not every:
                         raise
@@ -170,7 +190,7 @@ def _discover(
                 click.echo(f"{offer.model}  {server.program} at {server.url}")
     results = _probed(file, entered, how)
     if as_json:
-        added = [_shown(entry, config) for entry in entered]
+        added = [shown(entry, config) for entry in entered]
         shown = [
             {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
         ]
@@ -253,7 +273,7 @@ def _at_url(said: dict[str, Any], config: "Config") -> dict[str, Any]:
     from manyminds.errors import ConfigError
 
     if "name" in said:
-        _need_free(said["name"], config)
+        need_free(said["name"], config)
     key_env = said.get("key_env", "")
     key = os.environ.get(key_env, "").strip() if key_env else ""
     if key_env and not key:
@@ -321,30 +341,6 @@ def _name_of(model: str, said: Mapping[str, Any]) -> str:
         ) from None
 
 
-# --- names -----------------------------------------------------------------------------------------
-
-
-def _need_free(name: str, config: "Config") -> None:
-    """Raises: ConfigError where callers would mean somebody else by that name."""
-    from manyminds import catalog
-    from manyminds.config import POLICIES
-    from manyminds.errors import ConfigError
-
-    holder = ""
-    if name in POLICIES:
-        holder = "a policy"
-    elif name in catalog.load() or name == "manyminds":
-        holder = "manyminds itself" if name == "manyminds" else "a model of the catalogue"
-    elif name in {own.name for own in catalog.own(config.home)}:
-        holder = "a file that `manyminds pull --gguf` added"
-    elif name in {entry.name for entry in config.experts}:
-        holder = f"an expert of {config.origins[f'expert.{name}.name'].removeprefix('file ')}"
-    elif name in config.aliases:
-        holder = f"an alias in {config.file}"
-    if holder:
-        raise ConfigError(f"The name {name!r} is taken, by {holder}: give another, with --name NAME.")
-
-
 def _is_own(url: str, config: "Config") -> bool:
     from ipaddress import ip_address
     from urllib.parse import urlsplit
@@ -358,17 +354,6 @@ def _is_own(url: str, config: "Config") -> bool:
 
 
 # --- what is said ----------------------------------------------------------------------------------
-
-
-def _shown(entry: "ExpertEntry", config: "Config") -> dict[str, Any]:
-    from manyminds.config import ADDED
-
-    fields = {name: getattr(entry, name) for name in ("name", "kind", "url", "model", "path", "source")}
-    return fields | {"file": str(config.home / ADDED)}
-
-
-def _where(entry: "ExpertEntry") -> str:
-    return entry.path if entry.kind == "local" else f"{entry.model} at {entry.url}"
 
 
 def _advise(entry: "ExpertEntry", config: "Config") -> None:

@@ -36,6 +36,7 @@ def run(config: Config, environ: Mapping[str, str], *, verify: bool) -> list[Che
         _ledger(config),
         _port(config),
         *_keys(config, environ),
+        *_documents(config),
         *asyncio.run(_upstreams(config)),
     ]
 
@@ -137,6 +138,21 @@ def _keys(config: Config, environ: Mapping[str, str]) -> Iterator[Check]:
             yield Check(
                 f"key of {entry.name}", present, f"{entry.key_env} is {'set' if present else 'not set'}"
             )
+
+
+def _documents(config: Config) -> Iterator[Check]:
+    """Whether documents are there, and what was read of them is whole and by the encoder that is here."""
+    from manyminds.cli.shelves import flaw_of, state_of, told
+    from manyminds.node.wiring import encoder_of
+
+    reading = [entry for entry in config.experts if entry.kind == "documents"]
+    encoder = encoder_of(config.home) if reading else None
+    for entry in reading:
+        try:
+            flaw = flaw_of(config.home, entry, encoder.encode if encoder else None)
+            yield Check(entry.name, not flaw, flaw or told(entry, state_of(config.home, entry)))
+        except (ManymindsError, OSError) as error:
+            yield Check(entry.name, False, str(error))
 
 
 async def _upstreams(config: Config) -> list[Check]:

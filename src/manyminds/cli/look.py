@@ -31,6 +31,7 @@ def list_experts(file: str | None, as_json: bool) -> None:
     import msgspec
 
     from manyminds import catalog
+    from manyminds.cli.shelves import state_of, told
     from manyminds.node import Node
     from manyminds.ratings import Rated
 
@@ -41,11 +42,15 @@ def list_experts(file: str | None, as_json: bool) -> None:
             return await node.rated()
 
     found = asyncio.run(rated())
+    reading = [entry for entry in settings.experts if entry.kind == "documents"]
+    states = {entry.name: state_of(settings.home, entry) for entry in reading}
     models = {m.name: m for m in catalog.load().values() if m.kind == "gguf"}
     absent = [m for name, m in models.items() if name not in {card.name for card in found}]
     if as_json:
         pullable = [{"name": m.name, "licence": m.licence, "tiers": m.tiers} for m in absent]
-        print_json({"experts": [msgspec.to_builtins(card) for card in found], "not_running": pullable})
+        cards = [msgspec.to_builtins(card) for card in found]
+        read_of = [state for state in states.values() if state]
+        print_json({"experts": cards, "not_running": pullable, "documents": read_of})
         return
     measured = ("accuracy", "first token s", "tokens/s", "$/M", "charged", "uptime")
     table = table_of("expert", "kind", "source", "skills", *measured, "calls")
@@ -53,6 +58,8 @@ def list_experts(file: str | None, as_json: bool) -> None:
         table.add_row(card.name, card.kind, card.source, ", ".join(card.skills), *_measured(card))
     print_table(table)
     click.echo("Claimed by the card, and measured in the last week where anything was.", err=True)
+    for entry in reading:
+        click.echo(f"documents: {entry.name}: {told(entry, states[entry.name])}.", err=True)
     for card in found:
         if card.drifted_utc:
             click.echo(f"changed: {card.name} has been worse than before since {card.drifted_utc}.", err=True)

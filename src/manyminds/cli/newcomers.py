@@ -72,7 +72,10 @@ def asking(command: _Command) -> _Command:
 
 
 def identities(config: "Config") -> dict[str, str]:
-    """Every expert of a configuration, in every way it may be asked, and what makes it that model."""
+    """Every model of a configuration, in every way it may be asked, and what makes it that one.
+
+    Who answers from documents is none: whether it can is known of each question, by what it finds.
+    """
     from manyminds.experts.asked import WAYS
     from manyminds.node import local_models
     from manyminds.node.variants import runs_programs
@@ -83,7 +86,7 @@ def identities(config: "Config") -> dict[str, str]:
         own = f"local {model.path.name} of {_size(model.path)} bytes"
         found |= dict.fromkeys((model.card.name, *(f"{model.card.name}:{way}" for way in ways)), own)
     for entry in config.experts:
-        if entry.kind != "local":
+        if entry.kind not in ("local", "documents"):
             found[entry.name] = f"{entry.kind} {entry.model or entry.name} at {entry.url or entry.path}"
     return found
 

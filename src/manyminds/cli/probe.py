@@ -38,7 +38,10 @@ def probe(
 
     config = read(file, {})
     known = identities(config)
+    reading = {entry.name for entry in config.experts if entry.kind == "documents"}
     for name in names:
+        if name in reading:
+            raise ConfigError(f"{name} answers from documents: what it finds says how right it is. No probe.")
         if name not in known:
             raise ConfigError(f"No expert is named {name!r:.80}: `manyminds experts list` shows all.")
     if why := why_not(config):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import click
 from msgspec import Struct
 
+from manyminds.cli.documents import take_out
 from manyminds.cli.keys import opened
 from manyminds.cli.relearn import made_anew
 from manyminds.cli.settings import as_json, print_json, read
@@ -33,22 +34,44 @@ class _Leaving(Struct, frozen=True):
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--source", metavar="SOURCE", help="All experts of this source, also those of other gateways.")
+@click.option(
+    "--document",
+    "documents",
+    multiple=True,
+    metavar="FILE",
+    help="Of NAME only this document, by its path in the folder; may be repeated.",
+)
 @click.option("--undo", is_flag=True, help="They may be asked again, as experts of whom nothing is known.")
 @as_json
 @click.pass_obj
-def remove(file: str | None, names: tuple[str, ...], source: str | None, undo: bool, as_json: bool) -> None:
+def remove(
+    file: str | None,
+    names: tuple[str, ...],
+    source: str | None,
+    documents: tuple[str, ...],
+    undo: bool,
+    as_json: bool,
+) -> None:
     """Withdraw experts: from now on the network is what it would be had they never been in it.
 
     Nobody asks them within seconds, answers that they had a part in are dropped, what was recorded of them
     teaches nobody, and what was learnt with them is learnt anew without. All gateways of one ledger heed it,
     and it keeps the proof: see `manyminds ledger withdrawals`. Records of past requests stay as they are.
+    What was read of their documents is deleted, the documents are not. With --document, NAME answers on, as
+    one that never had it.
     """
+    if documents:
+        if source is not None:
+            raise click.UsageError("With --document, give the NAME of one expert instead of --source.")
+        take_out(file, names, documents, undo=undo, as_json=as_json)
+        return
     if bool(names) == bool(source):
         raise click.UsageError("Say who: NAME or several, or --source SOURCE.")
     if undo:
         _undo(file, names, source, as_json=as_json)
         return
     from manyminds.config import home_of
+    from manyminds.node.libraries import delete, renounce
 
     home = home_of(os.environ)
     leaving = _struck(file, home, names, source)  # also where the file is wrong, which this may mend
@@ -58,9 +81,13 @@ def remove(file: str | None, names: tuple[str, ...], source: str | None, undo: b
         leaving += [one for one in _others(config, ledger, names, source) if one.name not in known]
         _need_all(names, source, leaving, config)
         rows = _written(ledger, config, leaving, source, "withdrawn")
+        if read_of := [one.name for one in leaving if delete(home, one.name)]:
+            renounce(home)
         found = _learnt_anew(config, ledger, leaving, source)
     for one in leaving:
         click.echo(_said(one, config), err=True)
+    if read_of:
+        click.echo(f"What was read of documents is deleted: {', '.join(read_of)}. They stay.", err=True)
     if as_json:
         print_json({"removed": rows, **found})
 

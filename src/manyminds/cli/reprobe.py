@@ -34,8 +34,9 @@ async def reprobe(
     while True:
         await asyncio.sleep(look_s)
         settings = config()
+        reading = {entry.name for entry in settings.experts if entry.kind == "documents"}
         for name, since in sorted(drifted().items()):
-            if (name, since) in tried or not settings.policy.reprobe_usd:
+            if (name, since) in tried or name in reading or not settings.policy.reprobe_usd:
                 continue
             tried.add((name, since))
             if not _asked_since(settings.home, name, since):

@@ -1,0 +1,85 @@
+"""What is known of an expert's documents: for `experts list`, and for `doctor`, which looks closer."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from manyminds.config import ExpertEntry
+    from manyminds.documents import Library
+    from manyminds.types import Embed
+
+__all__ = ["flaw_of", "state_of", "told"]
+
+_SAME: Final = 0.99  # cosine of a paragraph with itself, by one encoder
+
+
+def state_of(home: Path, entry: "ExpertEntry") -> dict[str, Any] | None:
+    """How many files and paragraphs were read, and what was left out; None where nothing was.
+
+    Raises: DocumentsError, OSError: it cannot be read.
+    """
+    from manyminds.documents import Library
+    from manyminds.node.libraries import folder_of
+
+    folder = folder_of(home, entry.name)
+    if not folder.exists():
+        return None
+    with closing(Library(folder, None)) as library:
+        documents = library.documents()
+        return {
+            "name": entry.name,
+            "path": entry.path,
+            "documents": sum(not document.skipped for document in documents),
+            "paragraphs": library.paragraphs,
+            "skipped": {document.path: document.skipped for document in documents if document.skipped},
+            "withdrawn": list(library.withdrawn),
+        }
+
+
+def told(entry: "ExpertEntry", state: dict[str, Any] | None) -> str:
+    """The same in words."""
+    if state is None:
+        return f"not read yet: run `manyminds experts index {entry.name}`"
+    left_out = [
+        f"{len(state[what]):,} {words}"
+        for what, words in (("skipped", "left out"), ("withdrawn", "withdrawn"))
+        if state[what]
+    ]
+    counts = [f"{state['paragraphs']:,} paragraphs of {state['documents']:,} documents", *left_out]
+    return f"{', '.join(counts)}, from {entry.path}"
+
+
+def flaw_of(home: Path, entry: "ExpertEntry", embed: "Embed | None") -> str:
+    """What keeps it from answering, and what to do; "" where nothing does.
+
+    Raises: DocumentsError, OSError.
+    """
+    from manyminds.documents import Library
+    from manyminds.node.libraries import folder_of
+
+    again = f"`manyminds experts index {entry.name}`"
+    if not Path(entry.path).exists():
+        return f"{entry.path} is not there: put it back, or `manyminds experts remove {entry.name}`"
+    if embed is None:
+        return "the encoder is not here: run `manyminds pull all-minilm-l6-v2`"
+    folder = folder_of(home, entry.name)
+    if not folder.exists():
+        return f"not read yet: run {again}"
+    with closing(Library(folder, None)) as library:
+        if not library.paragraphs:
+            return f"no paragraph was read in {entry.path}: {again} says why"
+        if not _is_found(library, embed):
+            return f"its vectors are damaged, or of another encoder: {again} makes them anew"
+    return ""
+
+
+def _is_found(library: "Library", embed: "Embed") -> bool:
+    """Whether a paragraph is found by what this encoder makes of it."""
+    found = library.search("a", embed(["a"])[0], 1)
+    if not found.passages:
+        return False
+    [first] = found.passages
+    text = f"{first.heading}\n{first.text}" if first.heading else first.text
+    again = library.search(first.text, embed([text])[0], 1)
+    return any(passage.cosine > _SAME for passage in again.passages)
