@@ -11,6 +11,7 @@ ManymindsError                     500
 ├── DataError                      500  a recorded set does not keep its schema
 ├── ArtefactError                  500  what was learnt cannot be loaded
 ├── IndexFileError                 500  an index on disk cannot be read
+├── DocumentsError                 500  an owner's documents cannot be indexed or searched
 ├── SignatureError                 500  what is signed was not signed by who it says
 ├── CardError                      500  a node's card that cannot be believed
 ├── FrameError                     500  a piece of another node's answer is missing
@@ -59,6 +60,7 @@ __all__ = [
     "DataError",
     "DeadlineError",
     "DiskFullError",
+    "DocumentsError",
     "DownloadError",
     "EndpointNotFoundError",
     "ExpertError",
@@ -168,6 +170,12 @@ class IndexFileError(ManymindsError):
     """An index on disk is damaged, or of a newer version."""
 
     code = "index_file_error"
+
+
+class DocumentsError(ManymindsError):
+    """An owner's documents cannot be indexed or searched."""
+
+    code = "documents_error"
 
 
 class SignatureError(ManymindsError):

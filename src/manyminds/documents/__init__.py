@@ -3,6 +3,7 @@
 What they say is the owner's, and untrusted: it is read in a process of its own, and never obeyed.
 """
 
-from manyminds.documents.nouns import Found, Passage, Profile, Synced
+from manyminds.documents.library import Library
+from manyminds.documents.nouns import Document, Found, Passage, Profile, Synced
 
-__all__ = ["Found", "Passage", "Profile", "Synced"]
+__all__ = ["Document", "Found", "Library", "Passage", "Profile", "Synced"]

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 
 from manyminds.documents.nouns import Found, Passage
-from manyminds.documents.words import numbers, sentences, words
+from manyminds.documents.sentences import numbers, sentences
+from manyminds.documents.words import terms
 from manyminds.types import Embed
 
 __all__ = ["Claim", "Evidence", "Reader", "rests_on"]
@@ -74,7 +75,9 @@ class Reader:
         """The sentences, the likeliest first."""
         judged = candidates(question, found, embed)
         made = [Claim(p, s, _logistic(self._model.claim, x)) for p, s, x in judged]
-        return sorted(made, key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph, c.sentence))
+        return sorted(
+            made, key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph, c.sentence)
+        )
 
 
 # --- features --------------------------------------------------------------------------------------
@@ -85,21 +88,20 @@ class _Asked:
 
     def __init__(self, question: str, found: Found) -> None:
         rare = max(math.log(1.0 + found.paragraphs), 1.0)
-        self.weights: dict[str, float] = {}
-        for word, weight in found.weights.items():
-            for told in words(word):
-                self.weights[told] = max(self.weights.get(told, 0.0), weight / rare)
-        for told in words(question):
-            self.weights.setdefault(told, 1.0)
+        self.weights = {term: weight / rare for term, weight in found.weights.items()}
         self.total = math.fsum(self.weights.values())
         self.heaviest = max(self.weights.values(), default=0.0)
         self.numbers = numbers(question)
         self.wants_number = _QUANTITY.search(question) is not None
-        self.unknown = {told for word in found.unknown for told in words(word)}
+        self.unknown = {term for word in found.unknown for term in terms(word)}
 
     def share(self, said: set[str]) -> float:
         """Of its words by weight, how many are said."""
-        return math.fsum(w for word, w in self.weights.items() if word in said) / self.total if self.total else 0.0
+        return (
+            math.fsum(w for word, w in self.weights.items() if word in said) / self.total
+            if self.total
+            else 0.0
+        )
 
     def missed(self, said: set[str]) -> float:
         """The weight of the heaviest word that is not."""
@@ -111,14 +113,17 @@ def candidates(question: str, found: Found, embed: Embed) -> list[tuple[Passage,
     asked = _Asked(question, found)
     listed: list[tuple[float, Passage, str, int]] = []
     for rank, passage in enumerate(found.passages[:_READ]):
-        around = set(words(f"{passage.document} {passage.heading}"))
+        around = set(terms(f"{passage.document} {passage.heading}"))
         for sentence in sentences(passage.text):
-            share = asked.share(around | set(words(sentence))) + 0.2 * passage.cosine
+            share = asked.share(around | set(terms(sentence))) + 0.2 * passage.cosine
             listed.append((share, passage, sentence[:_CHARS], rank))
     listed = sorted(listed, key=lambda one: (-one[0], one[3], one[2]))[:_JUDGED]
     if not listed:
         return []
-    texts = [f"{passage.heading}: {sentence}" if passage.heading else sentence for _, passage, sentence, _ in listed]
+    texts = [
+        f"{passage.heading}: {sentence}" if passage.heading else sentence
+        for _, passage, sentence, _ in listed
+    ]
     vectors = embed([question, *texts])
     near = vectors[1:] @ vectors[0]
     best = max(passage.score for _, passage, _, _ in listed)
@@ -129,9 +134,9 @@ def candidates(question: str, found: Found, embed: Embed) -> list[tuple[Passage,
 
 
 def _of_sentence(asked: _Asked, passage: Passage, sentence: str, cosine: float, score: float) -> list[float]:
-    said = set(words(sentence))
-    headed = set(words(f"{passage.document} {passage.heading}"))
-    whole = said | headed | set(words(passage.text))
+    said = set(terms(sentence))
+    headed = set(terms(f"{passage.document} {passage.heading}"))
+    whole = said | headed | set(terms(passage.text))
     fresh = numbers(sentence) - asked.numbers
     news = len(said - asked.weights.keys())
     return [
@@ -153,7 +158,7 @@ def _of_sentence(asked: _Asked, passage: Passage, sentence: str, cosine: float, 
 def support_features(question: str, found: Found, claims: Sequence[Claim]) -> list[float]:
     """Of all that was found, by which it is told whether the first claim answers."""
     asked, first = _Asked(question, found), claims[0]
-    said = set(words(f"{first.passage.document} {first.passage.heading} {first.passage.text}"))
+    said = set(terms(f"{first.passage.document} {first.passage.heading} {first.passage.text}"))
     others = [c.probability for c in claims[1:]]
     near = max(p.cosine for p in found.passages)
     return [

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["Found", "Passage", "Profile", "Synced"]
+__all__ = ["Document", "Found", "Passage", "Profile", "Synced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file that is known: its path in the owner's folder, with "/", how many paragraphs it has, and why it
+    is left out, "" where it is not.
+    """
+
+    path: str
+    paragraphs: int
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Found:
     Attributes:
         paragraphs: how many there are.
         unknown: words of the question that are in none of them.
-        weights: of its telling words, each one's inverse document frequency in nats.
+        weights: of its terms (see `words`), each one's inverse document frequency in nats.
     """
 
     passages: tuple[Passage, ...]

@@ -1,109 +1,73 @@
-"""Words by which a question and a text are compared: without case, accents, endings and common words. Pure."""
+"""Text to the words that are looked for: small letters, no accents, stems; and which of them say nothing.
+
+Knows no index. The same words come out wherever the same text stands.
+"""
 
 import re
 import unicodedata
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-__all__ = ["COMMON", "numbers", "sentences", "stem", "words"]
+from manyminds.documents.stem import stem
 
-COMMON: Final = frozenset(
-    """a about above after again all also although always am among an and another any anybody anyone anything
-    are aren as ask at be because been before being below between both but by call called can cannot could did
-    do does doing done down each either else ever every few find for from further gets give given gives go goes
-    had has have having he her here hers him his how i if in into is isn it its itself just kind know known
-    let like made make makes many may me mean means might more most much must my name named need no nor not
-    of off often on once one only or other our out over own per please same say says see shall she should show
-    so some someone something sort such take tell than that the their them then there these they thing this
-    those though through to too under until up upon us use used using very was we were what when where whether
-    which while who whose why will with within without would you your""".split()
-)
-"""What says nothing of what a question is about."""
+__all__ = ["content_words", "spelled", "terms"]
 
-_WORD: Final = re.compile(r"--?[a-z][\w-]*|\w+(?:[.,:+'’/-]\w+)*(?:\+\+|#)?")
-_GROUPED: Final = re.compile(r"\d{1,3}(?:,\d{3})+")
-_NUMBER: Final = re.compile(r"[-−]?\d+(?:[.,]\d+)*")
-_INNER: Final = re.compile(r"[.,:'’/-]")
-_END: Final = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9`*_-])|\n+")
-_SHORTENED: Final = re.compile(
-    r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|vs|cf|etc|approx|ca|St|No|Mr|Mrs|Ms|Dr|Prof)\.$"
-)
-_ENDINGS: Final = (
-    "ations",
-    "ation",
-    "ingly",
-    "ings",
-    "ing",
-    "edly",
-    "ies",
-    "ied",
-    "ers",
-    "ed",
-    "es",
-    "ly",
-    "er",
-    "s",
-)
-_SHORTEST: Final = 3
+_WORD: Final = re.compile(r"[^\W_]+")
+_RUN: Final = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]+")
+_LONGEST: Final = 64  # characters of a word that count: what is longer is no word
+_SAYING_NOTHING: Final = """
+    a about above after again against all also am an and any are as at be because been before being below
+    between both but by can cannot could d did do does doing done down during each few for from further
+    had has have having he her here hers herself him himself his how i if in into is it its itself just
+    let ll m me more most my myself no nor not of off on once only or other ought our ours ourselves out
+    over own re s same shall she should so some such t tell than that the their theirs them themselves
+    then there these they this those through to too under until up us ve very was we were what whatever
+    when where whether which while who whom whose why will with would you your yours yourself yourselves
+    please
+"""
+_STOP: Final = frozenset(_SAYING_NOTHING.split())
 
 
-def words(text: str) -> list[str]:
-    """The telling words of a text, in their order, as `stem` makes them; numbers without grouping."""
-    plain = unicodedata.normalize("NFKD", text.replace("_", " ").casefold())
-    plain = "".join(c for c in plain if not "\u0300" <= c <= "\u036f")
-    found = []
-    for word in _WORD.findall(plain):
-        if word in COMMON:
-            continue
-        if _NUMBER.fullmatch(word):
-            found.append(_number(word))
-            continue
-        found += [stem(part) for part in _INNER.split(word.strip("-")) if part and part not in COMMON]
-    return found
+def spelled(text: str) -> Iterator[str]:
+    """The words of a text in order, in small letters and without accents, not stemmed. Pure.
 
-
-@lru_cache(maxsize=65_536)
-def stem(word: str) -> str:
-    """An English word without its ending, roughly: what remains need be no word."""
-    for ending in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST:
-            word = word[: -len(ending)]
-            break
-    if len(word) > _SHORTEST and word[-1] in "eyi":
-        word = word[:-1]
-    if len(word) > _SHORTEST and word[-1] == word[-2] and word[-1] not in "aeiousl":
-        word = word[:-1]
-    return word
-
-
-def numbers(text: str) -> set[str]:
-    """The numbers of a text, as `words` has them."""
-    return {_number(found) for found in _NUMBER.findall(text)}
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text, lines for themselves; what is shortened with a full stop ends none. None is
-    empty.
+    What is written without spaces, as Chinese and Japanese are, comes as pairs of characters.
     """
-    found: list[str] = []
-    start = 0
-    for end in _END.finditer(text):
-        piece = text[start : end.start()].strip()
-        if "\n" not in end[0] and _SHORTENED.search(piece):
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.casefold())
+        text = "".join(letter for letter in text if not unicodedata.combining(letter))
+        return _parted(_WORD.findall(unicodedata.normalize("NFC", text)))
+    return iter(_WORD.findall(text.lower()))
+
+
+def terms(text: str) -> list[str]:
+    """The words of a text in order as an index has them: without stop words, stemmed. Pure."""
+    return [stem(word[:_LONGEST]) for word in spelled(text) if word not in _STOP]
+
+
+def content_words(question: str) -> dict[str, str]:
+    """The words of a question by which it is searched for: term -> as it was asked, in order. Pure.
+
+    Where it has nothing but stop words there are none.
+    """
+    words: dict[str, str] = {}
+    for word in spelled(question):
+        if word not in _STOP:
+            words.setdefault(stem(word[:_LONGEST]), word)
+    return words
+
+
+def _parted(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        if _RUN.search(word) is None:
+            yield word
             continue
-        if piece:
-            found.append(piece)
-        start = end.end()
-    if rest := text[start:].strip():
-        found.append(rest)
-    return found
-
-
-def _number(text: str) -> str:
-    """Without grouping, sign of minus as ASCII has it, and zeros that say nothing."""
-    text = text.replace("−", "-")
-    text = text.replace(",", "") if _GROUPED.search(text) else text.replace(",", ".")
-    sign, digits = text[:1] == "-", text.lstrip("-")
-    if digits.count(".") == 1:
-        digits = digits.rstrip("0").rstrip(".")
-    return ("-" if sign else "") + (digits or "0")
+        at = 0
+        for run in _RUN.finditer(word):
+            if run.start() > at:
+                yield word[at : run.start()]
+            at = run.end()
+            pairs = range(run.start(), max(run.start() + 1, at - 1))
+            yield from (word[i : min(i + 2, at)] for i in pairs)
+        if at < len(word):
+            yield word[at:]

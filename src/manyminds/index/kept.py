@@ -80,8 +80,8 @@ class KeptIndex(Index):
                 shelves = self._first_shelves(block)
                 self._replace(lambda make: build([block], self._dimension, shelves, make))
 
-    def remove(self, name: str) -> None:
-        self._change([(name, None, 0)])
+    def remove_all(self, names: Iterable[str]) -> None:
+        self._change([(name, None, 0) for name in names])
 
     def shelve(self, shelves: Shelves | None = None) -> None:
         with self._writing():

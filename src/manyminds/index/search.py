@@ -94,6 +94,11 @@ class Index:
         return int(self._sizes.sum())
 
     @property
+    def pending(self) -> int:
+        """Vectors that came since the last snapshot, gone ones included: searches are slower by them."""
+        return self._pending.used
+
+    @property
     def parameters(self) -> int:
         """Of all experts together."""
         return self._parameters
@@ -139,7 +144,12 @@ class Index:
 
     def remove(self, name: str) -> None:
         """Removes a name. O(its own vectors), and now and then all. An unknown name is tolerated."""
-        self._drop(name)
+        self.remove_all([name])
+
+    def remove_all(self, names: Iterable[str]) -> None:
+        """`remove` for many at once."""
+        for name in names:
+            self._drop(name)
         if self._due(0):
             self._settle(self._following())
 

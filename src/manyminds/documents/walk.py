@@ -1,0 +1,135 @@
+"""The files of a folder that may be documents. Reads none of them.
+
+Hidden files, and folders that programs fill, are left out without a word; whatever else is left out is named.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from manyminds.errors import DocumentsError
+
+__all__ = ["Entry", "walk"]
+
+_NOISE: Final = frozenset(
+    {
+        *("$RECYCLE.BIN", "System Volume Information", "Thumbs.db", "__MACOSX", "__pycache__", "desktop.ini"),
+        *("bower_components", "lost+found", "node_modules", "site-packages"),
+    }
+)
+_OUTSIDE: Final = "it is a link to what lies outside of the folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A regular file: its name in the library, where it lies, and how it was when it was looked at."""
+
+    document: str
+    file: str
+    size: int
+    mtime_ns: int
+
+
+def walk(root: Path, skip: Callable[[str, str], None]) -> list[Entry]:
+    """All files below `root`, or `root` itself where it is one, in order of their names.
+
+    `skip` is told the name of whatever is left out, and why. Links are followed to what lies inside of
+    `root`; a folder that has been seen is not seen again under another name.
+
+    Raises: DocumentsError where there is no such folder, or it cannot be listed.
+    """
+    try:
+        top = root.resolve(strict=True)
+        status = top.stat()
+        if stat.S_ISDIR(status.st_mode):
+            with os.scandir(top):
+                pass
+    except OSError as error:
+        raise DocumentsError(f"{root} cannot be read ({error.strerror or error}).") from error
+    found: dict[str, Entry] = {}
+    for document, file in _files(top, status, skip):
+        name = _shown(document)
+        if name in found:
+            skip(name, "another file's name looks the same")
+            continue
+        if entry := _entry(name, file, skip):
+            found[name] = entry
+    return [found[name] for name in sorted(found)]
+
+
+def _files(top: Path, status: os.stat_result, skip: Callable[[str, str], None]) -> Iterator[tuple[str, str]]:
+    """Names and paths; those that are links only after all that are none."""
+    if not stat.S_ISDIR(status.st_mode):
+        yield top.name, str(top)
+        return
+    seen = {(status.st_dev, status.st_ino)}
+    folders, links = [("", str(top))], list[tuple[str, str]]()
+    while folders or links:
+        if not folders:
+            folders = _inside(links.pop(0), str(top), seen, skip)
+            continue
+        name, folder = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            skip(_shown(name), f"it cannot be listed ({error.strerror or error})")
+            continue
+        for entry in entries:
+            if entry.name.startswith((".", "~$")) or entry.name in _NOISE or entry.name.endswith("~"):
+                continue
+            path = f"{name}{entry.name}"
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if os.path.isdir(target):
+                    links.append((path, target))
+                elif os.path.commonpath([target, top]) == str(top):
+                    yield path, target
+                else:
+                    skip(_shown(path), _OUTSIDE)
+            elif not entry.is_dir(follow_symlinks=False):
+                yield path, entry.path
+            elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")) and _first(entry.path, seen):
+                folders.append((f"{path}/", entry.path))
+
+
+def _inside(
+    link: tuple[str, str], top: str, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
+) -> list[tuple[str, str]]:
+    """The folder that a link leads to, unless it lies outside or has been seen."""
+    name, target = link
+    if os.path.commonpath([target, top]) != top:
+        skip(_shown(name), _OUTSIDE)
+        return []
+    return [(f"{name}/", target)] if _first(target, seen) else []
+
+
+def _first(folder: str, seen: set[tuple[int, int]]) -> bool:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return False
+    key = (status.st_dev, status.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _entry(name: str, file: str, skip: Callable[[str, str], None]) -> Entry | None:
+    try:
+        status = os.stat(file, follow_symlinks=False)
+    except OSError as error:
+        skip(name, f"it cannot be read ({error.strerror or error})")
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        skip(name, "it is no regular file")
+        return None
+    return Entry(name, file, status.st_size, status.st_mtime_ns)
+
+
+def _shown(path: str) -> str:
+    return path.rstrip("/").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
