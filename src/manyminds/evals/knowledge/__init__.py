@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from manyminds.catalog.carriers import Resolve, resolve_with_pip
-from manyminds.evals.knowledge import airports, countries, elements, zones
+from manyminds.evals.knowledge import (
+    airports,
+    characters,
+    countries,
+    elements,
+    graphs,
+    programming,
+    standards,
+    zones,
+)
 from manyminds.evals.knowledge.facts import Corpus
 from manyminds.evals.knowledge.pages import Paragraph
 from manyminds.evals.knowledge.questions import Question, written
@@ -22,7 +31,12 @@ WHEELS: Final[tuple[Wheel, ...]] = (
     countries.WHEEL,
     airports.WHEEL,
     zones.WHEEL,
+    graphs.WHEEL,
+    standards.WHEEL,
 )
+"""Packages whose data the corpora are made from."""
+
+_SOURCES: Final = (elements, countries, airports, zones, characters, standards, graphs, programming)
 
 
 class Built(NamedTuple):
@@ -46,7 +60,7 @@ async def fetch(
 
 def corpora(packs: Path) -> list[Corpus]:
     """All that owners may know. Raises: DataError."""
-    return [of.corpus(packs) for of in (elements, countries, airports, zones)]
+    return [of.corpus(packs) for of in _SOURCES]
 
 
 def build(folder: Path, packs: Path, seed: int = 0) -> Built:
