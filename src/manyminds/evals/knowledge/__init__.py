@@ -40,12 +40,16 @@ _SOURCES: Final = (elements, countries, airports, zones, characters, standards, 
 
 
 class Built(NamedTuple):
-    """What was laid: owners, each with a folder of its name, questions, and what the documents say."""
+    """What was laid: owners, each with a folder of its name, questions, and what the documents say.
+
+    `corpora` are all that owners might know; what is withheld is in them too.
+    """
 
     folder: Path
     owners: tuple[str, ...]
     questions: tuple[Question, ...]
     paragraphs: tuple[Paragraph, ...]
+    corpora: tuple[Corpus, ...]
 
 
 async def fetch(
@@ -75,4 +79,4 @@ def build(folder: Path, packs: Path, seed: int = 0) -> Built:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(document.text, encoding="utf-8")
     paragraphs = tuple(paragraph for document in documents for paragraph in document.paragraphs)
-    return Built(folder, tuple(corpus.owner for corpus in every), tuple(questions), paragraphs)
+    return Built(folder, tuple(corpus.owner for corpus in every), tuple(questions), paragraphs, tuple(every))

@@ -1,14 +1,14 @@
 """An owner who knows characters: of Python's own tables of Unicode and of entities, some of each script."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from html.entities import html5
 from pathlib import Path
 from typing import Final
 
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact, draw
 
-__all__ = ["corpus", "named"]
+__all__ = ["corpus", "others"]
 
 _CHARACTERS: Final = 260
 _AGE: Final = unicodedata.ucd_3_2_0  # what it has, every Python has
@@ -126,12 +126,11 @@ _GROUPS: Final = {
 }
 
 
-def named(group: str = "") -> Mapping[str, str]:
-    """Characters by name, of a script or of all those of the corpus."""
+def _named(first: int, last: int) -> Mapping[str, str]:
     found = {}
-    for code in range(0xA1, 0x2BFF):
+    for code in range(first, last):
         name = _AGE.name(chr(code), "")
-        if name and (not group or name.split()[0] == group):
+        if name and not name.startswith(("CJK", "HANGUL")):
             found[name] = chr(code)
     return found
 
@@ -143,7 +142,9 @@ def corpus(folder: Path) -> Corpus:
         if entity.endswith(";") and len(entity) > 4:
             entities.setdefault(text, f"&{entity}")
     possible = [
-        (n, c) for n, c in named().items() if c in entities or (n.split()[0] in _GROUPS and len(n) < 60)
+        (n, c)
+        for n, c in _named(0xA1, 0x2BFF).items()
+        if c in entities or (n.split()[0] in _GROUPS and len(n) < 60)
     ]
     chosen = draw("characters").sample(possible, _CHARACTERS)
     return Corpus(
@@ -166,6 +167,15 @@ def corpus(folder: Path) -> Corpus:
             "TRIPLE CRESCENT OPERATOR",
         ),
     )
+
+
+def others(without: Container[str]) -> list[Entry]:
+    """Characters of other names, script by script."""
+    rest = {name: c for name, c in _named(0xA1, 0x1F000).items() if name not in without}
+    return [
+        _entry(name, character, "")._replace(document=name.split()[0].lower())
+        for name, character in sorted(rest.items())
+    ]
 
 
 def _entry(name: str, character: str, entity: str) -> Entry:

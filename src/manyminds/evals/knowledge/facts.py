@@ -64,6 +64,7 @@ class Corpus(NamedTuple):
         about: opening sentences of documents, of which each takes one.
         attributes: by key.
         invented: names of entities that there are not.
+        formats: of files.
     """
 
     owner: str
@@ -71,6 +72,7 @@ class Corpus(NamedTuple):
     attributes: Mapping[str, Attribute]
     entries: tuple[Entry, ...]
     invented: tuple[str, ...]
+    formats: tuple[str, ...] = ("md", "html", "txt")
 
 
 class Section(NamedTuple):

@@ -1,16 +1,16 @@
 """An owner who knows algorithms on graphs: the manual of networkx, as its authors wrote it."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
 from manyminds.evals.knowledge.docstrings import Function, functions
-from manyminds.evals.knowledge.facts import Corpus, draw
+from manyminds.evals.knowledge.facts import Corpus, Entry, draw
 from manyminds.evals.knowledge.manuals import ATTRIBUTES, entries
 from manyminds.evals.packs.wheels import Wheel, member, path_of
 
-__all__ = ["WHEEL", "corpus", "described"]
+__all__ = ["WHEEL", "corpus", "others"]
 
 WHEEL: Final = Wheel(
     package="networkx",
@@ -23,7 +23,7 @@ WHEEL: Final = Wheel(
 _FUNCTIONS: Final = 230
 
 
-def described(folder: Path) -> list[Function]:
+def _described(folder: Path) -> list[Function]:
     """All public algorithms. Raises: DataError."""
     member(WHEEL, "networkx/__init__.py", folder)
     with zipfile.ZipFile(path_of(WHEEL, folder)) as archive:
@@ -38,9 +38,14 @@ def described(folder: Path) -> list[Function]:
     return found
 
 
+def others(folder: Path, without: Container[str]) -> list[Entry]:
+    """Algorithms of other names, module by module. Raises: DataError."""
+    return entries([f for f in _described(folder) if f.name not in without], "networkx")
+
+
 def corpus(folder: Path) -> Corpus:
     """Some modules whole, drawn from all. Raises: DataError."""
-    every = described(folder)
+    every = _described(folder)
     modules: Sequence[str] = sorted({function.module for function in every})
     chosen: list[Function] = []
     for module in draw("networkx").sample(modules, len(modules)):

@@ -1,19 +1,22 @@
 """An owner who knows Python's standard library: its own descriptions, of the Python that runs this."""
 
+import re
 import sys
 import sysconfig
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Final
 
 from manyminds.evals.knowledge.docstrings import Function, functions
-from manyminds.evals.knowledge.facts import Corpus
+from manyminds.evals.knowledge.facts import Corpus, Entry
 from manyminds.evals.knowledge.manuals import ATTRIBUTES, entries
 
-__all__ = ["VERSION", "corpus", "described"]
+__all__ = ["VERSION", "corpus", "others"]
 
 VERSION: Final = ".".join(map(str, sys.version_info[:3]))
 """Of the Python whose library is described: another tells other facts."""
 
+_TOPIC_CHARS: Final = range(60, 1000)  # of a paragraph
 _MODULES: Final = (
     "abc", "ast", "asyncio.runners", "base64", "bdb", "binascii", "bisect", "calendar", "code", "codecs",
     "codeop", "collections", "colorsys", "compileall", "contextlib", "copy", "copyreg", "dataclasses",
@@ -30,7 +33,7 @@ _MODULES: Final = (
 )  # fmt: skip
 
 
-def described() -> list[Function]:
+def _described() -> list[Function]:
     """Functions of these modules, so far as this Python has them."""
     root = Path(sysconfig.get_paths()["stdlib"])
     found = []
@@ -39,6 +42,16 @@ def described() -> list[Function]:
         path = next((p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()), None)
         if path is not None:
             found += functions(module, path.read_text(encoding="utf-8"))
+    return found
+
+
+def others() -> list[Entry]:
+    """What Python says of its language, topic by topic."""
+    found = []
+    for name, text in sorted(topics.items()):
+        parts = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+        if kept := tuple(part for part in parts if len(part) in _TOPIC_CHARS):
+            found.append(Entry(name, "the-language", (), {"": kept}))
     return found
 
 
@@ -51,7 +64,7 @@ def corpus(folder: Path) -> Corpus:
             f"A part of the reference of Python {VERSION}.",
         ),
         attributes=ATTRIBUTES,
-        entries=tuple(entries(described())),
+        entries=tuple(entries(_described())),
         invented=(
             "textwrap.unfurl",
             "shutil.transplant",
@@ -61,4 +74,5 @@ def corpus(folder: Path) -> Corpus:
             "calendar.leapseconds",
             "urllib.parse.urlbraid",
         ),
+        formats=("md", "html", "txt", "py"),
     )

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from manyminds.evals.knowledge.elsewhere import topics
 from manyminds.evals.knowledge.facts import Corpus, Entry, Fact, draw, sections
-from manyminds.evals.knowledge.pages import FORMATS, Paragraph, page, paragraphs, readable
+from manyminds.evals.knowledge.pages import Paragraph, page, paragraphs, readable
 from manyminds.evals.knowledge.words import holds_any, words
 
 __all__ = ["Document", "Question", "Sort", "spread", "told_anyway", "written"]
@@ -83,9 +83,9 @@ def written(corpora: Sequence[Corpus], seed: int) -> tuple[list[Document], list[
     unknown: list[tuple[Corpus, list[Question]]] = []
     for corpus in corpora:
         plan = _planned(corpus, seed)
-        told, facts = _documents(corpus, plan, seed)
-        documents += told
-        known += _chosen(corpus, facts, seed)
+        files, answerable = _documents(corpus, plan, seed)
+        documents += files
+        known += _chosen(corpus, answerable, seed)
         unknown.append((corpus, _withheld(corpus, plan, seed)))
     told = spread(paragraph for document in documents for paragraph in document.paragraphs)
     for corpus, questions in unknown:
@@ -136,7 +136,7 @@ def _documents(corpus: Corpus, plan: _Plan, seed: int) -> tuple[list[Document], 
     documents, questions = [], []
     for stem, entries in sorted(by_document.items()):
         rng = draw(seed, corpus.owner, stem)
-        suffix = rng.choice(FORMATS)
+        suffix = rng.choice(corpus.formats)
         path, title = f"{stem}.{suffix}", stem.rpartition("/")[2].replace("-", " ").capitalize()
         parts = []
         for entry in entries:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from manyminds.errors import DataError
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact, draw
 from manyminds.evals.packs.wheels import Wheel, member
 
-__all__ = ["WHEEL", "corpus", "rows"]
+__all__ = ["WHEEL", "corpus", "other_languages", "other_regions"]
 
 WHEEL: Final = Wheel(
     package="pycountry",
@@ -22,8 +22,10 @@ WHEEL: Final = Wheel(
 
 _KINDS: Final = {"L": "living", "E": "extinct", "A": "ancient", "H": "historical", "C": "constructed"}
 _WORDS: Final = frozenset(
-    ("am", "an", "as", "be", "he", "hi", "id", "in", "is", "it", "my", "no", "or", "so", "to")
-    + ("and", "her", "nor", "not", "per", "run")
+    (
+        *("am", "an", "as", "be", "he", "hi", "id", "in", "is", "it", "my", "no", "or", "so", "to"),
+        *("and", "her", "nor", "not", "per", "run"),
+    )
 )
 """Codes that are words too."""
 
@@ -181,7 +183,7 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
 }
 
 
-def rows(folder: Path, standard: str) -> Sequence[Mapping[str, Any]]:
+def _rows(folder: Path, standard: str) -> Sequence[Mapping[str, Any]]:
     """All entries of a standard. Raises: DataError."""
     raw = member(WHEEL, f"pycountry/databases/iso{standard}.json", folder)
     try:
@@ -217,8 +219,41 @@ def corpus(folder: Path) -> Corpus:
     )
 
 
+def other_languages(folder: Path, without: Container[str]) -> list[Entry]:
+    """Languages of other names, in the order of their names. Raises: DataError."""
+    return [
+        Entry(
+            row["name"],
+            f"languages-{row['name'][0].lower()}",
+            (
+                Fact("language", row["alpha_3"], (row["alpha_3"],)),
+                Fact("kind", _KINDS[row["type"]], (_KINDS[row["type"]],)),
+            ),
+        )
+        for row in sorted(_rows(folder, "639-3"), key=lambda row: str(row["name"]))
+        if row["type"] in _KINDS and row["name"] not in without
+    ]
+
+
+def other_regions(folder: Path, without: Container[str], known: Mapping[str, str]) -> list[Entry]:
+    """Prose about provinces of other names, country by country. Raises: DataError.
+
+    Args:
+        folder: where packages lie.
+        without: names that are left out.
+        known: names of countries by their codes.
+    """
+    found = []
+    for row in sorted(_rows(folder, "3166-2"), key=lambda row: str(row["code"])):
+        country = known.get(row["code"][:2])
+        if country and row["name"] not in without:
+            told = f"{row['name']} is a {row['type'].lower()} of {country}. Its code there is {row['code']}."
+            found.append(Entry(row["name"], f"parts-of-{country}", (), {"Land": (told,)}))
+    return found
+
+
 def _languages(folder: Path) -> Iterator[Entry]:
-    every = [row for row in rows(folder, "639-3") if re.fullmatch(r"[A-Z][a-z' -]{4,30}", row["name"])]
+    every = [row for row in _rows(folder, "639-3") if re.fullmatch(r"[A-Z][a-z' -]{4,30}", row["name"])]
     living = [
         row for row in every if row["type"] == "L" and not _WORDS & {row.get("alpha_2", "is"), row["alpha_3"]}
     ]
@@ -234,7 +269,7 @@ def _languages(folder: Path) -> Iterator[Entry]:
 
 
 def _scripts(folder: Path) -> Iterator[Entry]:
-    every = [row for row in rows(folder, "15924") if re.fullmatch(r"[A-Z][A-Za-z' -]{4,30}", row["name"])]
+    every = [row for row in _rows(folder, "15924") if re.fullmatch(r"[A-Z][A-Za-z' -]{4,30}", row["name"])]
     for row in draw("scripts").sample(every, min(_SCRIPTS, len(every))):
         facts = (
             Fact("script", row["alpha_4"], (row["alpha_4"],)),
@@ -244,7 +279,7 @@ def _scripts(folder: Path) -> Iterator[Entry]:
 
 
 def _money(folder: Path) -> Iterator[Entry]:
-    for row in rows(folder, "4217"):
+    for row in _rows(folder, "4217"):
         if re.fullmatch(r"[A-Z][A-Za-z' -]{5,30}", row["name"]):
             facts = (
                 Fact("money", row["alpha_3"], (row["alpha_3"],)),
@@ -254,15 +289,19 @@ def _money(folder: Path) -> Iterator[Entry]:
 
 
 def _regions(folder: Path) -> Iterator[Entry]:
-    every = [row for row in rows(folder, "3166-2") if re.fullmatch(r"[A-Z][a-zé-]{5,20}", row["name"])]
+    every = [row for row in _rows(folder, "3166-2") if re.fullmatch(r"[A-Z][a-zé-]{5,20}", row["name"])]
     for row in draw("regions").sample(every, _REGIONS):
-        kind = row["type"].lower()
-        facts = (Fact("region", row["code"], (row["code"],)), Fact("sort", kind, (kind,)))
-        yield Entry(row["name"], "provinces", facts)
+        yield _region(row)
+
+
+def _region(row: Mapping[str, Any]) -> Entry:
+    kind = row["type"].lower()
+    facts = (Fact("region", row["code"], (row["code"],)), Fact("sort", kind, (kind,)))
+    return Entry(row["name"], "provinces", facts)
 
 
 def _former(folder: Path) -> Iterator[Entry]:
-    for row in rows(folder, "3166-3"):
+    for row in _rows(folder, "3166-3"):
         name = row["name"].partition(",")[0]
         year = row["withdrawal_date"][:4]
         facts = (Fact("withdrawn", year, (year,)), Fact("former", row["alpha_4"], (row["alpha_4"],)))
