@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from manyminds.catalog.carriers import Resolve, resolve_with_pip
-from manyminds.evals.knowledge import airports, countries, elements, zones
+from manyminds.evals.knowledge import (
+    airports,
+    characters,
+    countries,
+    elements,
+    graphs,
+    programming,
+    standards,
+    zones,
+)
 from manyminds.evals.knowledge.facts import Corpus
 from manyminds.evals.knowledge.pages import Paragraph
 from manyminds.evals.knowledge.questions import Question, written
@@ -22,16 +31,25 @@ WHEELS: Final[tuple[Wheel, ...]] = (
     countries.WHEEL,
     airports.WHEEL,
     zones.WHEEL,
+    graphs.WHEEL,
+    standards.WHEEL,
 )
+"""Packages whose data the corpora are made from."""
+
+_SOURCES: Final = (elements, countries, airports, zones, characters, standards, graphs, programming)
 
 
 class Built(NamedTuple):
-    """What was laid: owners, each with a folder of its name, questions, and what the documents say."""
+    """What was laid: owners, each with a folder of its name, questions, and what the documents say.
+
+    `corpora` are all that owners might know; what is withheld is in them too.
+    """
 
     folder: Path
     owners: tuple[str, ...]
     questions: tuple[Question, ...]
     paragraphs: tuple[Paragraph, ...]
+    corpora: tuple[Corpus, ...]
 
 
 async def fetch(
@@ -46,7 +64,7 @@ async def fetch(
 
 def corpora(packs: Path) -> list[Corpus]:
     """All that owners may know. Raises: DataError."""
-    return [of.corpus(packs) for of in (elements, countries, airports, zones)]
+    return [of.corpus(packs) for of in _SOURCES]
 
 
 def build(folder: Path, packs: Path, seed: int = 0) -> Built:
@@ -61,4 +79,4 @@ def build(folder: Path, packs: Path, seed: int = 0) -> Built:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(document.text, encoding="utf-8")
     paragraphs = tuple(paragraph for document in documents for paragraph in document.paragraphs)
-    return Built(folder, tuple(corpus.owner for corpus in every), tuple(questions), paragraphs)
+    return Built(folder, tuple(corpus.owner for corpus in every), tuple(questions), paragraphs, tuple(every))

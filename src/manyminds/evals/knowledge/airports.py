@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact, draw
 from manyminds.evals.knowledge.words import holds
 from manyminds.evals.packs.wheels import Wheel, member
 
-__all__ = ["WHEEL", "corpus", "rows"]
+__all__ = ["WHEEL", "corpus", "others"]
 
 WHEEL: Final = Wheel(
     package="airportsdata",
@@ -153,7 +153,7 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
 }
 
 
-def rows(folder: Path) -> list[Mapping[str, str]]:
+def _rows(folder: Path) -> list[Mapping[str, str]]:
     """All airports that have a code for travellers and a name of their own. Raises: DataError."""
     text = member(WHEEL, "airportsdata/airports.csv", folder).decode()
     every = [row for row in csv.DictReader(io.StringIO(text)) if row["iata"] and row["icao"]]
@@ -165,7 +165,7 @@ def corpus(folder: Path) -> Corpus:
     """Some airports of every country, the international ones first. Raises: DataError."""
     known = countries.names(folder)
     of_country: dict[str, list[Mapping[str, str]]] = defaultdict(list)
-    for row in rows(folder):
+    for row in _rows(folder):
         if row["country"] in known and "International" in row["name"]:
             of_country[row["country"]].append(row)
     chosen = [
@@ -192,6 +192,14 @@ def corpus(folder: Path) -> Corpus:
             "Kilbrennan Island Airport",
         ),
     )
+
+
+def others(folder: Path, without: Container[str]) -> list[Entry]:
+    """Airports of other names, country by country. Raises: DataError."""
+    known = countries.names(folder)
+    rest = [row for row in _rows(folder) if row["country"] in known and row["name"] not in without]
+    rest.sort(key=lambda row: (row["country"], row["subd"], row["name"]))
+    return [_entry(row, known)._replace(document=known[row["country"]]) for row in rest]
 
 
 def _entry(row: Mapping[str, str], known: Mapping[str, str]) -> Entry:

@@ -11,7 +11,7 @@ from manyminds.errors import DataError
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact
 from manyminds.evals.packs.wheels import Wheel, member
 
-__all__ = ["WHEEL", "corpus"]
+__all__ = ["WHEEL", "corpus", "others"]
 
 WHEEL: Final = Wheel(
     package="mendeleev",
@@ -245,14 +245,7 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
 
 def corpus(folder: Path) -> Corpus:
     """All elements of which there is enough to tell. Raises: DataError."""
-    raw = member(WHEEL, "mendeleev/elements.db", folder)
-    try:
-        with contextlib.closing(sqlite3.connect(":memory:")) as database:
-            database.deserialize(raw)
-            database.row_factory = sqlite3.Row
-            rows = [dict(row) for row in database.execute(_QUERY)]
-    except sqlite3.Error as error:
-        raise DataError(f"{WHEEL.requirement}: its elements cannot be read: {error!s:.200}") from None
+    rows = _rows(folder, _QUERY)
     return Corpus(
         owner="chemist",
         about=(
@@ -274,6 +267,38 @@ def corpus(folder: Path) -> Corpus:
     )
 
 
+def others(folder: Path) -> list[Entry]:
+    """What is known of the isotopes, element by element. Raises: DataError."""
+    found = []
+    for row in _rows(folder, _ISOTOPES):
+        name = f"{row['name']}-{row['mass_number']}"
+        texts = [f"The nuclide {name} has a mass of {row['mass']:.6f} u."]
+        if row["half_life"] and row["half_life_unit"]:
+            texts.append(
+                f"Half of a sample of {name} decays in {row['half_life']:g} {row['half_life_unit']}."
+            )
+        if row["abundance"]:
+            texts.append(f"In nature its share of the element is {row['abundance']:g} percent.")
+        if row["discovery_year"]:
+            texts.append(f"It was first observed in {row['discovery_year']}.")
+        found.append(Entry(name, f"isotopes-of-{row['name']}", (), {"Isotope": (" ".join(texts),)}))
+    return found
+
+
+def _rows(folder: Path, query: str) -> list[dict[str, Any]]:
+    raw = member(WHEEL, "mendeleev/elements.db", folder)
+    try:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.deserialize(raw)
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(query)]
+    except sqlite3.Error as error:
+        raise DataError(f"{WHEEL.requirement}: its elements cannot be read: {error!s:.200}") from None
+
+
+_ISOTOPES: Final = """
+    select e.name, i.* from isotopes i join elements e using (atomic_number) order by i.id
+"""
 _QUERY: Final = """
     select e.*, p.melting_point, p.boiling_point, s.name as series from elements e
     join series s on s.id = e.series_id

@@ -17,7 +17,7 @@ class Attribute(NamedTuple):
         theme: the heading under which documents tell it.
         said: wordings of documents. "{It}" and "{Its}" stand for the entity, "{x}" for the value.
         asked: wordings of questions, at least three that differ in more than their beginning; "{name}" is
-            the entity, and "{hint}" what the fact tells of itself.
+            the entity, and other names are those of the fact's hints.
     """
 
     theme: str
@@ -28,13 +28,13 @@ class Attribute(NamedTuple):
 class Fact(NamedTuple):
     """One value. `golds` are spellings of it that are right, `shown` the one in the document.
 
-    `hint` is what questions may tell of it; `said`, where natural text tells the fact, are its words.
+    `hints` are what questions may tell of it; `said`, where natural text tells the fact, are its words.
     """
 
     key: str
     shown: str
     golds: tuple[str, ...]
-    hint: str = ""
+    hints: Mapping[str, str] = {}
     said: str = ""
 
 
@@ -64,6 +64,7 @@ class Corpus(NamedTuple):
         about: opening sentences of documents, of which each takes one.
         attributes: by key.
         invented: names of entities that there are not.
+        formats: of files.
     """
 
     owner: str
@@ -71,6 +72,7 @@ class Corpus(NamedTuple):
     attributes: Mapping[str, Attribute]
     entries: tuple[Entry, ...]
     invented: tuple[str, ...]
+    formats: tuple[str, ...] = ("md", "html", "txt")
 
 
 class Section(NamedTuple):
@@ -120,7 +122,8 @@ def told(name: str, wording: str, shown: str, first: bool) -> str:
     words = {"It": name, "it": name, "Its": whose, "its": whose}
     if not first:
         words = {"It": "It", "it": "it", "Its": "Its", "its": "its"}
-    return wording.format(**words, x=shown)
+    text = wording.format(**words, x=shown)
+    return text[0].upper() + text[1:]
 
 
 def _prose(entry: Entry, theme: str, without: Sequence[str]) -> list[str]:

@@ -40,7 +40,9 @@ def cited(question: Question, citations: Sequence[Citation], texts: Sequence[str
     first, text = citations[0], texts[0]
     if first.document not in (question.document, f"{question.corpus}/{question.document}"):
         return False
-    if not holds_any(text, question.golds):
+    told = f"{first.heading} . {text}"
+    if not holds_any(told, question.golds):
         return False
-    about = holds(f"{first.heading} . {text}", question.entity)
-    return about or any(holds(text, part) for part in question.proof.split(". ") if len(part) >= _SENTENCE)
+    return holds(told, question.entity) or any(
+        holds(text, part) for part in question.proof.split(". ") if len(part) >= _SENTENCE
+    )

@@ -1,4 +1,4 @@
-"""Documents as files: the same sections in Markdown, HTML or plain text. Knows nothing of what they tell."""
+"""Documents as files: the same sections in Markdown, HTML, Python or plain text."""
 
 import html
 import re
@@ -8,9 +8,8 @@ from typing import Final, NamedTuple
 
 from manyminds.evals.knowledge.facts import Section
 
-__all__ = ["FORMATS", "Paragraph", "page", "paragraphs", "readable"]
+__all__ = ["Paragraph", "page", "paragraphs", "readable"]
 
-FORMATS: Final = ("md", "html", "txt")
 _WIDTH: Final = 96
 
 
@@ -35,6 +34,8 @@ def page(suffix: str, title: str, about: str, sections: Sequence[Section]) -> st
             )
         case "md":
             return "\n\n".join([f"# {title}", about, *_headed(sections, "## ", "### ")]) + "\n"
+        case "py":
+            return "\n\n\n".join([f'"""{title}.\n\n{about}\n"""', *_stubs(sections)]) + "\n"
         case _:
             top = f"{title}\n{'=' * len(title)}"
             return "\n\n".join([top, _wrapped(about), *_underlined(sections)]) + "\n"
@@ -89,6 +90,18 @@ def _html(sections: Sequence[Section]) -> list[str]:
             tag = "pre" if "\n" in text else "p"
             found.append(f"<{tag}>{_escaped(text)}</{tag}>")
         last = section.heading
+    return found
+
+
+def _stubs(sections: Sequence[Section]) -> list[str]:
+    """Functions that do nothing, under a heading's name each, with what is told of them."""
+    told: dict[str, list[str]] = {}
+    for section in sections:
+        told.setdefault(section.heading, []).extend(section.paragraphs)
+    found = []
+    for heading, texts in told.items():
+        body = textwrap.indent("\n\n".join(map(_wrapped, texts)), "    ").lstrip()
+        found.append(f'def {heading}(*args, **kwargs):\n    r"""{body}\n    """')
     return found
 
 

@@ -6,16 +6,17 @@ names the entity, in its heading or in its words, has the answer.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
 from manyminds.evals.knowledge.elsewhere import topics
 from manyminds.evals.knowledge.facts import Corpus, Entry, Fact, draw, sections
-from manyminds.evals.knowledge.pages import FORMATS, Paragraph, page, paragraphs
+from manyminds.evals.knowledge.pages import Paragraph, page, paragraphs, readable
 from manyminds.evals.knowledge.words import holds_any, words
 
-__all__ = ["Document", "Question", "Sort", "told_anyway", "written"]
+__all__ = ["Document", "Question", "Sort", "spread", "told_anyway", "written"]
 
 Sort = Literal["answerable", "entity withheld", "fact withheld", "nowhere"]
 
@@ -82,27 +83,29 @@ def written(corpora: Sequence[Corpus], seed: int) -> tuple[list[Document], list[
     unknown: list[tuple[Corpus, list[Question]]] = []
     for corpus in corpora:
         plan = _planned(corpus, seed)
-        told, facts = _documents(corpus, plan, seed)
-        documents += told
-        known += _chosen(corpus, facts, seed)
+        files, answerable = _documents(corpus, plan, seed)
+        documents += files
+        known += _chosen(corpus, answerable, seed)
         unknown.append((corpus, _withheld(corpus, plan, seed)))
-    told_by_all = [paragraph for document in documents for paragraph in document.paragraphs]
+    told = spread(paragraph for document in documents for paragraph in document.paragraphs)
     for corpus, questions in unknown:
-        gone = [question for question in questions if not told_anyway(question, told_by_all)]
         for sort in ("entity withheld", "fact withheld"):
-            known += [question for question in gone if question.sort == sort][:_WITHHELD]
+            gone = (q for q in questions if q.sort == sort and not told_anyway(q, told))
+            known += islice(gone, _WITHHELD)
         known += _invented(corpus, seed)
     known += _elsewhere(len(corpora) * _INVENTED, seed)
     return documents, known
 
 
-def told_anyway(question: Question, told: Iterable[Paragraph]) -> bool:
-    """Whether a paragraph that names the entity has the answer all the same."""
+def spread(paragraphs: Iterable[Paragraph]) -> list[tuple[str, str]]:
+    """Of each paragraph its words, those of its headings with them, and its text."""
+    return [(words(f"{p.heading} . {p.text}"), p.text) for p in paragraphs]
+
+
+def told_anyway(question: Question, told: Iterable[tuple[str, str]]) -> bool:
+    """Whether a paragraph of those that `spread` gave names the entity and has the answer all the same."""
     name = words(question.entity)
-    return any(
-        name in words(f"{paragraph.heading} . {paragraph.text}") and holds_any(paragraph.text, question.golds)
-        for paragraph in told
-    )
+    return any(name in said and holds_any(text, question.golds) for said, text in told)
 
 
 def _planned(corpus: Corpus, seed: int) -> _Plan:
@@ -112,10 +115,10 @@ def _planned(corpus: Corpus, seed: int) -> _Plan:
     left_out = tuple(entry for entry in order if len(entry.facts) > 1)[: 2 * _WITHHELD]
     gone = {entry.name for entry in left_out}
     kept = tuple(entry for entry in order if entry.name not in gone)
-    lacking = {}
-    for entry in kept[: 4 * _WITHHELD]:
+    lacking: dict[str, Fact] = {}
+    for entry in kept:
         possible = [fact for fact in entry.facts if not fact.said or fact.key in entry.blank]
-        if possible and len(entry.facts) > 1:
+        if possible and len(entry.facts) > 1 and len(lacking) < 2 * _WITHHELD:
             lacking[entry.name] = rng.choice(possible)
     split = {e.name: _SPLITS[n % len(_SPLITS)] for n, e in enumerate(left_out)}
     split |= {e.name: _SPLITS[n % len(_SPLITS)] for n, e in enumerate(e for e in kept if e.name in lacking)}
@@ -133,7 +136,7 @@ def _documents(corpus: Corpus, plan: _Plan, seed: int) -> tuple[list[Document], 
     documents, questions = [], []
     for stem, entries in sorted(by_document.items()):
         rng = draw(seed, corpus.owner, stem)
-        suffix = rng.choice(FORMATS)
+        suffix = rng.choice(corpus.formats)
         path, title = f"{stem}.{suffix}", stem.rpartition("/")[2].replace("-", " ").capitalize()
         parts = []
         for entry in entries:
@@ -150,7 +153,9 @@ def _documents(corpus: Corpus, plan: _Plan, seed: int) -> tuple[list[Document], 
         documents.append(
             Document(corpus.owner, path, text, tuple(paragraphs(corpus.owner, path, title, parts)))
         )
-    return documents, questions
+    folded = [readable(document.path, document.text) for document in documents]
+    alone = [q for q in questions if sum(q.proof in text for text in folded) == 1]
+    return documents, alone
 
 
 def _question(
@@ -160,12 +165,12 @@ def _question(
     asked = corpus.attributes[fact.key].asked
     name = entry.called or entry.name
     turn = draw(key).randrange(len(asked))
-    phrasings = tuple(text.format(name=name, hint=fact.hint) for text in asked[turn:] + asked[:turn])
+    phrasings = tuple(text.format(name=name, **fact.hints) for text in asked[turn:] + asked[:turn])
     answerable = sort == "answerable"
     return Question(
         id=key,
         corpus=corpus.owner if answerable else "",
-        phrasings=tuple(text[0].upper() + text[1:] for text in phrasings),
+        phrasings=phrasings,
         golds=fact.golds,
         document=path,
         proof=proof,
@@ -222,7 +227,11 @@ def _fair(corpus: Corpus, entry: Entry, fact: Fact, plan: _Plan) -> bool:
 def _invented(corpus: Corpus, seed: int) -> list[Question]:
     """The corpus's own questions, asked of entities that there are not."""
     rng = draw(seed, corpus.owner, "invented")
-    plain = [key for key, of in sorted(corpus.attributes.items()) if not any("{hint}" in a for a in of.asked)]
+    plain = [
+        key
+        for key, of in sorted(corpus.attributes.items())
+        if all("{" not in text.replace("{name}", "") for text in of.asked)
+    ]
     found = []
     for n, name in enumerate(corpus.invented[:_INVENTED]):
         key = rng.choice(plain)
@@ -241,7 +250,7 @@ def _nowhere(name: str, key: str, near: str, n: int, asked: Sequence[str]) -> Qu
     return Question(
         id=f"{near or 'elsewhere'}-{_slug(name)}-{_slug(key)}",
         corpus="",
-        phrasings=tuple(text[0].upper() + text[1:] for text in asked),
+        phrasings=tuple(asked),
         golds=(),
         document="",
         proof="",

@@ -4,7 +4,7 @@ import io
 import re
 import zoneinfo
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact
 from manyminds.evals.packs.wheels import Wheel, member
 
-__all__ = ["WHEEL", "corpus"]
+__all__ = ["WHEEL", "corpus", "others"]
 
 WHEEL: Final = Wheel(
     package="tzdata",
@@ -134,6 +134,25 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
         ),
     ),
 }
+
+
+def others(folder: Path, without: Container[str]) -> list[Entry]:
+    """Zones of other names, which older programs use. Raises: DataError."""
+    found = []
+    for name in sorted(member(WHEEL, "tzdata/zones", folder).decode().split()):
+        if name not in without and "/" in name:
+            zone = _zone(name, folder)
+            january, july = (_offset(zone, at) for at in (_WINTER, _SUMMER))
+            facts = [Fact("january", january, _signed(january))]
+            if july != january:
+                facts.append(Fact("july", july, _signed(july)))
+            told = f"{name} is still understood by programs, though another name has taken its place."
+            found.append(Entry(name, _document(name), tuple(facts), {"History and names": (told,)}))
+    return found
+
+
+def _zone(name: str, folder: Path) -> zoneinfo.ZoneInfo:
+    return zoneinfo.ZoneInfo.from_file(io.BytesIO(member(WHEEL, f"tzdata/zoneinfo/{name}", folder)))
 
 
 class _Zone(NamedTuple):
