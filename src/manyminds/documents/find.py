@@ -75,7 +75,7 @@ def search(store: Store, index: Index | None, question: str, vector: "Vectors | 
         near |= {bytes.fromhex(name): value for name, value in index.similarity(query, lacking).items()}
     candidates = [_weighed(words, row, near.get(row[1], 0.0)) for row in rows]
     passages = _placed(store, _scored(candidates, query is not None), limit)
-    return Found(tuple(passages), paragraphs, unknown)
+    return Found(tuple(passages), paragraphs, unknown, words.weight)
 
 
 # --- candidates ------------------------------------------------------------------------------------

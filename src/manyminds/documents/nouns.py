@@ -1,5 +1,6 @@
 """What is said of documents: paragraphs that were found, what all are about, and what became of files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,11 +51,18 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best passages, the best first; how many paragraphs there are; words that are in none of them."""
+    """The best passages, the best first.
+
+    Attributes:
+        paragraphs: how many there are.
+        unknown: words of the question that are in none of them.
+        weights: of its terms (see `words`), each one's inverse document frequency in nats.
+    """
 
     passages: tuple[Passage, ...]
     paragraphs: int
     unknown: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
