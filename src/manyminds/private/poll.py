@@ -351,7 +351,9 @@ def _refuse_few(votes: float, spent: int, rho: float, most: float, limits: Limit
 
 
 def _vote(asked: Task, answer: Answer | None) -> int | None:
-    letter = answer_of(asked, answer.text) if answer is not None else None
+    if answer is None or answer.declined:
+        return None
+    letter = answer_of(asked, answer.text)
     return None if letter is None else string.ascii_uppercase.index(letter)
 
 
