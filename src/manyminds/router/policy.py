@@ -47,7 +47,12 @@ _PARAMS = {
     "embeddings": "model",
     "json_schema": "response_format",
     "image": "messages",
+    "citations": "manyminds.grounded",
 }  # request field of a demand, if not its name
+_NO_DOCUMENTS = (
+    " Nobody of them answers from documents: give this network an expert that does, join one that has some,"
+    " or leave `manyminds.grounded` out."
+)
 _RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
 _RESERVE = 3  # experts asked, one after another, where the whole panel failed or one of it is slow
 _SHOWN = 8  # experts that an error names
@@ -90,7 +95,8 @@ def eligible(cards: Sequence[Card], query: Query, limits: Limits, load: Load) ->
         lost += [f"{card.name} {what}" for card, what in judged if what]
         left = [card for card, what in judged if not what]
         if not left:
-            raise NoExpertError(_nobody(lost), param=param)
+            more = _NO_DOCUMENTS if param == _PARAMS["citations"] else ""
+            raise NoExpertError(_nobody(lost) + more, param=param)
     return left
 
 
@@ -199,11 +205,14 @@ def choose(
 ) -> Route:
     """The route of a resolved policy over predictions that meet the hard limits; at least one.
 
-    A plan that was learnt goes before the rules below, where it fits the question and its limits.
+    A plan that was learnt goes before the rules below, where it fits the question and its limits. No plan
+    knows of documents: where the likeliest of all has some, the rules choose, so that it is asked.
     """
     ranked = sorted(predictions, key=_by_value)
-    if planner is not None and (planned := _planned(planner, policy, query, ranked, limits, load)):
-        return planned
+    if planner is not None and not ranked[0].card.paragraphs:
+        planned = _planned(planner, policy, query, ranked, limits, load)
+        if planned is not None:
+            return planned
     ranked = [p for p in ranked if not p.card.variant_of] or ranked
     comparable = query.task.kind != "text"
     strategy: Strategy = limits.strategy or (
@@ -224,8 +233,8 @@ def choose(
         panel = _Panel((tuple(ranked[: limits.panel or 3]),), threshold=_SURE)
     fuser = _fuser(ranked, len(panel.members), load) if strategy == "fuse" else None
     panel = _within(panel, limits.budget_usd, fuser, load)
-    if fuser is not None and len(panel.members) == 1:
-        strategy, fuser = "select", None  # one draft is the answer
+    if strategy == "fuse" and (fuser is None or len(panel.members) == 1):
+        strategy, fuser = "select", None  # one draft is the answer, and documents write none
     return _route(policy, strategy, panel, fuser, ranked, query, limits, load)
 
 
@@ -279,7 +288,8 @@ def _reserve(
 ) -> tuple[Call, ...]:
     """The likeliest of those who are not asked, for when all who are fail, or one of them is slow to start.
 
-    Within the budget one by one, beside what the `calls` cost.
+    Within the budget one by one, beside what the `calls` cost. Where all of them answer from documents, and
+    may decline, the last is the likeliest that needs none.
     """
     asked = {call.expert for call in calls}
     others = [p for p in ranked if p.card.name not in asked]
@@ -289,6 +299,9 @@ def _reserve(
         others = _in_one_way(others, {_base(p.card) for p in ranked if p.card.name in asked})
     if not others:
         return ()
+    met = {p.card.name: p.card for p in ranked}
+    if all(_cites(met[name]) for name in asked):
+        others = _with_a_model(others)
     last, rated = max(call.stage for call in calls), _is_rated(strategy, query)
     return tuple(
         Call(
@@ -303,6 +316,18 @@ def _reserve(
         )
         for i, p in enumerate(others[:_RESERVE], 1)
     )
+
+
+def _cites(card: Card) -> bool:
+    return "citations" in card.offers
+
+
+def _with_a_model(others: Sequence[Prediction]) -> list[Prediction]:
+    """As many as are asked, the last of them without documents where there is such a one."""
+    first, rest = list(others[:_RESERVE]), others[_RESERVE:]
+    if all(_cites(p.card) for p in first) and (model := next((p for p in rest if not _cites(p.card)), None)):
+        first[-1] = model
+    return first
 
 
 def _base(card: Card) -> str:
@@ -363,11 +388,15 @@ def _cheap(ranked: Sequence[Prediction], task: Task, limits: Limits) -> _Panel:
     return chosen[1]
 
 
-def _fuser(ranked: Sequence[Prediction], drafts: int, load: Load) -> Prediction:
-    """The best writer by its card, of those that can hold all drafts if there are any."""
+def _fuser(ranked: Sequence[Prediction], drafts: int, load: Load) -> Prediction | None:
+    """The best writer by its card, of those that can hold all drafts if there are any.
+
+    None where all have nothing but documents.
+    """
     needed = load.context_tokens + drafts * load.completion_tokens
-    roomy = [p for p in ranked if p.card.context_tokens >= needed] or ranked
-    return min(roomy, key=lambda p: (-p.card.accuracy, p.card.name))
+    writers = [p for p in ranked if p.card.accuracy > 0 or not p.card.paragraphs]
+    roomy = [p for p in writers if p.card.context_tokens >= needed] or writers
+    return min(roomy, key=lambda p: (-p.card.accuracy, p.card.name), default=None)
 
 
 def _fuser_cost_usd(fuser: Prediction | None, drafts: int, load: Load) -> float:
