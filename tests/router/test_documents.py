@@ -2,18 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manyminds.errors import NoExpertError
+from manyminds.index import Index
+from manyminds.router import SkillRouter
 from manyminds.router.grades import Standing
 from manyminds.router.policy import POLICIES, eligible
 from manyminds.router.predictor import Load, Prediction, predict, predict_one
 from manyminds.types import Card, Limits, Route
 from tests.changed import replace
+from tests.learn.worlds import ask
 from tests.router.test_planner import card, made
-from tests.router.test_planner import route as planned
 from tests.router.test_policy import TEXT, expert, query, route, staged
 
 LOAD = Load(prompt_tokens=1000, completion_tokens=100, context_tokens=1100)
@@ -29,7 +32,8 @@ def holds(similarity: float) -> float:
 
 
 def documents(name: str, p: float, cost_usd: float = 0.0, latency_s: float = 1.0) -> Prediction:
-    return expert(name, p, cost_usd, latency_s, accuracy=0.0, paragraphs=9, offers=frozenset({"citations"}))
+    made = expert(name, p, cost_usd, latency_s, accuracy=0.0, paragraphs=9, offers=frozenset({"citations"}))
+    return replace(made, documents=p)
 
 
 def reserve(found: Route) -> list[str]:
@@ -102,16 +106,49 @@ def test_documents_do_not_write_what_others_said() -> None:
     assert (alone.strategy, alone.fuser) == ("select", None)
 
 
+@pytest.mark.parametrize(("policy", "panel"), [("auto", None), ("max", 4), ("auto", 2)])
+def test_documents_that_hold_the_answer_have_a_place_on_the_panel(policy: str, panel: int | None) -> None:
+    every = [expert(f"m{i}", 0.9 - i / 100) for i in range(9)]
+    limits = Limits(panel=panel)
+    found = staged(route(policy, [*every, documents("held", 0.6)], limits=limits))
+    size = panel or 3
+    assert found == [[*(f"m{i}" for i in range(size - 1)), "held"]]
+    assert "far" not in str(staged(route(policy, [*every, documents("far", 0.4)], limits=limits)))
+    one = route(policy, [*every, documents("held", 0.6)], limits=Limits(panel=1))
+    assert staged(one) == [["m0"]]
+
+
+def asked(policy: str, similarity: float, **docs: object) -> Route:
+    """By plans that know of a to d alone, of which b is right in 83 of 100."""
+    vector = np.zeros(8, np.float32)
+    vector[0] = 1.0
+    index = Index(8)
+    router = SkillRouter(index, None, made())
+    near = np.zeros((1, 8), np.float32)
+    near[0, :2] = similarity, math.sqrt(1 - similarity**2)
+    shown = replace(DOCS, **docs)
+    router.admit(shown, vectors=near)
+    limits = Limits(policy=policy)
+    question = replace(ask(), vector=vector, limits=limits)
+    return router.route(question, [*(card(name) for name in "abcd"), shown], limits)
+
+
+@pytest.mark.parametrize("policy", ["auto", "max"])
+def test_no_plan_shuts_out_documents_that_hold_the_answer(policy: str) -> None:
+    for similarity in (0.95, 0.55):  # the likeliest of all; and likelier than not
+        assert "docs" in {call.expert for call in asked(policy, similarity, name="docs").calls}
+
+
 @pytest.mark.parametrize("policy", POLICIES)
-def test_no_plan_shuts_out_documents_that_are_likelier_than_all_others(policy: str) -> None:
-    """The plans know of a to d alone, of which b is right in 83 of 100."""
-    near = card("docs", accuracy=0.95, paragraphs=9, offers=frozenset({"citations"}), ttft_s=0.001)
-    found = planned(policy, cards=[near])
-    if policy != "cheap":  # which asks who costs less, and the best where they disagree
-        assert "docs" in {call.expert for call in found.calls}
-    far = card("docs", accuracy=0.0, paragraphs=9, offers=frozenset({"citations"}))
-    assert planned(policy, cards=[far]).calls == planned(policy).calls
-    assert made().parts
+def test_where_documents_are_far_the_plan_is_as_it_was(policy: str) -> None:
+    plan = asked(policy, 0.1, name="docs").calls
+    assert "docs" not in {call.expert for call in plan}
+    assert plan == asked(policy, 0.1, name="docs", accuracy=0.3).calls
+
+
+def test_who_has_a_few_documents_beside_models_does_not_put_plans_aside() -> None:
+    plan = asked("auto", 0.1, name="docs").calls
+    assert asked("auto", 0.1, name="docs", accuracy=0.95).calls == plan
 
 
 def test_who_has_no_documents_is_not_asked_where_grounds_are_wanted() -> None:

@@ -243,7 +243,8 @@ class Answering:
         self, heard: Heard, guest: Guest, usage: Usage, report: Report | None, said: str, request: bytes
     ) -> Receipt:
         ask = heard.ask
-        shares = [entry for entry in report.panel if entry.status == "ok"] if report else []
+        panel = report.panel if report else ()
+        shares = [entry for entry in panel if entry.status == "ok" and not entry.declined]
         return Receipt(
             v=PROTOCOL,
             ask=ask.id,

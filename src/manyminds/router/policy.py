@@ -42,6 +42,7 @@ POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
 
 _SURE = 0.95  # posterior mass at which `auto` stops waiting
+_HELD = 0.5  # probability that documents hold an answer, from which on they are always asked
 _SLACK = 0.05  # of accuracy that `cheap` gives up where answers cannot be compared
 _PARAMS = {
     "embeddings": "model",
@@ -206,10 +207,12 @@ def choose(
     """The route of a resolved policy over predictions that meet the hard limits; at least one.
 
     A plan that was learnt goes before the rules below, where it fits the question and its limits. No plan
-    knows of documents: where the likeliest of all has some, the rules choose, so that it is asked.
+    knows of documents: where some hold the answer, more likely than not or than anybody else is right, the
+    rules choose, by which they are asked.
     """
     ranked = sorted(predictions, key=_by_value)
-    if planner is not None and not ranked[0].card.paragraphs:
+    by_documents = max(p.documents for p in ranked)
+    if planner is not None and by_documents < min(_HELD, ranked[0].probability):
         planned = _planned(planner, policy, query, ranked, limits, load)
         if planned is not None:
             return planned
@@ -228,14 +231,27 @@ def choose(
         quickest = sorted(ranked, key=lambda p: (p.latency_s, *_by_value(p)))[: limits.panel or 2]
         panel = _Panel((tuple(sorted(quickest, key=_by_value)),), quorum=1 if strategy == "vote" else None)
     elif policy == "max":
-        panel = _Panel((tuple(ranked[: limits.panel or 8]),))
+        panel = _Panel((_likeliest(ranked, limits.panel or 8),))
     else:
-        panel = _Panel((tuple(ranked[: limits.panel or 3]),), threshold=_SURE)
+        panel = _Panel((_likeliest(ranked, limits.panel or 3),), threshold=_SURE)
     fuser = _fuser(ranked, len(panel.members), load) if strategy == "fuse" else None
     panel = _within(panel, limits.budget_usd, fuser, load)
     if strategy == "fuse" and (fuser is None or len(panel.members) == 1):
         strategy, fuser = "select", None  # one draft is the answer, and documents write none
     return _route(policy, strategy, panel, fuser, ranked, query, limits, load)
+
+
+def _likeliest(ranked: Sequence[Prediction], count: int) -> tuple[Prediction, ...]:
+    """So many of them; the last of several makes room for documents that hold the answer, if none there do.
+
+    What is written there models may never have seen, however right they are as a rule; and who finds nothing
+    there declines.
+    """
+    first, rest = tuple(ranked[:count]), ranked[count:]
+    held = max(rest, key=lambda p: p.documents, default=None)
+    if held is None or held.documents < _HELD or count < 2 or any(p.documents >= _HELD for p in first):
+        return first
+    return (*first[:-1], held)
 
 
 def direct(alone: Prediction) -> Route:

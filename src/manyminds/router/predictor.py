@@ -84,6 +84,7 @@ class Prediction(Struct, frozen=True):
     hedge_s: float | None = None  # to a first token that is slow for it; None where too little is known
     prior: Prior | None = None  # what was learnt beforehand, without the grades since
     shift: float = 0.0  # of log-odds, by these
+    documents: float = 0.0  # that it is right because its documents hold the answer; part of `probability`
 
 
 def source_of(card: Card) -> str:
@@ -224,8 +225,9 @@ def predict_one(
     if accuracy is None:
         accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
     probability = _probability(accuracy, nearness)
-    if card.paragraphs:
-        probability = _with_documents(card, probability, similarity, graded)
+    documents = _by_documents(card, similarity, graded) if card.paragraphs else 0.0
+    if card.paragraphs:  # right by what else it has, or by these; who claims no accuracy has nothing else
+        probability = 1.0 - (1.0 - probability) * (1.0 - documents) if card.accuracy > 0 else documents
     ttft_s = expected_wait_s(card, seen)
     # Who begins later than its card says is taken to write as much slower, until that is measured.
     claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01) * max(1.0, ttft_s / max(card.ttft_s, 0.01))
@@ -233,22 +235,22 @@ def predict_one(
     latency_s = ttft_s + load.completion_tokens * s_per_token
     claimed_usd = card.price_usd(load.prompt_tokens, load.completion_tokens, latency_s)
     cost_usd = _charged(claimed_usd, seen) if seen.bills else claimed_usd
-    return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s)
+    return Prediction(
+        *(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s), documents=documents
+    )
 
 
-def _with_documents(card: Card, otherwise: float, similarity: float | None, graded: Standing) -> float:
-    """1 - (1 - p)(1 - d): right by what else it has, p, or because its documents hold the answer, d.
+def _by_documents(card: Card, similarity: float | None, graded: Standing) -> float:
+    """How likely its documents hold the answer, and are read right.
 
-    One that claims no accuracy has nothing but documents: then p is 0, and its grades say how often what they
-    hold is given right.
+    Of one that has nothing else, its grades say how often they are.
     """
     holds = _FOUND_UNSEEN
     if similarity is not None:
         holds = 1.0 / (1.0 + math.exp(-(_FOUND_AT + _FOUND_BY * similarity)))
     if card.accuracy > 0:
-        return 1.0 - (1.0 - otherwise) * (1.0 - holds * _READ)
-    right = (_CLAIM_GRADES * _READ + graded.correct) / (_CLAIM_GRADES + graded.grades)
-    return holds * right
+        return holds * _READ
+    return holds * (_CLAIM_GRADES * _READ + graded.correct) / (_CLAIM_GRADES + graded.grades)
 
 
 def expected_wait_s(card: Card, seen: Evidence | None) -> float:
