@@ -9,7 +9,7 @@ from manyminds.cache import Cache
 from manyminds.errors import AllExpertsFailedError, NoExpertError
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.gateway import Gateway
-from manyminds.types import Chunk, Citation, Conflict, Grounds, Limits, Query, Report
+from manyminds.types import Chunk, Citation, Conflict, Grounds, Limits, Query, Report, Terms
 from manyminds.wire import parse_request
 from tests.changed import replace
 from tests.clock import run
@@ -231,6 +231,9 @@ def test_a_network_that_is_asked_as_an_expert_passes_grounds_on() -> None:
     for name in ("auto", "clinic-docs"):
         found = run(last(network(documents()), ask(FEE, model=name)))
         assert found.grounds == Grounds(0.9, (FOUND,))
+    net, fused = network(model("m", "Some fee."), documents()), ask(FEE, limits=Limits(strategy="fuse"))
+    assert run(last(net, fused)).grounds == Grounds(0.9, (FOUND,))
+    assert run(last(network(model("m", "Some fee.")), ask(FEE))).grounds is None
 
 
 def test_a_kept_answer_has_all_that_it_had() -> None:
@@ -264,3 +267,14 @@ def test_of_a_folder_near_the_question_the_documents_are_asked_first() -> None:
     asked = {line.expert for line in report.panel}
     assert "clinic-docs" in asked
     assert "far" not in asked
+
+
+def test_documents_move_an_answer_no_further_than_their_terms_allow() -> None:
+    """What they do to others' votes is measured, too."""
+    held = documents(text="B) Canberra", terms=Terms(max_share=0.2))
+    net = network(held, *(model(name, "A) Sydney", accuracy=0.64) for name in "ab"))
+    text, report = run(answer(net, ask(CHOICE)))
+    assert text == "A) Sydney"
+    assert {owed.source: owed.share for owed in report.attribution}["clinic"] <= 0.2
+    text, _ = run(answer(network(documents(text="B) Canberra"), model("a", "A) Sydney")), ask(CHOICE)))
+    assert text == "B) Canberra"

@@ -34,7 +34,7 @@ from manyminds.errors import (
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.private import PRIVATE, Asking, Bank
-from manyminds.report import fused_anew, of_one, of_panel, weighed
+from manyminds.report import fused_anew, grounds_of, of_one, of_panel, weighed
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.terms import Pact, agree
@@ -569,7 +569,7 @@ def _is_sure(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
 
 def _reporting(last: Chunk, report: Report, usage: Usage | None) -> Chunk:
     fields = (last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
-    return Chunk(*fields, grounds=last.grounds)
+    return Chunk(*fields, grounds=grounds_of(last, report))
 
 
 def _granted(

@@ -29,7 +29,7 @@ from manyminds.types import (
     Weighed,
 )
 
-__all__ = ["fused_anew", "of_one", "of_panel", "waited_s", "weighed"]
+__all__ = ["fused_anew", "grounds_of", "of_one", "of_panel", "waited_s", "weighed"]
 
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
 _CITED = 16  # citations of one answer, or of one that conflicts with it
@@ -71,6 +71,17 @@ def of_one(query: Query, route: Route, answer: Answer, alpha: float = ALPHA) -> 
         citations=grounds.citations[:_CITED] if grounds else UNSET,
         declined=answer.declined if grounds else UNSET,
     )
+
+
+def grounds_of(last: Chunk, report: Report) -> Grounds | None:
+    """What an answer rests on that ended with this chunk; of a fused one what its drafts do.
+
+    That has the support of the best supported of these.
+    """
+    if last.grounds is not None or not report.citations:
+        return last.grounds
+    supports = [entry.support for entry in report.panel if entry.support is not None and not entry.declined]
+    return Grounds(max(supports, default=0.0), report.citations)
 
 
 def waited_s(report: Report) -> float | None:

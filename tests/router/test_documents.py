@@ -11,7 +11,8 @@ from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router import SkillRouter
 from manyminds.router.grades import Standing
-from manyminds.router.policy import POLICIES, eligible
+from manyminds.router.limits import eligible
+from manyminds.router.policy import POLICIES
 from manyminds.router.predictor import Load, Prediction, predict, predict_one
 from manyminds.types import Card, Limits, Route
 from tests.changed import replace

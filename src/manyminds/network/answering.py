@@ -44,7 +44,7 @@ from manyminds.network.frames import (
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Send
-from manyminds.types import Chunk, Citation, Grounds, Journey, Query, Report, Usage
+from manyminds.types import Chunk, Citation, Journey, Query, Report, Usage
 from manyminds.wire import capped, parse_request
 
 __all__ = ["BEAT_S", "Admit", "Answering", "Grant", "Guest", "Keep", "Price"]
@@ -452,10 +452,7 @@ def _answered(last: Chunk, issued: Signed, grant: Grant) -> Answered:
 
 def _grounded(last: Chunk) -> Grounded | None:
     """What an answer rests on, as it is told: cut to what a frame may hold."""
-    found, report = last.grounds, last.report
-    if found is None and report is not None and report.citations:  # it was fused from such as have grounds
-        supports = [e.support for e in report.panel if e.support is not None and not e.declined]
-        found = Grounds(max(supports, default=0.0), report.citations)
+    found = last.grounds
     if found is None:
         return None
     cited = tuple(map(_cited, found.citations[:MOST_CITED]))

@@ -18,7 +18,8 @@ from manyminds.errors import PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
 from manyminds.privacy.noise import Below
 from manyminds.privacy.tokens import Plan, plan
-from manyminds.router.policy import rates, suits, weight_of
+from manyminds.router.limits import suits, weight_of
+from manyminds.router.policy import rates
 from manyminds.types import (
     FREE,
     Answer,
