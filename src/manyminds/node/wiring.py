@@ -12,6 +12,7 @@ from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
 from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
+from manyminds.combine.grounded import Grounded
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
@@ -74,8 +75,8 @@ def wired(
     for name in sorted(experts):
         router.admit(experts[name].card, vectors=vectors.get(name))
     alpha = policy.attribution_alpha
-    vote = Bounded(Vote(artefact), alpha)
-    select = Bounded(Select(embed), alpha) if embed else vote
+    vote = Bounded(Grounded(Vote(artefact)), alpha)
+    select = Bounded(Grounded(Select(embed)), alpha) if embed else vote
     race = Race()
     combiners: dict[Strategy, Combiner] = {
         "vote": vote,
