@@ -14,7 +14,8 @@ from manyminds.documents import Library
 from manyminds.errors import ConfigError
 from manyminds.ledger import Ledger
 from manyminds.node import Node, revocation
-from manyminds.node.libraries import delete, folder_of, renew
+from manyminds.node.following import folder_of
+from manyminds.node.libraries import delete, renew
 from manyminds.node.wiring import encoder_of
 from manyminds.types import Answer, Limits, Message, Outcome, PanelEntry, Query, Report, Usage
 from tests.e2e.test_network import model

@@ -11,7 +11,7 @@ import pytest
 from manyminds.documents import Library
 from manyminds.ledger import Ledger
 from manyminds.node import revocation
-from manyminds.node.libraries import folder_of
+from manyminds.node.following import folder_of
 from tests.cli.test_cli import manyminds
 from tests.pulled import ENCODER, lend, need
 

@@ -151,7 +151,7 @@ def _bar(name: str) -> "Iterator[Progress]":
 def _library(config: "Config", entry: "ExpertEntry") -> "Iterator[Library]":
     """Raises: ManymindsError."""
     from manyminds.documents import Library
-    from manyminds.node.libraries import folder_of
+    from manyminds.node.following import folder_of
 
     with closing(Library(folder_of(config.home, entry.name), _encoder(config))) as library:
         yield library
@@ -167,13 +167,31 @@ def _encoder(config: "Config") -> "Embed":
     if catalog.missing(config.home, model := catalog.find(ENCODER)):
         click.echo(f"First use: pulling the encoder into {config.home}.", err=True)
         bring([model], config.home)
-    encoder = encoder_of(config.home)
+    encoder = encoder_of(config.home, cached=False)
     assert encoder is not None
     return encoder.encode
 
 
 def _follow(file: str | None, config: "Config", those: "Sequence[ExpertEntry]", *, as_json: bool) -> None:
-    """Until Ctrl-C. One expert: each has a folder of its own to look at."""
+    """Until Ctrl-C: a line, or a JSON document, for each time that something has changed."""
+    from queue import SimpleQueue
+
+    from manyminds.node.following import Following
+
+    heard: SimpleQueue[tuple[str, Synced]] = SimpleQueue()
+    following = Following(config.home, lambda name, told: heard.put((name, told)))
+    click.echo(f"Following {', '.join(entry.path for entry in those)}. Ctrl-C ends it.", err=True)
+    try:
+        following.follow(those)
+        while True:
+            name, synced = heard.get()
+            _renew(file, config, [entry for entry in those if entry.name == name])
+            if as_json:
+                print_json([_as_json(name, synced)])
+            else:
+                _tell(name, synced)
+    finally:
+        following.close()
 
 
 def _renew(file: str | None, config: "Config", those: "Sequence[ExpertEntry]", *, tells: bool = True) -> None:

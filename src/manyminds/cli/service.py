@@ -116,6 +116,7 @@ class Service:
                 explores=True,
                 also=lambda *told: observer.record(*told),
                 shared=self._seat.shared if self._seat else None,
+                follows=True,
             )
             await stack.enter_async_context(node)
             stack.callback(lines.close)

@@ -20,7 +20,7 @@ def state_of(home: Path, entry: "ExpertEntry") -> dict[str, Any] | None:
     Raises: DocumentsError, OSError: it cannot be read.
     """
     from manyminds.documents import Library
-    from manyminds.node.libraries import folder_of
+    from manyminds.node.following import folder_of
 
     folder = folder_of(home, entry.name)
     if not folder.exists():
@@ -56,7 +56,7 @@ def flaw_of(home: Path, entry: "ExpertEntry", embed: "Embed | None") -> str:
     Raises: DocumentsError, OSError.
     """
     from manyminds.documents import Library
-    from manyminds.node.libraries import folder_of
+    from manyminds.node.following import folder_of
 
     again = f"`manyminds experts index {entry.name}`"
     if not Path(entry.path).exists():

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from manyminds.config import ExpertEntry
 from manyminds.config.files import replace_file
@@ -20,24 +19,15 @@ from manyminds.errors import ManymindsError
 from manyminds.ledger import Ledger, Withdrawal
 from manyminds.network.card import Withdrawal as Word
 from manyminds.node import revocation
+from manyminds.node.following import Following, folder_of
 from manyminds.types import Embed
 
-__all__ = ["DOCUMENTS", "Libraries", "Opened", "delete", "folder_of", "renew", "renounce"]
-
-DOCUMENTS: Final = "documents"
-"""Folder of the home that holds what was read of documents, a folder for each expert of them."""
+__all__ = ["Libraries", "Opened", "delete", "renew", "renounce"]
 
 _DRAIN_S: Final = 300.0  # for which one that is not wanted any more stays open: somebody may be reading
 _TOLD: Final = "told"  # in such a folder: until when what was taken out of it is written down
 
 log = logging.getLogger(__name__)
-
-
-def folder_of(home: Path, name: str) -> Path:
-    """Where the library of an expert is: a folder of its own, whatever it is called."""
-    quoted = quote(name, safe="")
-    hidden = quoted.startswith(".")  # as "..", which is the home
-    return home / DOCUMENTS / (f"%2E{quoted[1:]}" if hidden else quoted)
 
 
 def delete(home: Path, name: str) -> bool:
@@ -98,10 +88,12 @@ class Libraries:
 
     Args:
         home: holds them.
+        follows: whether folders are followed that are to be watched.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, follows: bool = False) -> None:
         self._home = home
+        self._following = Following(home) if follows else None
         self._open: dict[str, tuple[int, Library]] = {}  # by name, with the number of its folder
         self._seen: dict[str, tuple[int, ...] | None] = {}  # when they were opened
         self._looked: dict[str, tuple[int, ...] | None] = {}  # when `changed` was last called
@@ -109,7 +101,10 @@ class Libraries:
 
     def open(self, entries: Iterable[ExpertEntry], embed: Embed | None) -> dict[str, Opened]:
         """Those of these experts that are there, by name. Those of others are closed."""
-        wanted = [entry.name for entry in entries if entry.kind == "documents"]
+        reading = [entry for entry in entries if entry.kind == "documents"]
+        if self._following is not None and embed is not None:
+            self._following.follow([entry for entry in reading if entry.watch])
+        wanted = [entry.name for entry in reading]
         for name in [name for name in self._open if name not in wanted]:
             self._close(name)
         self._seen = dict.fromkeys(wanted)
@@ -135,6 +130,8 @@ class Libraries:
         return {name: library for name, (_, library) in self._open.items()}
 
     def close(self) -> None:
+        if self._following is not None:
+            self._following.close()
         for name in list(self._open):
             self._close(name)
         self._drain(math.inf)

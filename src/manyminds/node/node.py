@@ -89,6 +89,7 @@ class Node:
         explores: whether to ask experts, too, of which little is known.
         also: told of every request, as the ledger is.
         shared: where several processes serve one address.
+        follows: whether to take over documents that change in folders that are to be watched.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class Node:
         explores: bool = False,
         also: Record | None = None,
         shared: Shared | None = None,
+        follows: bool = False,
     ) -> None:
         self._config = config
+        self._follows = follows and (shared is None or shared.tidies)
         self._environ = environ
         self._learnt = learnt
         self._keys_required = keys_required
@@ -144,7 +147,7 @@ class Node:
             )
             stack.push_async_callback(self._close_locals)
             self._encoder = encoder_of(self._config.home)
-            self._libraries = Libraries(self._config.home)
+            self._libraries = Libraries(self._config.home, follows=self._follows)
             stack.push_async_callback(asyncio.to_thread, self._libraries.close)
             self._members = await self._make_members(self._config, {})
             self._cache = cache_of(self._config)

@@ -112,9 +112,13 @@ def cache_of(config: Config) -> Cache | None:
     )
 
 
-def encoder_of(home: Path) -> Encoder | None:
-    """The encoder where it has been pulled; without it the router goes by prices and priors alone."""
+def encoder_of(home: Path, *, cached: bool = True) -> Encoder | None:
+    """The encoder where it has been pulled; without it the router goes by prices and priors alone.
+
+    Whoever reads documents wants it without a cache: no text comes twice.
+    """
     model = catalog.find(ENCODER)
     if catalog.missing(home, model):
         return None
-    return Encoder(catalog.path_of(home, model.files[0]).parent)
+    folder = catalog.path_of(home, model.files[0]).parent
+    return Encoder(folder) if cached else Encoder(folder, cache_size=0)
