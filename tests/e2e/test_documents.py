@@ -2,6 +2,11 @@
 
 import io
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -10,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.node import Served, wait_until
+from manyminds.config import load
+from manyminds.experts.documents import DECLINED
+from tests.e2e.node import Served, served, wait_until
 from tests.e2e.test_network import Nodes, ask, free_port, manyminds, seen
 from tests.pulled import ENCODER, lend, need
 
@@ -150,3 +157,78 @@ def test_owners_answer_from_their_documents_and_take_one_back(tmp_path: Path, no
     assert wait_until(lambda: is_declined(asked(dan, question))), asked(dan, question)
     assert is_declined(asked(dan, question, cache="refresh"))
     assert (tmp_path / "ann" / "papers" / "travel.md").exists()
+
+
+def said(node: Served, question: str) -> str:
+    """By the expert of this node's documents."""
+    return text(ask(node, {"model": "handbook", "messages": [{"role": "user", "content": question}]}))
+
+
+def test_a_node_that_runs_follows_a_folder(tmp_path: Path) -> None:
+    """From nothing: what comes is answered from, and what is taken away is not, nor from the cache."""
+    need(ENCODER)
+    pytest.importorskip("watchfiles", reason="needs watchfiles: pip install 'manyminds[documents]'")
+    lend(tmp_path / "home", ENCODER)
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "garden.md").write_text(GARDEN)
+    (tmp_path / "manyminds.toml").write_text(
+        '[cache]\nentries = 100\n[[expert]]\nname = "handbook"\nkind = "documents"\npath = "papers"\n'
+        'watch = true\n[local]\ntier = "none"\n'
+    )
+    question = "For how many years are receipts for business trips kept?"
+    with served(tmp_path, tier="none") as node:
+        assert wait_until(lambda: seen(node) == {"handbook"}), (tmp_path / "serve.log").read_text()
+        assert "seven years" not in said(node, question)
+        (papers / "travel.md").write_text(TRAVEL)
+        assert wait_until(lambda: "seven years" in said(node, question))
+        (papers / "travel.md").write_text(TRAVEL.replace("seven", "nine"))
+        assert wait_until(lambda: "nine years" in said(node, question))
+        (papers / "travel.md").unlink()
+        assert wait_until(lambda: "nine years" not in said(node, question))
+        assert wait_until(lambda: len(manyminds(tmp_path, "ledger", "withdrawals")) >= 4)
+    events = [row["event"] for row in manyminds(tmp_path, "ledger", "withdrawals")]
+    assert events == ["withdrawn", "returned"] * 2
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+
+def written(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def command(folder: Path, line: str) -> str:
+    """What a line of the page prints."""
+    environ = os.environ | {"MANYMINDS_HOME": str(folder / "home"), "MANYMINDS_LOCAL_TIER": "none"}
+    words = [sys.executable, "-m", *shlex.split(line)]
+    return subprocess.run(words, capture_output=True, check=True, env=environ, cwd=folder, text=True).stdout
+
+
+def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+    need(ENCODER)
+    lend(tmp_path / "home", ENCODER)
+    papers = tmp_path / "handbook"
+    papers.mkdir()
+    (papers / "travel.md").write_text(TRAVEL)
+    first, join, last = written("sh")
+    assert join.split() == ["manyminds", "join"]
+    published, found, lacking = (command(tmp_path, line) for line in first.splitlines())
+    assert published.startswith("handbook: ")
+    assert "seven years" in found
+    assert DECLINED in lacking
+    _, removed, restored, gone = last.splitlines()
+    ask_again = first.splitlines()[1]
+    command(tmp_path, last.splitlines()[0])
+    command(tmp_path, removed)
+    assert "seven years" not in command(tmp_path, ask_again)
+    command(tmp_path, restored)
+    assert "seven years" in command(tmp_path, ask_again)
+    command(tmp_path, gone)
+    assert json.loads(command(tmp_path, "manyminds experts list --json"))["experts"] == []
+    assert (papers / "travel.md").read_text() == TRAVEL
+    (toml,) = written("toml")
+    (tmp_path / "manyminds.toml").write_text(toml)
+    [entry] = load(tmp_path / "manyminds.toml", {"MANYMINDS_HOME": str(tmp_path / "home")}, {}).experts
+    assert (entry.cites, entry.watch, entry.purposes) == ("place", True, ("research", "teaching"))
+    assert json.loads(written("json")[0])["manyminds"] == {"grounded": True}

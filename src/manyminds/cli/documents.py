@@ -90,7 +90,7 @@ def take_out(
         raise click.UsageError("With --document, give the NAME of one expert.")
     [entry] = _of_documents(config, names)
     listed, count = ", ".join(documents), 0
-    with _library(config, entry) as library:
+    with _library(config, entry, _encoder(config) if undo else None) as library:
         if undo:
             for document in documents:
                 _restore(library, entry.name, document)
@@ -128,11 +128,12 @@ def _restore(library: "Library", name: str, document: str) -> None:
 
 def _read_all(config: "Config", those: "Sequence[ExpertEntry]") -> "dict[str, Synced]":
     """Reads what has changed in their documents. Raises: ManymindsError; KeyboardInterrupt, with a word."""
-    found = {}
+    for entry in those:
+        _need_there(entry)
+    embed, found = _encoder(config), {}
     try:
         for entry in those:
-            _need_there(entry)
-            with _library(config, entry) as library, _bar(entry.name) as progress:
+            with _library(config, entry, embed) as library, _bar(entry.name) as progress:
                 found[entry.name] = library.sync(Path(entry.path), progress)
     except KeyboardInterrupt:
         click.echo("Stopped. What was read is kept: the same command goes on.", err=True)
@@ -148,12 +149,12 @@ def _bar(name: str) -> "Iterator[Progress]":
 
 
 @contextmanager
-def _library(config: "Config", entry: "ExpertEntry") -> "Iterator[Library]":
-    """Raises: ManymindsError."""
+def _library(config: "Config", entry: "ExpertEntry", embed: "Embed | None" = None) -> "Iterator[Library]":
+    """Without `embed`, nothing is read into it. Raises: ManymindsError."""
     from manyminds.documents import Library
     from manyminds.node.following import folder_of
 
-    with closing(Library(folder_of(config.home, entry.name), _encoder(config))) as library:
+    with closing(Library(folder_of(config.home, entry.name), embed)) as library:
         yield library
 
 

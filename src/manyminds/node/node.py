@@ -157,6 +157,7 @@ class Node:
             self._client = client
             stack.push_async_callback(self._leave)
             await self._join(self._config)
+            await self._in_ledger(self._renew_documents)
             await self._study()
             for watch in (self._watch(), self._tidy()):
                 stack.push_async_callback(_ended, asyncio.create_task(watch))
