@@ -45,7 +45,7 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
 
 def shown(found: Found) -> list[tuple[Any, ...]]:
     """All of a result but the ids, which hang on what came before."""
-    return [found.paragraphs, found.unknown, *(astuple(passage)[1:] for passage in found.passages)]
+    return [(found.paragraphs, found.unknown), *(astuple(passage)[1:] for passage in found.passages)]
 
 
 def content(library: Library) -> tuple[Any, ...]:

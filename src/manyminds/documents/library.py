@@ -191,9 +191,9 @@ class Library:
         if vector is None:
             return None
         seen = self._store.meta("generation"), self._store.meta("vectors")
-        if seen[1] != self._seen[1]:
+        if seen[1] != self._seen[1] or (self._index is None and seen != self._seen):
             self._index = open_index(self._folder, self._store)
-        elif seen != self._seen and self._index is not None:
+        elif self._index is not None and seen != self._seen:
             self._index.refresh()
         self._seen = seen
         dimension = self._store.meta("dimension")

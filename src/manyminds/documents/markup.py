@@ -1,15 +1,48 @@
-"""Markdown and HTML to blocks. Fetches nothing and runs nothing."""
+"""Markdown and HTML to blocks. Fetches nothing and runs nothing; entities are not expanded."""
 
+import codecs
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from manyminds.documents.outline import Outline, grouped, rows_of
+from manyminds.documents.outline import Outline, rows_of
 from manyminds.documents.split import Block
 
 if TYPE_CHECKING:
+    from lxml.html import HtmlElement
     from markdown_it.token import Token
 
-__all__ = ["markdown"]
+__all__ = ["html", "markdown"]
+
+_DROPPED: Final = (
+    *("canvas", "form", "head", "iframe", "math", "nav", "noscript", "object", "script", "style", "svg"),
+    "template",
+)
+_INLINE: Final = frozenset(
+    (
+        *(
+            "a",
+            "abbr",
+            "b",
+            "bdi",
+            "big",
+            "br",
+            "cite",
+            "code",
+            "del",
+            "dfn",
+            "em",
+            "font",
+            "i",
+            "ins",
+            "kbd",
+        ),
+        *("label", "mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u"),
+        *("var", "wbr"),
+    )
+)
+_BREAK: Final = "\x1e"
+_CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?([\w-]{2,40})", re.IGNORECASE)
 
 
 def markdown(text: str) -> list[Block]:
@@ -27,7 +60,7 @@ def markdown(text: str) -> list[Block]:
         elif token.type in ("bullet_list_open", "ordered_list_open", "table_open"):
             end = _end(tokens, at)
             parts = _rows(tokens[at:end]) if token.type == "table_open" else _items(tokens[at:end])
-            for part in grouped(parts):
+            for part in parts:
                 outline.add(part)
             at = end + 1
         else:
@@ -101,3 +134,86 @@ def _rows(tokens: Sequence["Token"]) -> list[str]:
         elif token.type == "inline":
             rows[-1].append(_plain(token))
     return rows_of(rows)
+
+
+# --- HTML ------------------------------------------------------------------------------------------
+
+
+def html(content: bytes) -> list[Block]:
+    """What a page says: its headings, paragraphs, items and tables; no scripts, styles, forms or menus."""
+    from lxml import etree
+    from lxml import html as parsing
+
+    parser = parsing.HTMLParser(
+        encoding=_encoding(content), no_network=True, remove_comments=True, remove_pis=True, huge_tree=False
+    )
+    if not content.strip():
+        return []
+    root = parsing.document_fromstring(content, parser=parser)
+    outline = Outline()
+    title = " ".join((root.findtext(".//title") or "").split())
+    if title and root.find(".//h1") is None:
+        outline.head(0, title)
+    etree.strip_elements(root, *_DROPPED, with_tail=False)
+    words: list[str] = []
+    walk = etree.iterwalk(root, events=("start", "end"))
+    for event, element in walk:
+        inline = element.tag in _INLINE
+        if event == "end":
+            if not inline:
+                _flush(outline, words)
+            words.append(element.tail or "")
+            continue
+        if element.tag == "br":
+            words.append(_BREAK)
+        elif not inline:
+            _flush(outline, words)
+            words.append("- " if element.tag == "li" else "")
+        if _taken(outline, element):
+            walk.skip_subtree()
+        else:
+            words.append(element.text or "")
+    _flush(outline, words)
+    return outline.end()
+
+
+def _taken(outline: Outline, element: "HtmlElement") -> bool:
+    """Whether it was added as a whole: a heading, code, or a table of plain cells."""
+    if element.tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
+        outline.head(int(element.tag[1]), "".join(element.itertext()))
+    elif element.tag == "pre":
+        outline.add("".join(element.itertext()).strip("\n"))
+    elif element.tag == "table" and element.find(".//table") is None:
+        rows = [[_cell(cell) for cell in row if cell.tag in ("td", "th")] for row in element.iter("tr")]
+        for text in rows_of(rows):
+            outline.add(text)
+    else:
+        return False
+    return True
+
+
+def _cell(cell: "HtmlElement") -> str:
+    return " ".join(" ".join(cell.itertext()).split())
+
+
+def _flush(outline: Outline, words: list[str]) -> None:
+    lines = (" ".join(line.split()) for line in "".join(words).split(_BREAK))
+    text = "\n".join(line for line in lines if line)
+    words.clear()
+    if text != "-":
+        outline.add(text)
+
+
+def _encoding(content: bytes) -> str:
+    """What a page says that it is written in, if that is known; else what it looks like."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        said = _CHARSET.search(content[:4096])
+        try:
+            return codecs.lookup(said[1].decode()).name if said else "cp1252"
+        except LookupError:
+            return "cp1252"
+    return "utf-8"

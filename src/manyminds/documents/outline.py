@@ -1,14 +1,13 @@
 """Blocks under their headings, lists and tables: what all readers make of a document. Knows no format."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from manyminds.documents.split import Block
 
-__all__ = ["Outline", "grouped", "rows_of"]
+__all__ = ["Outline", "rows_of"]
 
 _MOST_LEVELS: Final = 12
-_GROUPED: Final = 400  # characters up to which items and rows stay together
 
 
 class Outline:
@@ -24,19 +23,22 @@ class Outline:
         heading = " ".join(heading.split())
         if not heading:
             return
-        self._close(level)
-        while self._above and self._above[-1][0] >= level:
-            self._above.pop()
+        self.leave(level)
         if len(self._above) < _MOST_LEVELS:
             self._above.append((level, heading))
             self._bare = True
 
+    def leave(self, level: int) -> None:
+        """Headings of this level and below it have ended."""
+        self._close(level)
+        while self._above and self._above[-1][0] >= level:
+            self._above.pop()
+
     def add(self, text: str) -> None:
         """A block of text stands under the last heading."""
-        text = text.strip()
-        if text:
+        if text.strip():
             self._bare = False
-            self.blocks.append(Block(tuple(heading for _, heading in self._above), text))
+            self.blocks.append(Block(tuple(heading for _, heading in self._above), text.rstrip()))
 
     def end(self) -> list[Block]:
         """All blocks. A heading with nothing under it is a block itself."""
@@ -48,18 +50,6 @@ class Outline:
             above = tuple(heading for _, heading in self._above[:-1])
             self.blocks.append(Block(above, self._above[-1][1]))
         self._bare = False
-
-
-def grouped(parts: Iterable[str]) -> Iterator[str]:
-    """Items of a list, or rows of a table, together as long as they are few words. Pure."""
-    held = ""
-    for part in parts:
-        if held and len(held) + len(part) > _GROUPED:
-            yield held
-            held = ""
-        held = f"{held}\n{part}" if held else part
-    if held:
-        yield held
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath as Path
 from typing import Final
 
+from manyminds.documents import markup, office, source
 from manyminds.documents.outline import Outline
 from manyminds.documents.split import Block
 from manyminds.errors import DocumentsError
@@ -15,6 +16,7 @@ __all__ = ["READERS", "decoded", "read", "refusal"]
 READERS: Final = 1
 """Grows when readers make something else of the same file: then all are read anew."""
 
+_MOST_ACCENTS: Final = 0.3  # of the characters of a text
 _MOST_ODD: Final = 0.02  # of the characters of a text: control characters
 
 
@@ -48,6 +50,7 @@ def decoded(content: bytes) -> str:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = content.decode("cp1252", "replace")
+            _check_western(text)
     sample = text[:100_000]
     odd = sum(1 for letter in sample if letter == "�" or (letter < " " and letter not in "\t\n\r\f\x1b\b"))
     if odd > _MOST_ODD * len(sample):
@@ -55,17 +58,37 @@ def decoded(content: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _check_western(text: str) -> None:
+    """Raises: DocumentsError where what was read as Windows-1252 is in no language that uses it."""
+    letters = [letter for letter in text[:100_000] if not letter.isspace()]
+    if sum(letter > "\x7f" for letter in letters) > _MOST_ACCENTS * len(letters):
+        raise DocumentsError("its encoding is not known: it is neither UTF-8 nor Windows-1252")
+
+
 def _clean(text: str) -> str:
     return _CONTROL.sub("", text).encode("utf-8", "replace").decode()
 
 
 def _reader(suffix: str) -> Callable[[bytes], Sequence[Block]]:
-    if suffix in ("md", "markdown", "mkd"):
-        from manyminds.documents.markup import markdown
-
-        return lambda content: markdown(decoded(content))
-    if suffix == "rst":
-        return lambda content: _underlined(decoded(content))
+    match suffix:
+        case "htm" | "html" | "xhtml":
+            return markup.html
+        case "pdf":
+            return office.pdf
+        case "docx" | "docm":
+            return office.docx
+        case "md" | "markdown" | "mkd":
+            return lambda content: markup.markdown(decoded(content))
+        case "py" | "pyi":
+            return lambda content: source.python(decoded(content))
+        case "csv" | "tsv":
+            return lambda content: source.table(decoded(content))
+        case "ipynb":
+            return lambda content: source.notebook(decoded(content))
+        case "rst":
+            return lambda content: _underlined(decoded(content))
+        case _ if suffix in source.LANGUAGES:
+            return lambda content: source.code(suffix, decoded(content))
     return lambda content: _plain(decoded(content))
 
 
@@ -108,7 +131,7 @@ def _is_rule(line: str, heading: str) -> bool:
 
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_EMPTY_LINES: Final = re.compile(r"\n[ \t\f]*\n\s*?(?=[^\s]|[ \t]+\S|$)|\f")
+_EMPTY_LINES: Final = re.compile(r"\n(?:[ \t\f]*\n)+|\f")
 _FULL: Final = 50  # characters of a line that was broken because it was long
 _RULES: Final = "=-~^\"'`#*+.:"
 _SUFFIXES: Final = """

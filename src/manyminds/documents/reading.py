@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from threading import Event, Timer
@@ -20,7 +21,7 @@ MOST_BYTES: Final = 50_000_000
 _WALL_S: Final = 30.0
 _LARGE_WALL_S: Final = 60.0
 _LARGE_BYTES: Final = 5_000_000
-_MOST_REPLY: Final = 200_000_000
+_MOST_REPLY: Final = 100_000_000
 _SERVED: Final = 2_000  # files, after which a new process starts with its memory clean
 _DAMAGED: Final = "the process that read it ended: it is damaged, or needs too much memory"
 
@@ -135,9 +136,11 @@ def read_file(path: str) -> tuple[bytes, int, int]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError("it is no regular file")
             content = file.read(MOST_BYTES + 1)
             after = os.fstat(descriptor)
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-        if same and len(content) == after.st_size:
+        if same and len(content) == after.st_size <= MOST_BYTES:
             return content, after.st_size, after.st_mtime_ns
     raise OSError("it changed while it was read")

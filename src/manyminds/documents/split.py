@@ -52,7 +52,7 @@ def split(blocks: Iterable[Block]) -> list[Paragraph]:
         if above != heading:
             _put(paragraphs, heading, held)
             heading, held = above, ""
-        for piece in _pieces(block.text.strip()):
+        for piece in _pieces(_trimmed(block.text)):
             most = LONGEST if min(len(held), len(piece)) < _SHORT else _JOINED
             if held and len(held) + 1 + len(piece) <= most:
                 held = f"{held}\n{piece}"
@@ -87,11 +87,16 @@ def _pieces(text: str) -> Iterator[str]:
         left = len(text) - start
         aim = left // -(-left // LONGEST)
         stop = start + _cut(text[start : start + LONGEST], aim)
-        if piece := text[start:stop].strip():
+        if piece := _trimmed(text[start:stop]):
             yield piece
         start = stop
-    if piece := text[start:].strip():
+    if piece := _trimmed(text[start:]):
         yield piece
+
+
+def _trimmed(text: str) -> str:
+    """Without white space at its edges, but for that which indents its first line."""
+    return text.strip("\n").rstrip()
 
 
 def _cut(text: str, aim: int) -> int:

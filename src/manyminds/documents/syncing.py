@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Syncing", "forget", "open_index"]
 
-FLAT: Final = 2_000_000  # vectors up to which a search compares all: then its answer hangs on no history
+_FLAT: Final = 2_000_000  # vectors up to which a search compares all: then its answer hangs on no history
 _PROBE: Final = "Which encoder made these vectors?"
 _SAME: Final = 0.999  # cosine of what one encoder makes of one text on two machines
 _BATCH: Final = 256  # texts that are embedded at a time
@@ -56,16 +56,16 @@ class _Job:
     new: bool = True
 
 
-def open_index(folder: Path, store: Store) -> KeptIndex | None:
-    """The vectors that count; None where there are none yet.
+def open_index(folder: Path, store: Store, *, make: bool = False) -> KeptIndex | None:
+    """The vectors that count; None where there are none, unless they are to be made.
 
     Raises: DocumentsError where they are damaged, OSError.
     """
-    dimension = store.meta("dimension")
-    if not dimension:
+    dimension, path = store.meta("dimension"), folder / f"vectors-{store.meta('vectors')}"
+    if not dimension or not (make or path.exists()):
         return None
     try:
-        return KeptIndex(_vectors(folder, store), dimension, flat=FLAT)
+        return KeptIndex(path, dimension, flat=_FLAT)
     except IndexFileError as error:
         raise DocumentsError(f"{error.message} To index the documents again mends it.") from error
 
@@ -105,7 +105,7 @@ class Syncing:
     def _run(self, root: Path) -> Synced:
         store, synced = self._store, self._synced
         refused: dict[str, str] = {}
-        entries = walk(root, refused.__setitem__)
+        entries = walk(root, refused.__setitem__, self._folder)
         known, withdrawn = store.rows(), set(store.withdrawn())
         entries = [entry for entry in entries if entry.document not in withdrawn]
         self._open()
@@ -226,7 +226,7 @@ class Syncing:
         before = np.frombuffer(store.meta("probe", b""), np.float32)
         same = before.shape == probe.shape and float(before @ probe) > _SAME
         with suppress(DocumentsError):
-            self._index = open_index(self._folder, store) if same else None
+            self._index = open_index(self._folder, store, make=True) if same else None
         if self._index is None:
             with store.changing():
                 store.set_meta("dimension", len(probe))
@@ -235,7 +235,7 @@ class Syncing:
                 store.count("generation", 1)
             for old in self._folder.glob("vectors-*"):
                 shutil.rmtree(old, ignore_errors=True)
-            self._index = open_index(self._folder, store)
+            self._index = open_index(self._folder, store, make=True)
         assert self._index is not None
         if store.meta("texts") != len(self._index):
             names = set(self._index.names())
@@ -246,6 +246,8 @@ class Syncing:
                         self._submit()
             self._submit()
             self._settle()
+            with store.changing():
+                store.count("generation", 1)
 
     def _submit(self) -> None:
         """Begins to embed a batch, once the one before is settled."""
@@ -289,10 +291,6 @@ class Syncing:
             index.snapshot()
         if removed or store.meta("scrub"):
             store.scrub()
-
-
-def _vectors(folder: Path, store: Store) -> Path:
-    return folder / f"vectors-{store.meta('vectors')}"
 
 
 def _changed(entry: Entry, row: Row | None) -> bool:

@@ -33,11 +33,11 @@ class Entry:
     mtime_ns: int
 
 
-def walk(root: Path, skip: Callable[[str, str], None]) -> list[Entry]:
+def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) -> list[Entry]:
     """All files below `root`, or `root` itself where it is one, in order of their names.
 
     `skip` is told the name of whatever is left out, and why. Links are followed to what lies inside of
-    `root`; a folder that has been seen is not seen again under another name.
+    `root`; a folder that has been seen is not seen again under another name. The folder `own` is left out.
 
     Raises: DocumentsError where there is no such folder, or it cannot be listed.
     """
@@ -50,7 +50,10 @@ def walk(root: Path, skip: Callable[[str, str], None]) -> list[Entry]:
     except OSError as error:
         raise DocumentsError(f"{root} cannot be read ({error.strerror or error}).") from error
     found: dict[str, Entry] = {}
-    for document, file in _files(top, status, skip):
+    seen = {(status.st_dev, status.st_ino)}
+    if own is not None:
+        _first(str(own), seen)
+    for document, file in _files(top, stat.S_ISDIR(status.st_mode), seen, skip):
         name = _shown(document)
         if name in found:
             skip(name, "another file's name looks the same")
@@ -60,20 +63,21 @@ def walk(root: Path, skip: Callable[[str, str], None]) -> list[Entry]:
     return [found[name] for name in sorted(found)]
 
 
-def _files(top: Path, status: os.stat_result, skip: Callable[[str, str], None]) -> Iterator[tuple[str, str]]:
+def _files(
+    top: Path, folder: bool, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
+) -> Iterator[tuple[str, str]]:
     """Names and paths; those that are links only after all that are none."""
-    if not stat.S_ISDIR(status.st_mode):
+    if not folder:
         yield top.name, str(top)
         return
-    seen = {(status.st_dev, status.st_ino)}
     folders, links = [("", str(top))], list[tuple[str, str]]()
     while folders or links:
         if not folders:
             folders = _inside(links.pop(0), str(top), seen, skip)
             continue
-        name, folder = folders.pop()
+        name, path = folders.pop()
         try:
-            with os.scandir(folder) as listing:
+            with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
             skip(_shown(name), f"it cannot be listed ({error.strerror or error})")
@@ -81,19 +85,19 @@ def _files(top: Path, status: os.stat_result, skip: Callable[[str, str], None]) 
         for entry in entries:
             if entry.name.startswith((".", "~$")) or entry.name in _NOISE or entry.name.endswith("~"):
                 continue
-            path = f"{name}{entry.name}"
+            document = f"{name}{entry.name}"
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if os.path.isdir(target):
-                    links.append((path, target))
+                    links.append((document, target))
                 elif os.path.commonpath([target, top]) == str(top):
-                    yield path, target
+                    yield document, target
                 else:
-                    skip(_shown(path), _OUTSIDE)
+                    skip(_shown(document), _OUTSIDE)
             elif not entry.is_dir(follow_symlinks=False):
-                yield path, entry.path
+                yield document, entry.path
             elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")) and _first(entry.path, seen):
-                folders.append((f"{path}/", entry.path))
+                folders.append((f"{document}/", entry.path))
 
 
 def _inside(

@@ -57,6 +57,8 @@ def _reply(name: str, content: bytes) -> Reply:
         return Reply(split(readers.read(name, content)))
     except DocumentsError as error:
         return Reply(why=error.message)
+    except ModuleNotFoundError as error:
+        return Reply(why=f"to read it needs {error.name}: pip install 'manyminds[documents]'", again=True)
     except MemoryError:
         raise  # what is left of memory is not enough to go on: the process ends
     except RecursionError:

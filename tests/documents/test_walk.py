@@ -1,0 +1,71 @@
+"""Which files are looked at: real links, pipes and names."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from manyminds.documents.walk import walk
+from manyminds.errors import DocumentsError
+from tests.documents.made import write
+
+
+def names(root: Path, own: Path | None = None) -> tuple[list[str], dict[str, str]]:
+    skipped: dict[str, str] = {}
+    return [entry.document for entry in walk(root, skipped.__setitem__, own)], skipped
+
+
+def test_hidden_files_and_noise_are_left_out_silently(tmp_path: Path) -> None:
+    noise = [".git/a", ".hidden", "node_modules/a.js", "x/__pycache__/a.py", "~$word.docx", "old.txt~"]
+    root = write(
+        tmp_path / "docs", dict.fromkeys([*noise, "venv/pyvenv.cfg", "venv/a.py", "b.txt", "a/b.txt"], "")
+    )
+    assert names(root) == (["a/b.txt", "b.txt"], {})
+
+
+def test_links_are_followed_inside_only(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "1", "b/c.txt": "2", ".h/d.txt": "3"})
+    write(tmp_path / "other", {"secret.txt": "4"})
+    (root / "link.txt").symlink_to("b/c.txt")
+    (root / "out.txt").symlink_to(tmp_path / "other/secret.txt")
+    (root / "outside").symlink_to(tmp_path / "other")
+    (root / "b/loop").symlink_to(root)
+    (root / "self").symlink_to("self")
+    (root / "lost.txt").symlink_to("nowhere.txt")
+    (root / "shown").symlink_to(".h")
+    found, skipped = names(root)
+    assert found == ["a.txt", "b/c.txt", "link.txt", "shown/d.txt"]
+    outside = "it is a link to what lies outside of the folder"
+    assert (skipped.pop("out.txt"), skipped.pop("outside")) == (outside, outside)
+    assert skipped.keys() == {"lost.txt", "self"}
+
+
+def test_pipes_sockets_and_odd_names_do_no_harm(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a\nb.txt": "", "ü.txt": ""})
+    os.mkfifo(root / "pipe.txt")
+    Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9.txt")).write_text("x")
+    with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory() as short:
+        listening.bind(f"{short}/s")
+        os.rename(f"{short}/s", root / "socket")
+        found, skipped = names(root)
+    assert found == ["a\nb.txt", "caf\\xe9.txt", "ü.txt"]
+    assert skipped == dict.fromkeys(["pipe.txt", "socket"], "it is no regular file")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "", "b/c.txt": ""})
+    (root / "b").chmod(0)
+    assert names(root) == (["a.txt"], {"b": "it cannot be listed (Permission denied)"})
+
+
+def test_the_librarys_own_folder_is_no_document(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "", "library/b.txt": ""})
+    assert names(root, root / "library") == (["a.txt"], {})
+
+
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DocumentsError, match="No such file"):
+        names(tmp_path / "nowhere")

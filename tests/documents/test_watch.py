@@ -1,0 +1,56 @@
+"""A folder that is watched: real changes, as the system tells of them."""
+
+import queue
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from manyminds.documents import Library, Synced, watch
+from tests.documents.made import embed, write
+
+
+@contextmanager
+def watched(root: Path, library: Library) -> Iterator["queue.Queue[Synced]"]:
+    told: queue.Queue[Synced] = queue.Queue()
+    stop = Event()
+    thread = Thread(target=watch, args=(root, library, told.put, stop))
+    thread.start()
+    try:
+        yield told
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_changes_is_synced_until_it_is_stopped(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "One."})
+    with Library(tmp_path / "library", embed) as library, watched(root, library) as told:
+        assert told.get(timeout=60).added == 1
+        (root / "b.txt").write_text("Two.")
+        assert told.get(timeout=60).added == 1
+        (root / "a.txt").unlink()
+        assert told.get(timeout=60).removed == 1
+        assert told.empty()
+
+
+def test_a_folder_that_vanishes_is_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "docs"
+    with Library(tmp_path / "library", embed) as library, watched(root, library) as told:
+        write(root, {"a.txt": "One."})
+        assert told.get(timeout=60).added == 1
+        root.rename(tmp_path / "gone")
+        shutil.rmtree(tmp_path / "gone")
+        write(tmp_path / "next", {"b.txt": "Two."}).rename(root)
+        synced = told.get(timeout=60)
+        assert (synced.added, synced.removed) == (1, 1)
+
+
+def test_a_single_file_is_watched(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "One.", "b.txt": "Other."})
+    with Library(tmp_path / "library", embed) as library, watched(root / "a.txt", library) as told:
+        assert told.get(timeout=60).added == 1
+        write(tmp_path / "new", {"a.txt": "One and two."})
+        (tmp_path / "new/a.txt").replace(root / "a.txt")
+        assert told.get(timeout=60).changed == 1
