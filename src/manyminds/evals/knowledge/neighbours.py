@@ -5,12 +5,13 @@ and characters that no corpus has, isotopes of the elements, other algorithms, P
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from manyminds.errors import DataError
 from manyminds.evals.knowledge import (
+    Built,
     airports,
     characters,
     countries,
@@ -39,18 +40,16 @@ class Neighbour(NamedTuple):
     paragraphs: tuple[Paragraph, ...]
 
 
-def neighbours(
-    corpora: Sequence[Corpus], questions: Sequence[Question], packs: Path, count: int, seed: int = 0
-) -> list[Neighbour]:
-    """So many of them, of all kinds in turn; fewer are the first of more.
+def neighbours(built: Built, packs: Path, count: int, seed: int = 0) -> list[Neighbour]:
+    """So many beside those that were built, of all kinds in turn; fewer are the first of more.
 
     Raises: DataError, also where there are not so many.
     """
-    harmless = _Harmless(questions)
-    by_owner = {corpus.owner: corpus for corpus in corpora}
+    harmless = _Harmless(built)
+    by_owner = {corpus.owner: corpus for corpus in built.corpora}
     waiting = [
         _grouped(by_owner[kind], _shuffled(entries, seed), harmless, seed)
-        for kind, entries in _others(corpora, packs)
+        for kind, entries in _others(built.corpora, packs)
     ]
     found: list[Neighbour] = []
     while len(found) < count and waiting:
@@ -63,15 +62,18 @@ def neighbours(
 
 
 class _Harmless:
-    """Tells the paragraphs that answer no question."""
+    """Tells the paragraphs that answer no question and that no owner has."""
 
-    def __init__(self, questions: Iterable[Question]) -> None:
+    def __init__(self, built: Built) -> None:
+        self._had = {paragraph.text for paragraph in built.paragraphs}
         self._by_word: dict[str, list[tuple[str, Question]]] = defaultdict(list)
-        for question in questions:
+        for question in built.questions:
             if question.golds and (name := words(question.entity)).strip():
                 self._by_word[max(name.split(), key=len)].append((name, question))
 
     def __call__(self, paragraph: Paragraph) -> bool:
+        if paragraph.text in self._had:
+            return False
         told = f"{paragraph.heading} . {paragraph.text}"
         said = words(told)
         near = (pair for word in set(said.split()) for pair in self._by_word.get(word, ()))
