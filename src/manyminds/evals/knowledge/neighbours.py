@@ -1,7 +1,8 @@
 """Other owners, as many as one likes, who know things of the same kinds: what a router must tell apart.
 
 Each has paragraphs that are in no corpus, and none of them answers a question: airports, languages, provinces
-and characters that no corpus has, isotopes of the elements, other algorithms, Python's language reference.
+and characters that no corpus has, isotopes of the elements, other algorithms, Python's language reference and
+other modules; some lie far from all corpora.
 """
 
 from collections import defaultdict
@@ -19,6 +20,7 @@ from manyminds.evals.knowledge import (
     graphs,
     programming,
     standards,
+    strangers,
     zones,
 )
 from manyminds.evals.knowledge.facts import Corpus, Entry, draw, sections
@@ -33,7 +35,7 @@ LEAST: Final = 20
 
 
 class Neighbour(NamedTuple):
-    """An owner of whom nothing is asked. `kind` says whose field is nearest."""
+    """An owner of whom nothing is asked. `kind` is whose field is nearest; "" where none is near."""
 
     name: str
     kind: str
@@ -46,7 +48,7 @@ def neighbours(built: Built, packs: Path, count: int, seed: int = 0) -> list[Nei
     Raises: DataError, also where there are not so many.
     """
     harmless = _Harmless(built)
-    by_owner = {corpus.owner: corpus for corpus in built.corpora}
+    by_owner = {corpus.owner: corpus for corpus in built.corpora} | {"": strangers.FIELD}
     waiting = [
         _grouped(by_owner[kind], _shuffled(entries, seed), harmless, seed)
         for kind, entries in _others(built.corpora, packs)
@@ -92,6 +94,9 @@ def _others(corpora: Sequence[Corpus], packs: Path) -> Iterator[tuple[str, list[
     yield "chemist", elements.others(packs)
     yield "mathematician", graphs.others(packs, taken)
     yield "programmer", programming.others()
+    yield "programmer", programming.rest()
+    yield "", strangers.stories(packs)
+    yield "", strangers.websites(packs)
 
 
 def _shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
@@ -111,6 +116,6 @@ def _grouped(corpus: Corpus, entries: Sequence[Entry], harmless: _Harmless, seed
         told = paragraphs("", entry.document, title, sections(corpus, entry, seed))
         held += [paragraph for paragraph in told if harmless(paragraph)]
         if len(held) >= LEAST:
-            name = f"{corpus.owner}-near-{'-'.join(words(entry.name).split())}"
+            name = f"{corpus.owner or 'stranger'}-near-{'-'.join(words(entry.name).split())}"
             yield Neighbour(name, corpus.owner, tuple(p._replace(corpus=name) for p in held[: 2 * LEAST]))
             held = []
