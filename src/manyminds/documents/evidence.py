@@ -5,6 +5,7 @@ fitted by `manyminds bench documents --fit` on calibration questions of corpora 
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,8 @@ __all__ = ["Claim", "Coefficients", "Evidence", "Reader", "passage_features", "r
 _READ: Final = 6  # passages that are read sentence by sentence
 _JUDGED: Final = 18  # sentences that are compared with the question as vectors
 _CHARS: Final = 400  # of a sentence, and of what is quoted
+_NAMED: Final = re.compile(r"[A-Z0-9]|\w[./_:]\w|^--?\w")
+"""What may be a name: it has capitals, digits or signs within."""
 _SLACK: Final = 1e-4  # of a probability, whose log-odds stay finite
 
 
@@ -47,7 +50,7 @@ class Claim:
 
     passage: Passage
     sentence: str
-    nearness: float
+    nearness: tuple[float, float]
     probability: float
 
     @property
@@ -139,17 +142,21 @@ class _Asked:
         self.weights = {term: min(weight / rare, 1.0) for term, weight in found.weights.items()}
         self.total = math.fsum(self.weights.values()) or 1.0
         self.unknown = {term for word in found.unknown for term in terms(word)} & self.weights.keys()
+        named = [token for token in question.split() if _NAMED.search(token) and terms(token)]
+        self.names = {term for token in named for term in terms(token)} & self.weights.keys()
+        self.rest = " ".join("it" if token in named else token for token in question.split())
 
     def share(self, said: set[str]) -> float:
         """Of its terms, by weight, what is said."""
         return math.fsum(w for term, w in self.weights.items() if term in said) / self.total
 
-    def missed(self, said: set[str]) -> float:
-        """The weight of the heaviest term that is not."""
-        return max((w for term, w in self.weights.items() if term not in said), default=0.0)
+    def missed(self, said: set[str], of: set[str] | None = None) -> float:
+        """The weight of the heaviest term that is not, of all or of some."""
+        left = self.weights.keys() - said if of is None else of - said
+        return max((self.weights[term] for term in left), default=0.0)
 
 
-def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, str, float, list[float]]]:
+def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, str, tuple[float, float], list[float]]]:
     """Each passage that is read, its nearest sentence with the cosine, and its features."""
     read = found.passages[:_READ]
     if not read:
@@ -158,7 +165,7 @@ def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, st
     most_bm25 = max(max(p.bm25 for p in read), 1e-9)
     most_score = max(max(p.score for p in read), 1e-9)
     made = []
-    for passage, (sentence, nearness) in zip(read, nearest, strict=True):
+    for passage, (sentence, nearness, matching) in zip(read, nearest, strict=True):
         headed = [set(terms(part)) for part in passage.heading.split(" > ")]
         named = max((len(part & asked.weights.keys()) / len(part) for part in headed if part), default=0.0)
         said = set().union(*headed, terms(passage.text))
@@ -168,14 +175,16 @@ def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, st
             passage.score / most_score,
             named,
             asked.missed(said),
+            asked.missed(said, asked.names),
             nearness,
+            matching,
             math.log1p(len(passage.text)) / 6.0,
         ]
-        made.append((passage, sentence, nearness, x))
+        made.append((passage, sentence, (nearness, matching), x))
     return made
 
 
-def _nearest(asked: _Asked, read: Sequence[Passage], embed: Embed) -> list[tuple[str, float]]:
+def _nearest(asked: _Asked, read: Sequence[Passage], embed: Embed) -> list[tuple[str, float, float]]:
     """Of each passage the sentence that is nearest to the question, under its heading, and its cosine.
 
     Compared as vectors are those that have most of the question's words, and of each passage at least one.
@@ -191,13 +200,17 @@ def _nearest(asked: _Asked, read: Sequence[Passage], embed: Embed) -> list[tuple
             for i, (sentence, share) in enumerate(zip(told, shares, strict=True))
         ]
     listed = sorted(listed)[:_JUDGED]
-    texts = [_under(read[place].heading, sentence) for _, _, place, _, sentence in listed]
-    vectors = embed([asked.question, *texts])
-    near = (vectors[1:] @ vectors[0]).tolist()
-    found: list[tuple[str, float]] = [("", -1.0)] * len(read)
-    for (_, _, place, _, sentence), cosine in zip(listed, near, strict=True):
-        if cosine > found[place][1]:
-            found[place] = (sentence, cosine)
+    alone = [sentence for *_, sentence in listed]
+    headed_too = [_under(read[place].heading, sentence) for _, _, place, _, sentence in listed]
+    vectors = embed([asked.question, asked.rest, *headed_too, *alone])
+    near = (vectors[2 : 2 + len(listed)] @ vectors[0]).tolist()
+    matched = (vectors[2 + len(listed) :] @ vectors[1]).tolist()
+    found: list[tuple[str, float, float]] = [("", -1.0, -1.0)] * len(read)
+    for (_, _, place, _, sentence), cosine, match in zip(listed, near, matched, strict=True):
+        best_so_far, cos, mat = found[place]
+        if cosine + match > cos + mat:
+            best_so_far = sentence
+        found[place] = (best_so_far, max(cos, cosine), max(mat, match))
     return found
 
 
@@ -213,10 +226,11 @@ def _supporting(asked: _Asked, found: Found, claims: Sequence[Claim]) -> list[fl
         1.0,
         _log_odds(first.probability),
         _log_odds(first.probability) - _log_odds(others),
-        first.nearness,
+        *first.nearness,
         max(passage.cosine for passage in found.passages),
         asked.share(said),
         asked.missed(said),
+        asked.missed(said, asked.names),
         math.fsum(asked.weights[term] for term in asked.unknown) / asked.total,
         max((asked.weights[term] for term in asked.unknown), default=0.0),
     ]
