@@ -8,6 +8,7 @@ import pytest
 from manyminds.artefact import Artefact
 from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
+from manyminds.combine.grounded import Grounded
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
@@ -54,6 +55,8 @@ KINDS: dict[str, Make] = {
     "bounded vote, without bounds": lambda: Bounded(Vote()),
     "bounded select, without bounds": lambda: Bounded(Select(embed)),
     "bounded vote": Held,
+    "grounded vote": lambda: Grounded(Vote()),
+    "grounded select": lambda: Grounded(Select(embed)),
 }
 
 

@@ -17,6 +17,8 @@ from manyminds.ratings import Rating, Section
 from manyminds.router.policy import POLICIES
 from manyminds.types import (
     Attribution,
+    Citation,
+    Conflict,
     Granted,
     Key,
     Limits,
@@ -141,8 +143,13 @@ def test_the_documented_configuration_loads(tmp_path: Path) -> None:
         ("granted[].", Granted, 0),
         ("privacy.", Privacy, 0),
         ("attribution[].", Attribution, 0),
+        ("citations[].", Citation, 0),
+        ("conflicts[].", Conflict, 0),
     ],
-    ids=["request", "reply", "panel", "search", "granted", "privacy", "attribution"],
+    ids=[
+        *("request", "reply", "panel", "search", "granted", "privacy", "attribution", "citations"),
+        "conflicts",
+    ],
 )
 def test_every_field_is_documented(prefix: str, noun: type[msgspec.Struct], nth: int) -> None:
     tables = text(DOCS / "api.md").split(f"| `{prefix}` |")[1:]

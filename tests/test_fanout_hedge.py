@@ -12,7 +12,7 @@ from manyminds.alarm import Alarm
 from manyminds.combine.race import Race
 from manyminds.experts.scripted import Script, Scripted
 from manyminds.fanout import Fanout, Patience
-from manyminds.types import Answer, Card, Chunk, Expert, Limits, Query, Route, Strategy
+from manyminds.types import Answer, Card, Chunk, Expert, Grounds, Limits, Query, Route, Strategy
 from tests.changed import replace
 from tests.clock import run
 from tests.test_fanout import QUERY, calls, ended, expert, now
@@ -294,3 +294,19 @@ def test_a_slot_has_one_answer_at_most_and_one_hedge_at_most(
     for answer in answers:  # what is whole is of one expert alone
         if answer.status == "ok":
             assert answer.text == ("x y z" if answer.expert.startswith("r") else "a b c")
+
+
+def test_who_declines_stops_nobody() -> None:
+    declines: Any = {"text": "They do not say.", "grounds": Grounds(0.1, declined=True)}
+    late, spare = expert("late", first_token_s=2.0, **declines), expert("spare", first_token_s=5.0)
+    assert told(run(ended(fan([late], [spare])))) == [("late", "ok", 0), ("spare", "ok", 0)]
+    slow, no = expert("slow", first_token_s=5.0), expert("no", first_token_s=0.5, **declines)
+    assert told(run(ended(fan([slow], [no])))) == [("no", "ok", 0), ("slow", "ok", 0)]
+    prompt = expert("prompt", **declines)
+    assert told(run(ended(fan([prompt], [spare])))) == [("prompt", "ok", 0), ("spare", "ok", 9)]
+
+
+def test_who_declines_when_another_has_begun_is_not_waited_for() -> None:
+    declines: Any = {"text": "They do not say.", "grounds": Grounds(0.1, declined=True)}
+    slow, spare = expert("slow", first_token_s=9.0, **declines), expert("spare", first_token_s=0.5)
+    assert told(run(ended(fan([slow], [spare])))) == [("slow", "cancelled", 0), ("spare", "ok", 0)]

@@ -161,10 +161,11 @@ def test_whom_it_asks_is_this_nodes_to_say() -> None:
         quorum=9,
         strategy="vote",
         explain=True,
+        grounded=True,
         cache="off",
     )
     found = Door(listed()).let_in(query=question(limits=said)).query.limits
-    assert found == Limits(policy="max", exclude=("a", "zed"), deadline_s=7.0)
+    assert found == Limits(policy="max", exclude=("a", "zed"), deadline_s=7.0, grounded=True)
 
 
 def test_nobody_in_particular_is_given_what_this_node_pays_for() -> None:

@@ -155,6 +155,17 @@ def test_who_does_not_know_the_secret_is_not_asked(tmp_path: Path) -> None:
     played(tmp_path, story, secret="hush")
 
 
+@pytest.mark.parametrize(("claimed", "only"), [(0.0, True), (0.8, False)])
+def test_documents_behind_a_node_are_shown_and_count(tmp_path: Path, claimed: float, only: bool) -> None:
+    async def story(here: Here) -> None:
+        here.see(BOB, paragraphs=70, claims=(cards.Claim(claimed),), offers=("citations", "score"))
+        card = here.house.here["bob"][0].card
+        assert (card.paragraphs, card.offers) == (70, frozenset({"citations"}))
+        assert (card.accuracy == 0.0) is only
+
+    played(tmp_path, story)
+
+
 def test_who_comes_is_asked_and_who_goes_is_not(tmp_path: Path) -> None:
     async def story(here: Here) -> None:
         skill = Skill(quantised(np.array([0, 1, 0], np.float32)))

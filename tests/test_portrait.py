@@ -105,11 +105,46 @@ def test_of_many_skills_the_centroids_are_shown_and_all_are_counted() -> None:
     skills = rows(*random.normal(size=(500, 8)))
     made = portrait(dimension=8)
     found = shown(made, skills=skills)
-    assert 1 < len(found.says.skills) <= 32
+    assert 1 < len(found.says.skills) <= 64
     assert sum(one.count for one in found.says.skills) == 500
     assert np.allclose(np.linalg.norm(found.vectors(8), axis=1), 1, atol=1e-5)
     again = shown(made, skills=skills)
     assert again.says.skills == found.says.skills
+
+
+def test_skills_are_called_as_the_nearest_of_those_that_they_stand_for() -> None:
+    own, behind = rows((1, 0, 0), (0, 1, 0)), Skill(quantised(rows((0, 0, 1))[0]), 2, "tax")
+    made = portrait().card(OWN, own, [claims(encoder="e", skills=(behind,))], labels=("fees", "x" * 99))
+    assert [one.label for one in cards.read(made).says.skills] == ["fees", "x" * 60, "tax"]
+    assert not any(one.label for one in cards.read(portrait().card(OWN, own, ())).says.skills)
+    random = np.random.default_rng(7)
+    many = np.repeat(np.eye(80, dtype=np.float32)[:70], 5, axis=0) + random.normal(size=(350, 80)) * 0.01
+    many = (many / np.linalg.norm(many, axis=1, keepdims=True)).astype(np.float32)
+    labels = [f"field {i // 5}" for i in range(350)]
+    for skill in cards.read(portrait(dimension=80).card(OWN, many, (), labels=labels)).says.skills:
+        (vector,) = cards.unit_rows([skill], 80)
+        close = {labels[i] for i in np.flatnonzero(many @ vector > (many @ vector).max() - 0.05)}
+        assert skill.label in close
+
+
+def test_a_card_has_room_for_all_skills_with_what_they_are_called() -> None:
+    skills = rows(*np.random.default_rng(7).normal(size=(64, 384)))
+    made = portrait(dimension=384, callers=(BOB.id,) * 64)
+    vouches = [cards.Vouch(BOB.id, 0.123, "f" * 64)] * 64
+    raw = made.card(OWN, skills, (), vouches, labels=["x" * 60] * 64)
+    assert len(raw) < cards.CARD_BYTES
+    assert len(cards.read(raw).says.skills) == 64
+
+
+def test_paragraphs_are_counted_and_citations_offered_also_of_those_behind() -> None:
+    docs = Card("docs", "documents", accuracy=0.0, paragraphs=40, offers=frozenset({"citations"}))
+    says = shown(portrait(), own=[docs], behind=[claims(paragraphs=2)]).says
+    assert (says.paragraphs, says.offers, says.claims) == (42, ("citations",), (Claim(0.0),))
+    assert shown(portrait(), own=[*OWN, docs]).accuracy == 0.712
+    assert "citations" in shown(portrait(), behind=[claims(offers=("citations", "tools"))]).says.offers
+    plain = shown(portrait())
+    assert "paragraphs" not in plain.raw.decode()
+    assert "citations" not in plain.says.offers
 
 
 def test_without_an_encoder_there_are_no_skills() -> None:

@@ -72,7 +72,7 @@ def shares(route: Route, answers: Sequence[Answer], moved: dict[str, float]) -> 
     total = math.fsum(moved.values())
     if total > 0:
         return {source: nats / total for source, nats in moved.items()}
-    heard = {a.source for a in answers if a.status == "ok" and _weight(route, a) != 0}
+    heard = {a.source for a in answers if a.status == "ok" and not a.declined and _weight(route, a) != 0}
     return {source: (source in heard) / len(heard) for source in moved} if heard else {}
 
 

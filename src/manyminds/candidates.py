@@ -10,7 +10,7 @@ from typing import Final
 
 from manyminds import purse, terms
 from manyminds.index import Index
-from manyminds.router.policy import suits
+from manyminds.router.limits import suits
 from manyminds.types import Card, Expert, Query, Report, Route, Search
 
 __all__ = ["Candidates", "candidates", "is_spared", "searched"]

@@ -34,7 +34,7 @@ from manyminds.errors import (
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
 from manyminds.private import PRIVATE, Asking, Bank
-from manyminds.report import fused_anew, of_one, of_panel, weighed
+from manyminds.report import fused_anew, grounds_of, of_one, of_panel, weighed
 from manyminds.router.order import in_order
 from manyminds.router.policy import DIRECT, POLICIES
 from manyminds.terms import Pact, agree
@@ -188,7 +188,7 @@ class Gateway:
                 raise
             finally:
                 await calls.cancel()
-                report = self._report(query, route, combiner, calls.answers, pact)
+                report = self._report(query, route, combiner, calls.answers, pact, last)
                 if anew is not None:
                     report = fused_anew(report, anew, self._source(route.fuser), self._parts.alpha)
                 if kept is not None:
@@ -202,7 +202,7 @@ class Gateway:
             raise CutError("The answer ended before it was finished.")
         used = last.usage or Usage()
         usage = Usage(used.prompt_tokens, used.completion_tokens, used.cpu_s, report.cost_usd)  # of all of it
-        last = Chunk(last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
+        last = _reporting(last, report, usage)
         counted = pact is not None or any(answer.nats is not None for answer in calls.answers)
         self._keep(kept, last, counted=counted)
         yield last
@@ -240,7 +240,7 @@ class Gateway:
         finally:
             report = self._record_single(query, route, call, hold, pact, kept)
         *chunks, last = found
-        last = _reporting(last, report)
+        last = _reporting(last, report, last.usage)
         if kept is not None:
             for chunk in chunks:
                 kept.take(chunk)
@@ -271,14 +271,14 @@ class Gateway:
                     yield chunk
         finally:
             report = self._record_single(query, route, call, hold, pact, kept)
-        last = _reporting(last, report)
+        last = _reporting(last, report, last.usage)
         self._keep(kept, last, counted=pact is not None)
         yield last
 
     def _is_direct(self, query: Query) -> bool:
-        """Whether it asks one expert by name, and nobody where that fails."""
+        """Whether it asks one expert by name, and nobody where that fails, and takes whatever that says."""
         named = not query.fallbacks and query.model in self._parts.experts
-        return named and query.limits.policy != PRIVATE
+        return named and query.limits.policy != PRIVATE and not query.limits.grounded
 
     def _direct(self, query: Query) -> Route:
         card, limits = self._parts.experts[query.model].card, query.limits
@@ -513,11 +513,17 @@ class Gateway:
     # --- record ---
 
     def _report(
-        self, query: Query, route: Route, combiner: Combiner, answers: Sequence[Answer], pact: Pact | None
+        self,
+        query: Query,
+        route: Route,
+        combiner: Combiner,
+        answers: Sequence[Answer],
+        pact: Pact | None,
+        last: Chunk | None,
     ) -> Report:
-        """How the answer came about, and what was agreed for it."""
+        """How the answer came about that ended with this chunk, and what was agreed for it."""
         found = weighed(query, route, combiner, answers)
-        report = of_panel(query, route, combiner, answers, found, self._parts.alpha)
+        report = of_panel(query, route, combiner, answers, found, self._parts.alpha, last)
         if query.limits.explain:
             report = replace(report, search=searched(route, report, self._parts.experts, self._parts.index))
         if pact is not None or query.limits.require or query.limits.weights:
@@ -561,8 +567,9 @@ def _is_sure(query: Query, route: Route, combiner: Combiner, answers: Sequence[A
     return len({a.source for a, c in zip(answers, said, strict=True) if c == best}) > 1
 
 
-def _reporting(last: Chunk, report: Report) -> Chunk:
-    return Chunk(last.text, last.finish_reason, last.usage, last.raw, last.whole, last.confidence, report)
+def _reporting(last: Chunk, report: Report, usage: Usage | None) -> Chunk:
+    fields = (last.text, last.finish_reason, usage, last.raw, last.whole, last.confidence, report)
+    return Chunk(*fields, grounds=grounds_of(last, report))
 
 
 def _granted(

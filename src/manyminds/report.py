@@ -4,16 +4,23 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from manyminds import canonical
 from manyminds.attribution import ALPHA, apart_nats, attribute, most_nats
+from manyminds.combine.ballot import has_say
+from manyminds.combine.support import chance, conflict, contradicts
 from manyminds.types import (
     Answer,
     Attribution,
     Call,
+    Chunk,
+    Citation,
     Combiner,
+    Conflict,
     Count,
+    Grounds,
     PanelEntry,
     Posterior,
     Query,
@@ -22,9 +29,10 @@ from manyminds.types import (
     Weighed,
 )
 
-__all__ = ["fused_anew", "of_one", "of_panel", "waited_s", "weighed"]
+__all__ = ["fused_anew", "grounds_of", "of_one", "of_panel", "waited_s", "weighed"]
 
 _SHOWN = 280  # characters of a draft in the panel, unless `explain` is set
+_CITED = 16  # citations of one answer, or of one that conflicts with it
 
 
 def of_one(query: Query, route: Route, answer: Answer, alpha: float = ALPHA) -> Report:
@@ -33,22 +41,22 @@ def of_one(query: Query, route: Route, answer: Answer, alpha: float = ALPHA) -> 
     `alpha` is the order of the divergence.
     """
     call = route.calls[0]
-    heard = answer.status == "ok"
-    text = answer.text
-    if len(text) > _SHOWN and not query.limits.explain:
-        text = text[: _SHOWN - 1] + "…"
-    cost = answer.usage.cost_usd
+    heard = answer.status == "ok" and not answer.declined
+    probability = chance(call.probability, answer.grounds) if heard else None
+    cost, grounds = answer.usage.cost_usd, answer.grounds
     entry = PanelEntry(
         expert=answer.expert,
         source=answer.source,
         weight=call.share,
-        answer=text,
-        correct_probability=call.probability if heard else None,
+        answer=_shown(query, answer.text),
+        correct_probability=probability,
         ttft_s=answer.ttft_s,
         seconds=answer.seconds,
         cost_usd=cost,
         status=answer.status,
         error=answer.error.message if answer.error else None,
+        support=grounds.support if grounds else None,
+        declined=answer.declined,
     )
     return Report(
         request_id=query.request_id,
@@ -56,11 +64,24 @@ def of_one(query: Query, route: Route, answer: Answer, alpha: float = ALPHA) -> 
         strategy=route.strategy,
         panel=(entry,),
         agreement=None,
-        probability=call.probability if heard else None,
-        attribution=_owed(call.expert, call.source, call.probability, alpha) if heard else (),
+        probability=probability,
+        attribution=() if probability is None else _owed(call.expert, call.source, probability, alpha),
         cost_usd=cost,
-        saved_usd=0.0 if heard else route.best_single_cost_usd - cost,
+        saved_usd=0.0 if answer.status == "ok" else route.best_single_cost_usd - cost,
+        citations=grounds.citations[:_CITED] if grounds else UNSET,
+        declined=answer.declined if grounds else UNSET,
     )
+
+
+def grounds_of(last: Chunk, report: Report) -> Grounds | None:
+    """What an answer rests on that ended with this chunk; of a fused one what its drafts do.
+
+    That has the support of the best supported of these.
+    """
+    if last.grounds is not None or not report.citations:
+        return last.grounds
+    supports = [entry.support for entry in report.panel if entry.support is not None and not entry.declined]
+    return Grounds(max(supports, default=0.0), report.citations)
 
 
 def waited_s(report: Report) -> float | None:
@@ -100,8 +121,12 @@ def of_panel(
     answers: Sequence[Answer],
     found: Weighed | None = None,
     alpha: float = ALPHA,
+    last: Chunk | None = None,
 ) -> Report:
-    """The report of a panel, from all of its answers and what the combiner makes of them: see `weighed`."""
+    """The report of a panel, from all of its answers and what the combiner makes of them: see `weighed`.
+
+    `last` is the chunk that ended what was released.
+    """
     found = found or weighed(query, route, combiner, answers)
     drafts = [answer for answer in answers if answer.method != "fuse"]
     fused = any(a.method == "fuse" and a.status == "ok" and a.text.strip() for a in answers)
@@ -115,7 +140,7 @@ def of_panel(
     winner = _winner(posterior)
     owed = attribute(found.route, drafts, whole, count, alpha, estimated=fused)
     comparable = bool(voters) and strategy not in ("race", "pass")
-    return Report(
+    report = Report(
         request_id=query.request_id,
         policy=route.policy,
         strategy=strategy,
@@ -126,6 +151,70 @@ def of_panel(
         cost_usd=cost,
         saved_usd=_best_single_cost(route, answers) - cost,
     )
+    if last is None or all(answer.grounds is None for answer in answers):
+        return report
+    conflicts = _conflicts(query, route, answers, last, list(zip(drafts, candidates, strict=True)), posterior)
+    return replace(
+        report,
+        citations=_citations([a for a in drafts if has_say(route, a)] if fused else (), last),
+        declined=last.declines,
+        conflicts=conflicts or UNSET,
+    )
+
+
+def _citations(drafts: Sequence[Answer], last: Chunk) -> tuple[Citation, ...]:
+    """Those of the answer that ended so; of one without grounds, those of what it was fused from."""
+    if last.grounds is not None:
+        return last.grounds.citations[:_CITED]
+    found = [(a.grounds, a.expert) for a in drafts if a.grounds is not None]
+    found.sort(key=lambda one: (-one[0].support, one[1]))
+    every = dict.fromkeys(citation for grounds, _ in found for citation in grounds.citations)
+    return tuple(every)[:_CITED]
+
+
+def _conflicts(
+    query: Query,
+    route: Route,
+    answers: Sequence[Answer],
+    last: Chunk,
+    said: Sequence[tuple[Answer, str | None]],
+    posterior: Posterior,
+) -> tuple[Conflict, ...]:
+    """What others have grounds for that is not what was released, the most probable first.
+
+    One for each candidate, in the words of the best supported of those who say so. `said` are the drafts with
+    the candidates that they stand for. Texts that tell different things may mean the same to an encoder: such
+    a candidate's probability is parted by how likely each of the two is by itself.
+    """
+    released = next((a for a in answers if a.chunks and a.chunks[-1] is last), None)
+    if released is None or released.declined:
+        return ()
+    differs = contradicts if released.grounds is None else conflict
+    probabilities = dict(zip(posterior.candidates, posterior.probabilities, strict=True))
+    same = next((candidate for answer, candidate in said if answer is released), None)
+    others: dict[str, list[tuple[Grounds, Answer]]] = {}
+    for answer, candidate in said:
+        grounds = answer.grounds
+        if answer.status != "ok" or grounds is None or grounds.declined or answer.source == released.source:
+            continue
+        if differs(query, answer.text, released.text):
+            others.setdefault(candidate or answer.text, []).append((grounds, answer))
+    found = []
+    for candidate, many in others.items():
+        ranked = sorted(many, key=lambda one: (-one[0].support, one[1].expert, one[1].text))
+        cited = dict.fromkeys(citation for grounds, _ in ranked for citation in grounds.citations)
+        probability = probabilities.get(candidate, 0.0)
+        if candidate == same:
+            alone = [_alone(route, answer) for answer in (ranked[0][1], released)]
+            probability *= alone[0] / (math.fsum(alone) or 1.0)
+        found.append(Conflict(_shown(query, ranked[0][1].text), probability, tuple(cited)[:_CITED]))
+    return tuple(sorted(found, key=lambda one: (-one.probability, one.answer)))
+
+
+def _alone(route: Route, answer: Answer) -> float:
+    """How likely it is right, whatever others say."""
+    call = route.call_of(answer.expert)
+    return chance(call.probability if call is not None else 0.5, answer.grounds)
 
 
 def _fused_owed(answers: Sequence[Answer], owed: Sequence[Attribution]) -> tuple[Attribution, ...]:
@@ -197,14 +286,11 @@ def _said(probabilities: Mapping[str, float], candidate: str | None) -> float | 
 
 
 def _entry(query: Query, call: Call | None, answer: Answer, probability: float | None) -> PanelEntry:
-    text = canonical.answer_of(query.task, answer.text) or answer.text
-    if not query.limits.explain and len(text) > _SHOWN:
-        text = text[: _SHOWN - 1] + "…"
     return PanelEntry(
         expert=answer.expert,
         source=answer.source,
         weight=call.share if call and answer.method != "fuse" else 0.0,
-        answer=text,
+        answer=_shown(query, canonical.answer_of(query.task, answer.text) or answer.text),
         correct_probability=probability,
         ttft_s=answer.ttft_s,
         seconds=answer.seconds,
@@ -213,7 +299,13 @@ def _entry(query: Query, call: Call | None, answer: Answer, probability: float |
         stage=answer.stage,
         method=answer.method,
         error=answer.error.message if answer.error else None,
+        support=answer.grounds.support if answer.grounds else None,
+        declined=answer.declined,
     )
+
+
+def _shown(query: Query, text: str) -> str:
+    return text if query.limits.explain or len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _best_single_cost(route: Route, answers: Sequence[Answer]) -> float:

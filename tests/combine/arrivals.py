@@ -3,7 +3,20 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from manyminds.errors import CutError, SlowError, UnavailableError
-from manyminds.types import Answer, Arrival, Call, Chunk, Message, Query, Route, Status, Strategy, Task, Usage
+from manyminds.types import (
+    Answer,
+    Arrival,
+    Call,
+    Chunk,
+    Grounds,
+    Message,
+    Query,
+    Route,
+    Status,
+    Strategy,
+    Task,
+    Usage,
+)
 from tests.changed import replace
 
 
@@ -23,14 +36,19 @@ def answered(
     source: str = "",
     ttft_s: float | None = None,
     reason: str = "connection refused",
+    grounds: Grounds | None = None,
 ) -> Answer:
-    """An answer in chunks of one word; one that is not ok has the fitting error instead of a last chunk."""
+    """An answer in chunks of one word; one that is not ok has the fitting error instead of a last chunk.
+
+    One that declines comes in one.
+    """
     words = [word + " " for word in text.split(" ")]
     words[-1] = words[-1][:-1]
     spoke = text and status not in ("failed", "cancelled")
     chunks = [Chunk(word) for word in words] if spoke else []
     if status == "ok":
-        chunks = [*chunks, Chunk(finish_reason="stop", usage=Usage(completion_tokens=len(chunks)))]
+        last = Chunk(finish_reason="stop", usage=Usage(completion_tokens=len(chunks)), grounds=grounds)
+        chunks = [replace(last, text=text)] if last.declines else [*chunks, last]
     error = {"failed": UnavailableError, "cut": CutError, "late": SlowError}.get(status)
     return Answer(
         expert,
@@ -40,6 +58,7 @@ def answered(
         tuple(chunks),
         ttft_s=ttft_s,
         error=error(reason) if error else None,
+        grounds=grounds,
     )
 
 

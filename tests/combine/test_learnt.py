@@ -310,3 +310,20 @@ def test_every_kind_of_question_has_its_own_part() -> None:
     assert both.posterior(number, route, answers) != Vote().posterior(number, route, answers)
     without = Vote(Artefact((LEARNT, replace(other, ballot=None, wide=None))))
     assert without.posterior(number, route, answers) == Vote().posterior(number, route, answers)
+
+
+@given(panels(), st.integers(0, 10).map(lambda i: i / 10))
+def test_who_is_heeded_less_weighs_less_and_nobody_else(
+    made: tuple[Route, list[Answer]], heed: float
+) -> None:
+    route, answers = beside_ann(made, "")
+    doubted = replace(
+        route, calls=tuple(replace(c, heed=heed if c.expert == "ann" else 1.0) for c in route.calls)
+    )
+    assert LEARNT.ballot is not None
+    weigher = Weigher(LEARNT, LEARNT.ballot)
+    before, after = (voted(weigher, asked(), one, answers) for one in (route, doubted))
+    for voice, then in zip(after, before, strict=True):
+        times = heed if voice.expert == "ann" else 1.0
+        assert voice._replace(weight=0.0) == then._replace(weight=0.0)  # a caller's favour stays
+        assert voice.weight == pytest.approx(then.weight * times)

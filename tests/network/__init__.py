@@ -9,6 +9,7 @@ from manyminds.admission import Sources
 from manyminds.cache import Cache
 from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
+from manyminds.combine.grounded import Grounded
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
@@ -79,7 +80,7 @@ def network(
     router = SkillRouter(index, embed)
     for expert in experts:
         router.admit(expert.card)
-    vote, race, select = Bounded(Vote()), Race(), Bounded(Select(embed or words))
+    vote, race, select = Bounded(Grounded(Vote())), Race(), Bounded(Grounded(Select(embed or words)))
     parts = Parts(
         experts=by_name,
         index=index,

@@ -15,7 +15,18 @@ import rfc8785
 from manyminds.network import card, jws, receipt
 from manyminds.network.ask import Accepted, Ask, Once, open_ask, seal_ask
 from manyminds.network.card import Claim, Claims, Skill, Terms, Vouch, Withdrawal
-from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Said, Sealer, Told, request_hash
+from manyminds.network.frames import (
+    Answered,
+    AnswerHash,
+    Cited,
+    Failed,
+    Frame,
+    Grounded,
+    Said,
+    Sealer,
+    Told,
+    request_hash,
+)
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt
 from manyminds.network.transport import pack
@@ -108,8 +119,12 @@ def vectors(sealed_ask: str) -> dict[str, Any]:
     answered = Answered("stop", msgspec.json.encode(issued).decode(), 0.9, (said,))
     on_terms = receipt.issue(ANSWERER, the_receipt_on_terms())
     granted = Answered("stop", msgspec.json.encode(on_terms).decode(), nats=1.5)
+    cited = Cited("owner", "docs", "ways.md", "Ways > North", 3, "This way.", 0.75)
+    grounds = Grounded(0.8, (cited, Cited("owner")))
+    cites = Answered("stop", msgspec.json.encode(issued).decode(), 0.8, grounds=grounds)
+    declines = Answered("stop", msgspec.json.encode(issued).decode(), grounds=Grounded(0.05, declined=True))
     ends = [Frame(answered=answered), Frame(failed=Failed("No.", "forbidden", 403)), Frame(answered=granted)]
-    frames = [*FRAMES, *ends]
+    frames = [*FRAMES, *ends, Frame(answered=cites), Frame("They do not say.", answered=declines)]
     told = [Told(granted=512), Told(cancel=True), Told(countersigned=msgspec.to_builtins(counter))]
     told.append(
         Told(countersigned=msgspec.to_builtins(receipt.countersign(ASKER, on_terms)), settled_nats=0.125)

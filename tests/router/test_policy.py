@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
-from manyminds.router.policy import POLICIES, _majority, affordable, choose, direct, eligible, resolve
+from manyminds.router.limits import affordable, eligible
+from manyminds.router.policy import POLICIES, _majority, choose, direct, resolve
 from manyminds.router.predictor import Load, Prediction, estimate_load, log_odds
 from manyminds.types import Card, Limits, Message, Query, Route, Sampling, Strategy, Task
 from tests.changed import replace

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from manyminds.errors import InvalidRequestError
 from manyminds.types import Message, Query, Sampling
-from manyminds.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Dialect, request_body, rewritten
+from manyminds.wire import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    RESPONSES,
+    Dialect,
+    onward_body,
+    request_body,
+    rewritten,
+)
 from tests.test_wire import asked, names, values
 
 BODIES: dict[str, tuple[Dialect, dict[str, Any]]] = {
@@ -122,3 +131,14 @@ def test_functions_of_old_are_tools() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         asked(functions={})
     assert caught.value.param == "functions"
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_that_grounds_are_wanted_goes_to_no_expert_but_to_other_networks(kind: str) -> None:
+    query = parsed(kind, model="auto", manyminds={"grounded": True})
+    assert query.limits.grounded
+    assert query.demands == {"citations"}
+    assert "manyminds" not in json.loads(request_body(query, "m"))
+    assert json.loads(onward_body(query, "auto"))["manyminds"] == {"grounded": True}
+    plain = parsed(kind, model="auto", manyminds={"panel": 2})
+    assert onward_body(plain, "auto") == request_body(plain, "auto")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from manyminds.cache.identity import identify, is_repeatable, lone_question, setting
 from manyminds.cache.wording import wording
-from manyminds.types import Chunk, Query, Report, Usage
+from manyminds.types import Chunk, Citation, Query, Report, Usage
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -36,6 +36,13 @@ _USEFUL: Final = ("ok", "cancelled")  # calls of a panel that was heard as it wa
 _ENTRY_BYTES: Final = 3_000  # about: keys, dictionaries, the report and its tuples
 _CHUNK_BYTES: Final = 300
 _LINE_BYTES: Final = 500  # of the panel, without its text
+_CITATION_BYTES: Final = 2_000  # with its words
+
+
+def _cited(report: Report) -> list[Citation]:
+    """All that an answer cites, and what those do who say otherwise."""
+    conflicts = report.conflicts or ()
+    return [*(report.citations or ()), *(citation for other in conflicts for citation in other.citations)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +283,8 @@ class Lookup:
         if self._words is not None and self._vector is not None:
             size += self._vector.nbytes + 100 * len(self._words[1])
         sources = {line.source for line in report.panel} | {owed.source for owed in report.attribution}
+        size += _CITATION_BYTES * len(cited := _cited(report))
+        sources |= {citation.source for citation in cited}
         entry = _Entry(chunks, frozenset(sources), self._cache._clock(), size, self._words, self._vector)
         return self._cache._keep(self._key, entry, self._generation)
 

@@ -66,23 +66,29 @@ def by_name(route: Route) -> dict[str, Call]:
 
 
 def has_say(route: Route, answer: Answer) -> bool:
-    """A panel member's own whole answer, unless its weight is 0. All else counts as if it had not come."""
+    """A panel member's own whole answer, unless its weight is 0, or it declines: see `Answer.declined`.
+
+    All else counts as if it had not come.
+    """
     return is_heard(route.call_of(answer.expert), answer)
 
 
 def is_heard(call: Call | None, answer: Answer) -> bool:
     """`has_say` of the answer to this call."""
-    return answer.status == "ok" and answer.method != "fuse" and call is not None and call.weight != 0
+    if answer.status != "ok" or answer.method == "fuse" or answer.declined:
+        return False
+    return call is not None and call.weight != 0
 
 
 def score(call: Call, classes: int) -> float:
-    """The log-odds weight ln((C-1)p/(1-p)) times the caller's multiplier, in nats.
+    """The log-odds weight ln((C-1)p/(1-p)) times the caller's multiplier and `Call.heed`, in nats.
 
     Optimal where experts err independently and errors fall evenly on C-1 wrong answers (Nitzan & Paroush
     1982 for C = 2). Negative for an expert that does worse than chance: its vote is a warning.
     """
     p = min(max(call.probability, _CLIP), 1 - _CLIP)
-    return min(max(math.log((classes - 1) * p / (1 - p)) * call.weight, -_MAX_SCORE), _MAX_SCORE)
+    nats = math.log((classes - 1) * p / (1 - p)) * call.weight * call.heed
+    return min(max(nats, -_MAX_SCORE), _MAX_SCORE)
 
 
 def log_odds(route: Route, answers: Sequence[Answer], classes: int) -> list[float | None]:

@@ -133,7 +133,7 @@ class _Search:
         self._query = query
         self._route = route
         self._answers = answers
-        spoke = {a.source for a in answers if a.status == "ok" and a.method != "fuse"}
+        spoke = {a.source for a in answers if a.status == "ok" and a.method != "fuse" and not a.declined}
         self._bounds = {source: bound for source, bound in bounds.items() if source in spoke}
         self._shared = any(bound.max_share < 1.0 for bound in self._bounds.values())
 

@@ -101,7 +101,7 @@ class Weigher:
         for (i, answer, candidate, call), place, constant in zip(cast, places, constants, strict=True):
             known = place >= 0
             own = self._weight(ballot, place, constant, answer, candidate) if known else _guess(ballot, call)
-            weight = min(max(own * call.weight, -_MAX_SCORE), _MAX_SCORE)
+            weight = min(max(own * call.weight * call.heed, -_MAX_SCORE), _MAX_SCORE)
             voices[i] = Voice(answer.expert, candidate, weight, call.source, call.weight)
             dilution[answer.expert] = float(ballot.dilution[place] if known else ballot.prior[2])
         return _Weighed(voices, dilution, float(ballot.other @ x))

@@ -46,7 +46,8 @@ def release(answer: Answer) -> Iterator[Chunk]:
 def standby(route: Route, answers: Sequence[Answer]) -> Answer:
     """The answer of the likeliest expert, for when none can be compared.
 
-    Where the deadline came before any whole answer, what the likeliest had written until then.
+    Where the deadline came before any whole answer, what the likeliest had written until then. Where all
+    decline, that one of them does.
 
     Raises: AllExpertsFailedError, DeadlineError when all were late without a word, or RefusedError when
         all refused.
@@ -55,6 +56,8 @@ def standby(route: Route, answers: Sequence[Answer]) -> Answer:
     heard = [a for a in answers if has_say(route, a)]
     if not heard:
         heard = [a for a in answers if a.status == "late" and a.text.strip() and a.expert in probability]
+    if not heard:
+        heard = [a for a in answers if a.status == "ok" and a.declined and a.expert in probability]
     if not heard:
         raise failure(route, answers)
     return min(heard, key=lambda a: (-probability[a.expert], a.expert, a.text))

@@ -35,8 +35,8 @@ class Vote:
     def candidates(self, query: Query, route: Route, answers: Sequence[Answer]) -> list[str | None]:
         """The canonical answers, aligned with `answers`; None abstains.
 
-        So does an answer that ran into its length limit, unless it chose an option: what is last in it is
-        not what it would have said last.
+        So does one that declines, and one that ran into its length limit, unless it chose an option: what is
+        last in it is not what it would have said last.
         """
         return [answer_of(query.task, a.text) if _is_whole(query, a) else None for a in answers]
 
@@ -88,4 +88,4 @@ class Vote:
 def _is_whole(query: Query, answer: Answer) -> bool:
     reason = answer.chunks[-1].finish_reason if answer.chunks else None
     cut = reason in ("length", "content_filter") and query.task.kind != "option"
-    return answer.status == "ok" and not cut
+    return answer.status == "ok" and not answer.declined and not cut

@@ -30,12 +30,22 @@ from manyminds.errors import (
 from manyminds.network import jws, receipt
 from manyminds.network.answering import Keep
 from manyminds.network.ask import MOST_NATS, Accepted, Ask, new_ask, seal_ask
-from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Sealer, Told, request_hash
+from manyminds.network.frames import (
+    Answered,
+    AnswerHash,
+    Cited,
+    Failed,
+    Frame,
+    Grounded,
+    Sealer,
+    Told,
+    request_hash,
+)
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Transport
-from manyminds.types import Bound, Card, Chunk, Hold, Journey, Query, Terms, Usage
-from manyminds.wire import parse_chunk, request_body
+from manyminds.types import Bound, Card, Chunk, Citation, Grounds, Hold, Journey, Query, Terms, Usage
+from manyminds.wire import onward_body, parse_chunk
 
 __all__ = ["SILENT_S", "Deed", "Line", "Owing", "Peer"]
 
@@ -197,7 +207,10 @@ class _Call:
                 if frame.failed is not None:
                     self.ended = True
                     raise _failure(self._card.name, frame.failed)
-                if (chunk := self._taken(frame)) is not None:
+                chunk = self._taken(frame)
+                if chunk is not None and _declines(frame):  # in one piece, for whoever races it
+                    held, chunk = replace(chunk, finish_reason=chunk.finish_reason or "stop"), None
+                if chunk is not None:
                     if held is not None:  # of several choices, another one goes on
                         yield replace(held, finish_reason=None)
                         held = None
@@ -360,15 +373,40 @@ class _Call:
         usage = Usage(found.prompt_tokens, found.completion_tokens, 0.0, found.price_usd)
         chance = answered.probability
         confidence = chance if chance is not None and 0.0 <= chance <= 1.0 else None
-        if held is None:
-            return Chunk("", answered.finish_reason, usage, confidence=confidence, nats=found.nats)
-        return replace(held, usage=usage, confidence=confidence, nats=found.nats)
+        last = Chunk("", answered.finish_reason) if held is None else held
+        grounds = _grounds(self._card, answered.grounds)
+        return replace(last, usage=usage, confidence=confidence, nats=found.nats, grounds=grounds)
+
+
+def _declines(frame: Frame) -> bool:
+    answered = frame.answered
+    return answered is not None and answered.grounds is not None and answered.grounds.declined
+
+
+def _grounds(card: Card, told: Grounded | None) -> Grounds | None:
+    """What an answer rests on, as it is told here: its source is the peer, which attribution credits."""
+    if told is None:
+        return None
+    source = card.source or card.name
+    return Grounds(told.support, tuple(_citation(source, one) for one in told.citations), told.declined)
+
+
+def _citation(source: str, told: Cited) -> Citation:
+    """`expert` is then who found it there, behind its source there where that has another name."""
+    there = "/".join(dict.fromkeys(name for name in (told.source, told.expert) if name))
+    return Citation(
+        *(source, there, told.document, told.heading, told.paragraph, told.quote),
+        share=told.share,
+    )
 
 
 def _request(query: Query) -> bytes:
-    """The request as the other node gets it: the caller's, for whom that node chooses by the same policy."""
+    """The request as the other node gets it: the caller's, for whom that node chooses by the same policy.
+
+    Where answers need grounds, they do there.
+    """
     policy = query.limits.policy
-    return request_body(query, policy if policy in _POLICIES else "auto")
+    return onward_body(query, policy if policy in _POLICIES else "auto")
 
 
 def _accepted(terms: Terms, bound: Bound) -> Accepted | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from manyminds.errors import CutError, ExpertError, GarbageError, RefusedError
-from manyminds.types import Card, Chunk, Query, Scores, Usage
+from manyminds.types import Card, Chunk, Grounds, Query, Scores, Usage
 
 __all__ = ["Replies", "Script", "Scripted"]
 
@@ -40,6 +40,7 @@ class Script:
     stall_after: int | None = None
     charges: float = 1.0  # times what its card says
     bill_usd: float = 0.0  # for each answer, beside that
+    grounds: Grounds | None = None  # of every answer; one that declines comes in one piece
 
 
 class Scripted:
@@ -59,15 +60,17 @@ class Scripted:
 
     async def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         words, finish_reason = _words(self._reply(query), query)
+        grounds = self._script.grounds
+        whole = "".join(words) if grounds is not None and grounds.declined else ""
         with self._counted():
             await self._begin()
-            for i, word in enumerate(words):
+            for i, word in enumerate([] if whole else words):
                 await self._interrupt(i)
                 if i:
                     await asyncio.sleep(self._script.per_chunk_s)
                 yield Chunk(text=word)
             await self._interrupt(len(words))
-        yield Chunk(finish_reason=finish_reason, usage=self._usage(query, len(words)))
+        yield Chunk(whole, finish_reason, self._usage(query, len(words)), grounds=grounds)
 
     async def score(self, query: Query, options: Sequence[str]) -> Scores:
         """Raises: RefusedError where the script has no scores for that many options."""

@@ -148,12 +148,20 @@ class Fanout:
     async def _satisfied(self) -> bool:
         if any(a.call.required and a.answer is None for a in self._arrivals):
             return False
-        answers = [a for a in self.answers if a.status == "ok"]
+        answers = [a for a in self.answers if self._counts(a)]
         if self._quorum is not None and len(answers) >= self._quorum:
             return True
         if self._staged and any(a.answer is None for a in self._arrivals):
             return False
         return bool(answers) and self._enough is not None and await self._enough(answers)
+
+    def _counts(self, answer: Answer) -> bool:
+        """Whether somebody has answered. One who declines has not: others are asked as if it had failed.
+
+        Nor has one without grounds, where these are wanted.
+        """
+        lacks = self._query.limits.grounded and answer.grounds is None
+        return answer.status == "ok" and not answer.declined and not lacks
 
     async def _advance(self, news: asyncio.Event) -> bool:
         """Waits for news, or starts the next stage when all is quiet. False: there will be none."""
@@ -161,7 +169,7 @@ class Fanout:
             news.clear()
             await news.wait()
             return True
-        if not self._waiting and self._reserve and not any(a.status == "ok" for a in self.answers):
+        if not self._waiting and self._reserve and not any(map(self._counts, self.answers)):
             self._waiting.append([self._reserve.pop(0)])
         if self._closed or not self._waiting or asyncio.get_running_loop().time() >= self.deadline:
             return False
@@ -283,7 +291,7 @@ class _Arrival:
         """False: it has lost, and nobody wants it."""
         tally = self.tally
         if tally.first_at is None:
-            if not self._win():
+            if not (self._pass() if chunk.declines else self._win()):
                 return False
             self._begun.set()
         tally.take(chunk, self._alarm.clock())
@@ -296,6 +304,11 @@ class _Arrival:
         if self.rival is not None and not self.lost:
             self.rival.lost = True
             self.rival.cancel()
+        return not self.lost
+
+    def _pass(self) -> bool:
+        """At its first chunk, which declines: nobody is stopped for that. False: it has lost."""
+        self._alarm.drop(self)
         return not self.lost
 
     def settle(self, task: asyncio.Task[None]) -> None:

@@ -61,6 +61,7 @@ class Tally:
             prior=self.call.prior,
             claimed_usd=self._claimed_usd(text, now - began),
             nats=last.nats,
+            grounds=last.grounds,
         )
 
     def _claimed_usd(self, text: str, seconds: float) -> float | None:

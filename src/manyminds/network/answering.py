@@ -28,11 +28,23 @@ from manyminds.errors import (
 from manyminds.network import jws, receipt
 from manyminds.network.ask import Ask, Heard, Once, open_ask
 from manyminds.network.card import PROTOCOL
-from manyminds.network.frames import Answered, AnswerHash, Failed, Frame, Said, Sealer, Told, request_hash
+from manyminds.network.frames import (
+    MOST_CITED,
+    Answered,
+    AnswerHash,
+    Cited,
+    Failed,
+    Frame,
+    Grounded,
+    Said,
+    Sealer,
+    Told,
+    request_hash,
+)
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt, Signed
 from manyminds.network.transport import Send
-from manyminds.types import Chunk, Journey, Query, Report, Usage
+from manyminds.types import Chunk, Citation, Journey, Query, Report, Usage
 from manyminds.wire import capped, parse_request
 
 __all__ = ["BEAT_S", "Admit", "Answering", "Grant", "Guest", "Keep", "Price"]
@@ -231,7 +243,8 @@ class Answering:
         self, heard: Heard, guest: Guest, usage: Usage, report: Report | None, said: str, request: bytes
     ) -> Receipt:
         ask = heard.ask
-        shares = [entry for entry in report.panel if entry.status == "ok"] if report else []
+        panel = report.panel if report else ()
+        shares = [entry for entry in panel if entry.status == "ok" and not entry.declined]
         return Receipt(
             v=PROTOCOL,
             ask=ask.id,
@@ -433,4 +446,31 @@ def _answered(last: Chunk, issued: Signed, grant: Grant) -> Answered:
         if report
         else (),
         nats=grant.nats,
+        grounds=_grounded(last),
     )
+
+
+def _grounded(last: Chunk) -> Grounded | None:
+    """What an answer rests on, as it is told: cut to what a frame may hold."""
+    found = last.grounds
+    if found is None:
+        return None
+    cited = tuple(map(_cited, found.citations[:MOST_CITED]))
+    return Grounded(_share(found.support), cited, found.declined)
+
+
+def _cited(citation: Citation) -> Cited:
+    return Cited(
+        source=citation.source[:200],
+        expert=citation.expert[:200],
+        document=citation.document[:400],
+        heading=citation.heading[:400],
+        paragraph=max(citation.paragraph, 0),
+        quote=citation.quote[:4000],
+        share=_share(citation.share),
+    )
+
+
+def _share(value: float) -> float:
+    """In [0, 1], where it is a number at all."""
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0

@@ -141,7 +141,8 @@ class Claims(Struct, frozen=True, omit_defaults=True):
         sequence: of two cards of a node, the one with the higher counts.
         expires: seconds since 1970, UTC; the card says nothing from then on.
         protocols: versions of the wire protocol that it speaks.
-        experts: how many it stands for; `parameters`, of them all, 0 where it does not say.
+        experts: how many it stands for; `parameters`, of them all, 0 where it does not say; `paragraphs`, of
+            the documents that they answer from.
         levels: of networks within networks behind it, itself included.
         encoder: whose vectors `skills` are, by sha256 of the encoder's file.
         price_in_usd_per_m, price_out_usd_per_m: per million tokens of question and answer.
@@ -156,6 +157,7 @@ class Claims(Struct, frozen=True, omit_defaults=True):
     protocols: Annotated[tuple[int, ...], Meta(min_length=1, max_length=16)]
     experts: Annotated[int, Meta(ge=0, le=10**9)] = 1
     parameters: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+    paragraphs: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
     levels: Annotated[int, Meta(ge=1, le=LEVELS)] = 1
     encoder: _Text = ""
     skills: Annotated[tuple[Skill, ...], Meta(max_length=64)] = ()

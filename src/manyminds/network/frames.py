@@ -18,10 +18,13 @@ from manyminds.errors import FrameError
 
 __all__ = [
     "FRAME_BYTES",
+    "MOST_CITED",
     "AnswerHash",
     "Answered",
+    "Cited",
     "Failed",
     "Frame",
+    "Grounded",
     "Said",
     "Sealer",
     "Told",
@@ -30,6 +33,9 @@ __all__ = [
 
 FRAME_BYTES: Final = 4_000_000
 """A larger frame is refused unread."""
+
+MOST_CITED: Final = 16
+"""Citations of an answer, at most."""
 
 _HEAD: Final = struct.Struct(">7sI")
 _TAG_BYTES: Final = 16
@@ -54,11 +60,32 @@ class Said(Struct, frozen=True, omit_defaults=True):
     status: Annotated[str, Meta(max_length=20)] = "ok"
 
 
+class Cited(Struct, frozen=True, omit_defaults=True):
+    """Where an answer's words were found: see `types.Citation`."""
+
+    source: Annotated[str, Meta(max_length=200)]
+    expert: Annotated[str, Meta(max_length=200)] = ""
+    document: Annotated[str, Meta(max_length=400)] = ""
+    heading: Annotated[str, Meta(max_length=400)] = ""
+    paragraph: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0
+    quote: Annotated[str, Meta(max_length=4000)] = ""
+    share: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+
+class Grounded(Struct, frozen=True, omit_defaults=True):
+    """What an answer rests on: see `types.Grounds`. The citation that it owes most to comes first."""
+
+    support: Annotated[float, Meta(ge=0, le=1)]
+    citations: Annotated[tuple[Cited, ...], Meta(max_length=MOST_CITED)] = ()
+    declined: bool = False
+
+
 class Answered(Struct, frozen=True, omit_defaults=True):
     """The last frame of an answer.
 
     `receipt`: see `receipt`; `probability`: that the answer is right, as the answering node reckons; `nats`:
-    how far it may move the whole, where the answering node has a budget of that.
+    how far it may move the whole, where the answering node has a budget of that; `grounds`: what it rests on,
+    where that is documents.
     """
 
     finish_reason: Annotated[str, Meta(max_length=40)]
@@ -66,6 +93,7 @@ class Answered(Struct, frozen=True, omit_defaults=True):
     probability: float | None = None
     panel: Annotated[tuple[Said, ...], Meta(max_length=256)] = ()
     nats: Annotated[float, Meta(ge=0, le=1e6)] | None = None
+    grounds: Grounded | None = None
 
 
 class Frame(Struct, frozen=True, omit_defaults=True):

@@ -27,8 +27,9 @@ _WINDOW_TOKENS: Final = 8192  # of an answer, where no expert says
 class Guests:
     """Lets asks in; `admit` is for `network.answering.Answering`.
 
-    Of a request's `manyminds` object, policy, deadline and whom to leave out count here: whom this node asks
-    is not for others to say. What that costs is no more than may be charged, unless its owner said otherwise.
+    Of a request's `manyminds` object, policy, deadline, whom to leave out and whether answers need grounds
+    count here: whom this node asks is not for others to say. What that costs is no more than may be charged,
+    unless its owner said otherwise.
 
     Args:
         node: this node's id.
@@ -88,7 +89,7 @@ class Guests:
                 dear = () if entry else self._dear
                 exclude = (*query.limits.exclude, *self._beside(heard, by_https), *dear)
                 limits = Limits(query.limits.policy, exclude=exclude, deadline_s=query.limits.deadline_s)
-                limits = replace(limits, purpose=heard.ask.purpose)
+                limits = replace(limits, purpose=heard.ask.purpose, grounded=query.limits.grounded)
                 treated = entry is not None and entry.treats
                 journey = replace(query.journey, budget_usd=None if treated else most_usd)
                 guest = replace(query, limits=limits, journey=journey)

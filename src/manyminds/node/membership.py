@@ -478,6 +478,7 @@ class Membership:
     def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:
         node, name, says = card.id, self._names[card.id], card.says
         transport, expected = self._ways[node][0], self._reckoned(card)
+        reads = says.paragraphs > 0 and card.accuracy == 0.0  # it has documents, and nothing else
         shown = Card(
             name=name,
             kind="peer",
@@ -485,8 +486,8 @@ class Membership:
             model=node,
             description=card.description,
             skills=card.words,
-            accuracy=expected.accuracy,
-            accuracy_in=expected.accuracy_in or None,
+            accuracy=0.0 if reads else expected.accuracy,
+            accuracy_in=None if reads else expected.accuracy_in or None,
             ttft_s=says.ttft_s,
             tokens_per_s=max(says.tokens_per_s, 0.1),
             price_in_usd_per_m=says.price_in_usd_per_m,
@@ -494,6 +495,7 @@ class Membership:
             context_tokens=says.context_tokens,
             offers=frozenset(says.offers) & PASSED,
             parameters=says.parameters,
+            paragraphs=says.paragraphs,
             terms=terms_of(card, self._terms.purpose),
         )
         line = Line(

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PASSED", "Portrait"]
 
-PASSED: Final = frozenset({"tools", "json_schema", "image", "logprobs", "n"})
+PASSED: Final = frozenset({"tools", "json_schema", "image", "logprobs", "n", "citations"})
 """What experts offer that can also be had through another node."""
 
 _VALID_S: Final = 900  # it is shown anew long before
-_CENTROIDS: Final = 32  # skills at most
+_CENTROIDS: Final = 64  # skills at most
+_LABEL_CHARS: Final = 60  # of what a skill is called
 
 
 class Portrait(Struct, frozen=True):
@@ -53,6 +54,7 @@ class Portrait(Struct, frozen=True):
         vouches: Sequence[Vouch] = (),
         member: str = "",
         withdrawal: Withdrawal | None = None,
+        labels: Sequence[str] = (),
     ) -> bytes:
         """The card, signed. Some milliseconds.
 
@@ -63,11 +65,15 @@ class Portrait(Struct, frozen=True):
             vouches: what it says of other nodes.
             member: proof that it knows the secret of the network where this is shown.
             withdrawal: what it takes back.
+            labels: of each of `skills`, what it is about in a few words, "" where that is not known; or none.
 
         Raises: CardError.
         """
         terms, now_s = self.terms, time.time()
         chat = [card for card in own if "embeddings" not in card.offers]
+        offers = {offer for card in chat for offer in card.offers}
+        if any("citations" in other.offers for other in behind):
+            offers.add("citations")
         says = Claims(
             key="",
             exchange="",
@@ -76,9 +82,10 @@ class Portrait(Struct, frozen=True):
             protocols=(cards.PROTOCOL,),
             experts=len(own) + sum(other.experts for other in behind),
             parameters=sum(card.parameters for card in own) + sum(other.parameters for other in behind),
+            paragraphs=sum(card.paragraphs for card in own) + sum(other.paragraphs for other in behind),
             levels=1 + max((other.levels for other in behind), default=0),
             encoder=self.encoder,
-            skills=self._skills(skills, behind),
+            skills=self._skills(skills, behind, labels),
             claims=(Claim(round(max(card.accuracy for card in chat), 3)),) if chat else (),
             vouches=tuple(vouches),
             member=member,
@@ -88,7 +95,7 @@ class Portrait(Struct, frozen=True):
             ttft_s=min((card.ttft_s for card in chat), default=1.0),
             tokens_per_s=max((card.tokens_per_s for card in chat), default=20.0),
             context_tokens=max((card.context_tokens for card in chat), default=8192),
-            offers=tuple(sorted({offer for card in chat for offer in card.offers} & PASSED)),
+            offers=tuple(sorted(offers & PASSED)),
             terms=cards.Terms(
                 *(terms.purposes, terms.answers, terms.requests_per_min, terms.callers),
                 terms.max_share if terms.max_share < 1.0 else None,
@@ -105,22 +112,34 @@ class Portrait(Struct, frozen=True):
             version=self.version,
         )
 
-    def _skills(self, own: "Vectors", behind: Sequence[Claims]) -> tuple[Skill, ...]:
-        """Of many skills, the centroids and how many are near each."""
+    def _skills(self, own: "Vectors", behind: Sequence[Claims], labels: Sequence[str]) -> tuple[Skill, ...]:
+        """Of many skills, the centroids, how many are near each, and what the nearest is called."""
         rows, counts = [own], [np.ones(len(own))]
+        names = list(labels) if len(labels) == len(own) else [""] * len(own)
         for other in behind:
             vectors = unit_rows(other.skills, self.dimension)
             if other.encoder == self.encoder and len(vectors) == len(other.skills):
                 rows.append(vectors)
                 counts.append(np.array([skill.count for skill in other.skills], float))
+                names += [skill.label for skill in other.skills]
         every, count = np.concatenate(rows), np.concatenate(counts)
         if len(every) > _CENTROIDS:
             every = np.ascontiguousarray(every)
             centroids = k_means(every, _CENTROIDS, np.random.default_rng(0))
-            nearest = np.argmax(every @ centroids.T, axis=1)
+            close = every @ centroids.T
+            nearest = np.argmax(close, axis=1)
             near = np.bincount(nearest, weights=count, minlength=_CENTROIDS).astype(float)
+            named = [i for i, name in enumerate(names) if name]
+            names = [
+                max(((close[i, j], names[i]) for i in named if nearest[i] == j), default=(0.0, ""))[1]
+                for j in range(_CENTROIDS)
+                if near[j] > 0
+            ]
             every, count = centroids[near > 0], near[near > 0]
-        return tuple(Skill(quantised(row), max(1, int(n))) for row, n in zip(every, count, strict=True))
+        return tuple(
+            Skill(quantised(row), max(1, int(n)), name[:_LABEL_CHARS])
+            for row, n, name in zip(every, count, names, strict=True)
+        )
 
 
 def _machine() -> str:

@@ -10,6 +10,7 @@ from manyminds.artefact import Artefact
 from manyminds.cache import SIMILARITY, Cache
 from manyminds.combine.bounded import Bounded
 from manyminds.combine.fuse import Fuse
+from manyminds.combine.grounded import Grounded
 from manyminds.combine.race import Race
 from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
@@ -63,8 +64,8 @@ def wired(
     for name in sorted(experts):
         router.admit(experts[name].card)
     alpha = policy.attribution_alpha
-    vote = Bounded(Vote(artefact), alpha)
-    select = Bounded(Select(embed), alpha) if embed else vote
+    vote = Bounded(Grounded(Vote(artefact)), alpha)
+    select = Bounded(Grounded(Select(embed)), alpha) if embed else vote
     race = Race()
     combiners: dict[Strategy, Combiner] = {
         "vote": vote,

@@ -18,7 +18,8 @@ from manyminds.errors import PrivacyError
 from manyminds.privacy.accounting import epsilon_of, most_rho
 from manyminds.privacy.noise import Below
 from manyminds.privacy.tokens import Plan, plan
-from manyminds.router.policy import rates, suits, weight_of
+from manyminds.router.limits import suits, weight_of
+from manyminds.router.policy import rates
 from manyminds.types import (
     FREE,
     Answer,
@@ -351,7 +352,9 @@ def _refuse_few(votes: float, spent: int, rho: float, most: float, limits: Limit
 
 
 def _vote(asked: Task, answer: Answer | None) -> int | None:
-    letter = answer_of(asked, answer.text) if answer is not None else None
+    if answer is None or answer.declined:
+        return None
+    letter = answer_of(asked, answer.text)
     return None if letter is None else string.ascii_uppercase.index(letter)
 
 

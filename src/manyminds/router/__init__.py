@@ -13,8 +13,9 @@ from manyminds.artefact import Artefact
 from manyminds.errors import NoExpertError
 from manyminds.index import Index
 from manyminds.router.grades import GRADES, Standing, standing
+from manyminds.router.limits import affordable, eligible, suits
 from manyminds.router.planner import Planner
-from manyminds.router.policy import DIRECT, POLICIES, affordable, choose, direct, eligible, resolve, suits
+from manyminds.router.policy import DIRECT, POLICIES, choose, direct, resolve
 from manyminds.router.predictor import (
     Evidence,
     Load,

@@ -1,7 +1,7 @@
-"""Whom to ask, in which order, and how to combine: hard limits first, then one rule per policy.
+"""Whom to ask, in which order, and how to combine: one rule per policy.
 
-Pure. Knows predictions, not where they come from. Every tie ends with the expert's name, so that the
-order of the candidates changes nothing.
+Pure. Knows predictions that meet the hard limits, not where they come from. Every tie ends with the
+expert's name, so that the order of the candidates changes nothing.
 
 - `auto` asks the three likeliest at once and stops as soon as the vote is sure.
 - `max` asks up to eight and waits for all.
@@ -9,52 +9,45 @@ order of the candidates changes nothing.
   word, and that one only where they disagree; where nothing is to be saved, it alone.
 - `fast` asks the two quickest and takes the first answer.
 
+Documents that hold the answer, more likely than not, are among those whom `auto` and `max` ask.
 A way of asking (a card with `variant_of`) is chosen by a plan that was learnt; the rules leave it aside
 where any other expert is left.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from manyminds.canonical import classes
-from manyminds.errors import InvalidRequestError, ModelNotFoundError, NoExpertError
+from manyminds.errors import InvalidRequestError, ModelNotFoundError
+from manyminds.router.limits import weight_of
 from manyminds.router.planner import Planner
-from manyminds.router.predictor import Load, Prediction, log_odds, source_of
+from manyminds.router.predictor import Load, Prediction, log_odds
 from manyminds.types import Call, Card, Limits, Query, Route, Strategy, Task
 
 __all__ = [
     "DIRECT",
     "POLICIES",
-    "affordable",
     "choose",
     "direct",
-    "eligible",
     "rates",
     "resolve",
-    "suits",
-    "weight_of",
 ]
 
 POLICIES = ("auto", "max", "cheap", "fast")
 DIRECT = "pass"  # the policy of a request whose model is an expert
 
 _SURE = 0.95  # posterior mass at which `auto` stops waiting
+_HELD = 0.5  # probability that documents hold an answer, from which on they are always asked
 _SLACK = 0.05  # of accuracy that `cheap` gives up where answers cannot be compared
-_PARAMS = {
-    "embeddings": "model",
-    "json_schema": "response_format",
-    "image": "messages",
-}  # request field of a demand, if not its name
 _RATED_CHARS = 320  # of all options together: some 80 tokens, rated in a few seconds by a small model
 _RESERVE = 3  # experts asked, one after another, where the whole panel failed or one of it is slow
-_SHOWN = 8  # experts that an error names
 _CLOSE = 1e-9  # of summed weights in nats: roundings of eight of them are far below it
 
 
-# --- hard limits -----------------------------------------------------------------------------------
+# --- policies --------------------------------------------------------------------------------------
 
 
 def resolve(query: Query, cards: Sequence[Card], limits: Limits) -> str:
@@ -74,107 +67,6 @@ def resolve(query: Query, cards: Sequence[Card], limits: Limits) -> str:
         message = f"{query.model!r} is neither a policy ({known}) nor an expert that can be asked now."
         raise ModelNotFoundError(message, param="model")
     return query.model
-
-
-def eligible(cards: Sequence[Card], query: Query, limits: Limits, load: Load) -> list[Card]:
-    """The cards that meet every hard limit but the price, by name.
-
-    Raises: NoExpertError that says which limit ruled out whom; `param` is the last one's field.
-    """
-    left = sorted(cards, key=lambda card: card.name)
-    if not left:
-        raise NoExpertError("No expert can be asked now: add one, or wait for one to come back.")
-    lost: list[str] = []
-    for param, complaint in _rules(query, limits, load):
-        judged = [(card, complaint(card)) for card in left]
-        lost += [f"{card.name} {what}" for card, what in judged if what]
-        left = [card for card, what in judged if not what]
-        if not left:
-            raise NoExpertError(_nobody(lost), param=param)
-    return left
-
-
-def suits(card: Card, query: Query) -> bool:
-    """Whether it offers what is demanded: an embedding model vectors, all others anything else."""
-    return query.demands <= card.offers and ("embeddings" in card.offers) == ("embeddings" in query.demands)
-
-
-def affordable(predictions: Sequence[Prediction], limits: Limits) -> list[Prediction]:
-    """Those within the budget, and likely to start before the deadline unless nobody is.
-
-    Raises: NoExpertError when nobody is within the budget.
-    """
-    left = list(predictions)
-    if (budget := limits.budget_usd) is not None:
-        left = [p for p in left if p.cost_usd <= budget]
-        if not left:
-            lost = [f"{p.card.name} would cost about ${p.cost_usd:.2g} of ${budget:.2g}" for p in predictions]
-            raise NoExpertError(_nobody(lost), param="manyminds.budget_usd")
-    if (deadline_s := limits.deadline_s) is not None:
-        left = [p for p in left if p.ttft_s <= deadline_s] or left
-    return left
-
-
-_Rule = tuple[str, Callable[[Card], str]]  # request field; what is wrong with a card, "" where nothing is
-
-
-def _rules(query: Query, limits: Limits, load: Load) -> list[_Rule]:
-    include, exclude, needed = set(limits.include), set(limits.exclude), load.context_tokens
-
-    def too_long(card: Card) -> str:
-        fits = card.context_tokens >= needed
-        return "" if fits else f"holds {card.context_tokens:,} tokens and this takes about {needed:,}"
-
-    rules: list[_Rule] = []
-    if "embeddings" not in query.demands:
-        rules.append(("model", _only_embeds))
-    if include:
-        rules.append(("manyminds.include", lambda card: "" if _names(card) & include else "is not included"))
-    if exclude:
-        rules.append(("manyminds.exclude", lambda card: "is excluded" if _names(card) & exclude else ""))
-    if limits.weights:
-        rules.append(
-            ("manyminds.weights", lambda card: "" if weight_of(card, limits.weights) > 0 else "has weight 0")
-        )
-    rules += [(_PARAMS.get(demand, demand), _lacks(demand)) for demand in sorted(query.demands)]
-    if query.sampling.n > 1:
-        rules.append(("n", _lacks("n")))
-    return [*rules, ("messages", _answers_other(query.task)), ("messages", too_long)]
-
-
-def _lacks(demand: str) -> Callable[[Card], str]:
-    return lambda card: "" if demand in card.offers else f"does not offer {demand}"
-
-
-def _answers_other(task: Task) -> Callable[[Card], str]:
-    def complaint(card: Card) -> str:
-        if not card.tasks or task.kind in card.tasks:
-            return ""
-        return f"only answers {', '.join(sorted(card.tasks))}, and this is {task.kind}"
-
-    return complaint
-
-
-def _only_embeds(card: Card) -> str:
-    return "makes vectors only, at /v1/embeddings" if "embeddings" in card.offers else ""
-
-
-def _names(card: Card) -> set[str]:
-    """By which a caller may mean it: a way of asking an expert is meant where the expert is."""
-    return {card.name, source_of(card), card.variant_of or card.name}
-
-
-def weight_of(card: Card, weights: Mapping[str, float]) -> float:
-    """The caller's multiplier: the product over its names, once where two are the same."""
-    return math.prod(sorted(weights.get(name, 1.0) for name in _names(card))) if weights else 1.0
-
-
-def _nobody(lost: Sequence[str]) -> str:
-    more = f"; and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-    return f"No expert meets this request: {'; '.join(lost[:_SHOWN])}{more}."
-
-
-# --- policies --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +91,16 @@ def choose(
 ) -> Route:
     """The route of a resolved policy over predictions that meet the hard limits; at least one.
 
-    A plan that was learnt goes before the rules below, where it fits the question and its limits.
+    A plan that was learnt goes before the rules below, where it fits the question and its limits. No plan
+    knows of documents: where some hold the answer, more likely than not or than anybody else is right, the
+    rules choose, by which they are asked.
     """
     ranked = sorted(predictions, key=_by_value)
-    if planner is not None and (planned := _planned(planner, policy, query, ranked, limits, load)):
-        return planned
+    by_documents = max(p.documents for p in ranked)
+    if planner is not None and by_documents < min(_HELD, ranked[0].probability):
+        planned = _planned(planner, policy, query, ranked, limits, load)
+        if planned is not None:
+            return planned
     ranked = [p for p in ranked if not p.card.variant_of] or ranked
     comparable = query.task.kind != "text"
     strategy: Strategy = limits.strategy or (
@@ -219,14 +116,27 @@ def choose(
         quickest = sorted(ranked, key=lambda p: (p.latency_s, *_by_value(p)))[: limits.panel or 2]
         panel = _Panel((tuple(sorted(quickest, key=_by_value)),), quorum=1 if strategy == "vote" else None)
     elif policy == "max":
-        panel = _Panel((tuple(ranked[: limits.panel or 8]),))
+        panel = _Panel((_likeliest(ranked, limits.panel or 8),))
     else:
-        panel = _Panel((tuple(ranked[: limits.panel or 3]),), threshold=_SURE)
+        panel = _Panel((_likeliest(ranked, limits.panel or 3),), threshold=_SURE)
     fuser = _fuser(ranked, len(panel.members), load) if strategy == "fuse" else None
     panel = _within(panel, limits.budget_usd, fuser, load)
-    if fuser is not None and len(panel.members) == 1:
-        strategy, fuser = "select", None  # one draft is the answer
+    if strategy == "fuse" and (fuser is None or len(panel.members) == 1):
+        strategy, fuser = "select", None  # one draft is the answer, and documents write none
     return _route(policy, strategy, panel, fuser, ranked, query, limits, load)
+
+
+def _likeliest(ranked: Sequence[Prediction], count: int) -> tuple[Prediction, ...]:
+    """So many of them; the last of several makes room for documents that hold the answer, if none there do.
+
+    What is written there models may never have seen, however right they are as a rule; and who finds nothing
+    there declines.
+    """
+    first, rest = tuple(ranked[:count]), ranked[count:]
+    held = max(rest, key=lambda p: p.documents, default=None)
+    if held is None or held.documents < _HELD or count < 2 or any(p.documents >= _HELD for p in first):
+        return first
+    return (*first[:-1], held)
 
 
 def direct(alone: Prediction) -> Route:
@@ -279,7 +189,8 @@ def _reserve(
 ) -> tuple[Call, ...]:
     """The likeliest of those who are not asked, for when all who are fail, or one of them is slow to start.
 
-    Within the budget one by one, beside what the `calls` cost.
+    Within the budget one by one, beside what the `calls` cost. Where all of them answer from documents, and
+    may decline, the last is the likeliest that needs none.
     """
     asked = {call.expert for call in calls}
     others = [p for p in ranked if p.card.name not in asked]
@@ -289,6 +200,9 @@ def _reserve(
         others = _in_one_way(others, {_base(p.card) for p in ranked if p.card.name in asked})
     if not others:
         return ()
+    met = {p.card.name: p.card for p in ranked}
+    if all(_cites(met[name]) for name in asked):
+        others = _with_a_model(others)
     last, rated = max(call.stage for call in calls), _is_rated(strategy, query)
     return tuple(
         Call(
@@ -303,6 +217,18 @@ def _reserve(
         )
         for i, p in enumerate(others[:_RESERVE], 1)
     )
+
+
+def _cites(card: Card) -> bool:
+    return "citations" in card.offers
+
+
+def _with_a_model(others: Sequence[Prediction]) -> list[Prediction]:
+    """As many as are asked, the last of them without documents where there is such a one."""
+    first, rest = list(others[:_RESERVE]), others[_RESERVE:]
+    if all(_cites(p.card) for p in first) and (model := next((p for p in rest if not _cites(p.card)), None)):
+        first[-1] = model
+    return first
 
 
 def _base(card: Card) -> str:
@@ -363,11 +289,15 @@ def _cheap(ranked: Sequence[Prediction], task: Task, limits: Limits) -> _Panel:
     return chosen[1]
 
 
-def _fuser(ranked: Sequence[Prediction], drafts: int, load: Load) -> Prediction:
-    """The best writer by its card, of those that can hold all drafts if there are any."""
+def _fuser(ranked: Sequence[Prediction], drafts: int, load: Load) -> Prediction | None:
+    """The best writer by its card, of those that can hold all drafts if there are any.
+
+    None where all have nothing but documents.
+    """
     needed = load.context_tokens + drafts * load.completion_tokens
-    roomy = [p for p in ranked if p.card.context_tokens >= needed] or ranked
-    return min(roomy, key=lambda p: (-p.card.accuracy, p.card.name))
+    writers = [p for p in ranked if p.card.accuracy > 0 or not p.card.paragraphs]
+    roomy = [p for p in writers if p.card.context_tokens >= needed] or writers
+    return min(roomy, key=lambda p: (-p.card.accuracy, p.card.name), default=None)
 
 
 def _fuser_cost_usd(fuser: Prediction | None, drafts: int, load: Load) -> float:

@@ -38,6 +38,11 @@ _MEASURED = 20  # of them at least, before it is said what is slow
 _SLOW = 0.95  # of all calls begin sooner
 _LEFT = 1.5  # times what was waited: so 1 call in 20 is hedged, as meant; taken as 1 time, up to 1 in 4
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
+_FOUND_AT, _FOUND_BY = -5.9, 12.0
+"""Log-odds that documents hold the answer to a question: at cosine 0 of it and the nearest of what they are
+about, and for each unit of cosine, so that odds are even at .49. `manyminds bench documents` fits them."""
+_FOUND_UNSEEN = 0.3  # chance that they hold it, where nothing is known of either's whereabouts
+_READ = 0.9  # of answers that documents hold, those that are given right, until they are graded
 
 
 class Evidence(Struct, frozen=True):
@@ -79,6 +84,7 @@ class Prediction(Struct, frozen=True):
     hedge_s: float | None = None  # to a first token that is slow for it; None where too little is known
     prior: Prior | None = None  # what was learnt beforehand, without the grades since
     shift: float = 0.0  # of log-odds, by these
+    documents: float = 0.0  # that it is right because its documents hold the answer; part of `probability`
 
 
 def source_of(card: Card) -> str:
@@ -185,18 +191,20 @@ def predict(
     """One prediction per card, in their order. `similarity` is the query's cosine to the nearest skill.
 
     Similarities count relative to the panel's mean: a question far from everybody's skills says nothing
-    about whom to ask. An expert without one is taken as average.
+    about whom to ask. An expert without one is taken as average. Whoever has documents is not part of
+    that mean: how near these are counts by itself.
     """
-    known = [similarity[card.name] for card in cards if card.name in similarity]
+    known = [similarity[card.name] for card in cards if not card.paragraphs and card.name in similarity]
     mean = math.fsum(known) / len(known) if known else 0.0
     return tuple(
         predict_one(
             card,
             evidence.get(card.name),
             load,
-            similarity.get(card.name, mean) - mean,
+            similarity.get(card.name, mean) - mean if known else 0.0,
             standings.get(card.name) if standings else None,
             section,
+            similarity.get(card.name),
         )
         for card in cards
     )
@@ -209,6 +217,7 @@ def predict_one(
     nearness: float = 0.0,
     graded: Standing | None = None,
     section: str = "",
+    similarity: float | None = None,
 ) -> Prediction:
     """`nearness` is its similarity, less the panel's mean; `section` is what the question is about."""
     seen, graded = seen or _NOTHING, graded or _UNGRADED
@@ -216,6 +225,9 @@ def predict_one(
     if accuracy is None:
         accuracy = (_CLAIM_GRADES * card.accuracy + graded.correct) / (_CLAIM_GRADES + graded.grades)
     probability = _probability(accuracy, nearness)
+    documents = _by_documents(card, similarity, graded) if card.paragraphs else 0.0
+    if card.paragraphs:  # right by what else it has, or by these; who claims no accuracy has nothing else
+        probability = 1.0 - (1.0 - probability) * (1.0 - documents) if card.accuracy > 0 else documents
     ttft_s = expected_wait_s(card, seen)
     # Who begins later than its card says is taken to write as much slower, until that is measured.
     claimed_s = _CLAIM_TOKENS / max(card.tokens_per_s, 0.01) * max(1.0, ttft_s / max(card.ttft_s, 0.01))
@@ -223,7 +235,22 @@ def predict_one(
     latency_s = ttft_s + load.completion_tokens * s_per_token
     claimed_usd = card.price_usd(load.prompt_tokens, load.completion_tokens, latency_s)
     cost_usd = _charged(claimed_usd, seen) if seen.bills else claimed_usd
-    return Prediction(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s)
+    return Prediction(
+        *(card, source_of(card), probability, cost_usd, ttft_s, latency_s, seen.slow_s), documents=documents
+    )
+
+
+def _by_documents(card: Card, similarity: float | None, graded: Standing) -> float:
+    """How likely its documents hold the answer, and are read right.
+
+    Of one that has nothing else, its grades say how often they are.
+    """
+    holds = _FOUND_UNSEEN
+    if similarity is not None:
+        holds = 1.0 / (1.0 + math.exp(-(_FOUND_AT + _FOUND_BY * similarity)))
+    if card.accuracy > 0:
+        return holds * _READ
+    return holds * (_CLAIM_GRADES * _READ + graded.correct) / (_CLAIM_GRADES + graded.grades)
 
 
 def expected_wait_s(card: Card, seen: Evidence | None) -> float:

@@ -210,6 +210,11 @@ class Chunk(Struct, frozen=True):
     nats: float | None = None  # with the last chunk: how far its owner lets it move an answer
     grounds: Grounds | None = None  # with the last chunk: of who answers from documents, what it rests on
 
+    @property
+    def declines(self) -> bool:
+        """Whether it ends an answer that is none: see `Answer.declined`."""
+        return self.grounds is not None and self.grounds.declined
+
 
 class Prior(Struct, frozen=True):
     """How likely an expert was to be right by what was learnt beforehand, without any grade since.
@@ -357,6 +362,7 @@ class Call(Struct, frozen=True):
     prior: Prior | None = None  # None where nothing was learnt of it beforehand
     bound: Bound | None = None  # how far its source may move the answer; None is any distance
     required: bool = False  # without its answer there is none: it is waited for
+    heed: float = 1.0  # what its vote counts, by what documents say of it; `weight` is the caller's word
 
 
 class Route(Struct, frozen=True):
@@ -433,6 +439,8 @@ class PanelEntry(Struct, frozen=True):
     stage: int = 0
     method: Method = "generate"
     error: str | None = None
+    support: float | None = None  # that its documents hold its answer; None of who has no documents
+    declined: bool = False  # it says that they hold none
 
 
 class Search(Struct, frozen=True):

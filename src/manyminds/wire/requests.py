@@ -19,6 +19,7 @@ __all__ = [
     "at_temperature",
     "capped",
     "embedding_body",
+    "onward_body",
     "parse_limits",
     "parse_request",
     "read_body",
@@ -48,6 +49,7 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     quorum: int | None = None
     strategy: str | None = None
     topic: str = ""
+    grounded: bool = False
     explain: bool | Literal["full"] = False
     epsilon: float | None = None
     delta: float | None = None
@@ -132,6 +134,9 @@ def parse_request(raw: bytes, request_id: str = "", made: Callable[..., Query] =
     messages = tuple([_message(turn, i, demands) for i, turn in enumerate(request.messages)])
     _add_demands(request, demands)
     model, fallbacks = _models(request)
+    limits = _UNLIMITED if request.manyminds == _ABSENT else parse_limits(request.manyminds)
+    if limits.grounded:
+        demands.add("citations")
     options = request.stream_options
     return made(
         messages=messages,
@@ -139,7 +144,7 @@ def parse_request(raw: bytes, request_id: str = "", made: Callable[..., Query] =
         fallbacks=fallbacks,
         stream=request.stream is True,
         sampling=_sampling(request),
-        limits=_UNLIMITED if request.manyminds == _ABSENT else parse_limits(request.manyminds),
+        limits=limits,
         demands=frozenset(demands) if demands else _NOTHING,
         include_usage=options is not None and options.include_usage is True,
         request_id=request_id,
@@ -303,6 +308,7 @@ def parse_limits(raw: msgspec.Raw) -> Limits:
         quorum=limits.quorum,
         strategy=limits.strategy,  # type: ignore[arg-type]  # checked just above
         topic=limits.topic,
+        grounded=limits.grounded,
         explain=limits.explain,
         epsilon=limits.epsilon,
         delta=limits.delta,
@@ -333,6 +339,15 @@ def request_body(query: Query, model: str, *, whole: bool = False) -> bytes:
     else:
         fields["stream_options"] = {"include_usage": True}
     return _encode(fields)
+
+
+def onward_body(query: Query, model: str) -> bytes:
+    """The JSON to send to another network: with what of its limits holds there, too."""
+    body = request_body(query, model)
+    if not query.limits.grounded:
+        return body
+    fields: dict[str, Any] = _object.decode(body)
+    return _encode(fields | {"manyminds": {"grounded": True}})
 
 
 def embedding_body(query: Query, model: str) -> bytes:
