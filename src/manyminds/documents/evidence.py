@@ -1,42 +1,74 @@
 """What passages say to a question, and how surely they answer it. Pure but for the encoder that it is given.
 
-Every sentence of the best passages is judged by a few features, as is the best of them: a logistic model
-each, fitted by `manyminds bench documents --fit` on calibration questions.
+Each of the best passages is judged by a few features, and then all of them together: a logistic model each,
+fitted by `manyminds bench documents --fit` on calibration questions of corpora that it is not judged on.
 """
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Final
 
-import numpy as np
+import msgspec
+from msgspec import Struct
 
 from manyminds.documents.nouns import Found, Passage
 from manyminds.documents.sentences import numbers, sentences
 from manyminds.documents.words import terms
 from manyminds.types import Embed
 
-__all__ = ["Claim", "Evidence", "Reader", "rests_on"]
+__all__ = ["Claim", "Coefficients", "Evidence", "Reader", "passage_features", "rests_on", "support_features"]
 
-_READ: Final = 5  # passages that are read sentence by sentence
-_JUDGED: Final = 12  # sentences that are compared with the question as vectors
-_CHARS: Final = 400  # of a sentence
-_QUANTITY: Final = re.compile(
-    r"(?i)\bhow (?:many|much|high|tall|deep|far|long|old|large|big|heavy|hot|cold|fast|wide|often)\b|\bwhen\b"
-    r"|\b(?:what|which) (?:year|number|date|percentage|temperature|code|port|size|value|elevation|altitude)\b"
-    r"|\b(?:population|area|number|temperature|weight|mass|elevation|altitude|density|year|radius|size) of\b"
-    r"|\b(?:point|year|number|population|elevation|density|mass|weight)\b"
-)
+_READ: Final = 6  # passages that are read sentence by sentence
+_JUDGED: Final = 18  # sentences that are compared with the question as vectors
+_CHARS: Final = 400  # of a sentence, and of what is quoted
+_NAMED: Final = re.compile(r"[A-Z0-9]|\w[./_:]\w|^--?\w")
+"""What may be a name: it has capitals, digits or signs within."""
+_SLACK: Final = 1e-4  # of a probability, whose log-odds stay finite
+
+
+class Coefficients(Struct, frozen=True):
+    """What was fitted: see `Reader`.
+
+    Attributes:
+        passage: one for each of `passage_features`.
+        support: one for each of `support_features`.
+        threshold: the support below which nothing is answered.
+    """
+
+    passage: tuple[float, ...]
+    support: tuple[float, ...]
+    threshold: float
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence of a passage, and the probability that it answers the question."""
+    """A passage, the sentence in it that is nearest to the question, and the probability that it answers."""
 
     passage: Passage
     sentence: str
+    nearness: tuple[float, float]
     probability: float
+
+    @property
+    def quote(self) -> str:
+        """Its words: the sentence with as many around it as fit, behind what they stand under."""
+        told = sentences(self.passage.text)
+        first = last = next((i for i, one in enumerate(told) if one.startswith(self.sentence)), 0)
+        room = _CHARS - len(told[first]) if told else 0
+        while room > 0:
+            sides = [i for i in (first - 1, last + 1) if 0 <= i < len(told) and len(told[i]) < room]
+            if not sides:
+                break
+            side = min(sides, key=lambda i: len(told[i]))
+            room -= len(told[side]) + 1
+            first, last = min(first, side), max(last, side)
+        text = " ".join(told[first : last + 1])[:_CHARS]
+        under = self.passage.heading.rpartition(" > ")[2]
+        return text if set(terms(under)) <= set(terms(text)) else f"{under}: {text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,132 +77,162 @@ class Evidence:
 
     support: float
     claims: tuple[Claim, ...]
-    passages: tuple[Passage, ...]
 
 
 class Reader:
-    """Judges passages. Stateless but for its coefficients.
+    """Judges passages.
 
     Args:
-        model: the coefficients; those that came with manyminds, without.
+        fitted: the coefficients; those that came with manyminds, without.
     """
 
-    def __init__(self, model: "Coefficients | None" = None) -> None:
-        self._model = model or coefficients()
+    def __init__(self, fitted: Coefficients | None = None) -> None:
+        self._fitted = fitted or _shipped()
 
     @property
     def threshold(self) -> float:
         """The support below which nothing is answered."""
-        return self._model.threshold
+        return self._fitted.threshold
 
     def read(self, question: str, found: Found, embed: Embed) -> Evidence | None:
         """What the passages say to it; None where there are none."""
-        claims = self.claims(question, found, embed)
+        asked = _Asked(question, found)
+        claims = [
+            Claim(passage, sentence, nearness, _logistic(self._fitted.passage, x))
+            for passage, sentence, nearness, x in _judged(asked, found, embed)
+        ]
         if not claims:
             return None
-        support = _logistic(self._model.support, support_features(question, found, claims))
-        return Evidence(support, tuple(claims), found.passages[:_READ])
+        claims.sort(key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph))
+        support = _logistic(self._fitted.support, _supporting(asked, found, claims))
+        return Evidence(support, tuple(claims))
 
-    def claims(self, question: str, found: Found, embed: Embed) -> list[Claim]:
-        """The sentences, the likeliest first."""
-        judged = candidates(question, found, embed)
-        made = [Claim(p, s, _logistic(self._model.claim, x)) for p, s, x in judged]
-        return sorted(
-            made, key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph, c.sentence)
-        )
+
+def passage_features(question: str, found: Found, embed: Embed) -> list[tuple[Passage, list[float]]]:
+    """By what each passage is judged: to fit `Coefficients.passage` from."""
+    judged = _judged(_Asked(question, found), found, embed)
+    return [(passage, x) for passage, _, _, x in judged]
+
+
+def support_features(question: str, found: Found, evidence: Evidence) -> list[float]:
+    """By what all of them are: to fit `Coefficients.support` from."""
+    return _supporting(_Asked(question, found), found, evidence.claims)
+
+
+def rests_on(answer: str, question: str, passages: Sequence[Passage]) -> float:
+    """Of an answer's telling words, how many are in the passages, in [0, 1]; 0 where it has a number that
+    neither they nor the question have. 1 where it tells nothing but what was asked.
+    """
+    text = "\n".join(f"{passage.heading}\n{passage.text}" for passage in passages)
+    if numbers(answer) - numbers(text) - numbers(question):
+        return 0.0
+    told = set(terms(answer)) - set(terms(question))
+    return len(told & set(terms(text))) / len(told) if told else 1.0
 
 
 # --- features --------------------------------------------------------------------------------------
 
 
 class _Asked:
-    """A question as its words, each with its inverse document frequency in nats."""
+    """A question as its terms, each with its inverse document frequency, the highest there can be as 1."""
 
     def __init__(self, question: str, found: Found) -> None:
-        rare = max(math.log(1.0 + found.paragraphs), 1.0)
-        self.weights = {term: weight / rare for term, weight in found.weights.items()}
-        self.total = math.fsum(self.weights.values())
-        self.heaviest = max(self.weights.values(), default=0.0)
-        self.numbers = numbers(question)
-        self.wants_number = _QUANTITY.search(question) is not None
-        self.unknown = {term for word in found.unknown for term in terms(word)}
+        rare = max(math.log1p((found.paragraphs + 0.5) / 0.5), 1.0)
+        self.question = question
+        self.weights = {term: min(weight / rare, 1.0) for term, weight in found.weights.items()}
+        self.total = math.fsum(self.weights.values()) or 1.0
+        self.unknown = {term for word in found.unknown for term in terms(word)} & self.weights.keys()
+        named = [token for token in question.split() if _NAMED.search(token) and terms(token)]
+        self.names = {term for token in named for term in terms(token)} & self.weights.keys()
+        self.rest = " ".join("it" if token in named else token for token in question.split())
 
     def share(self, said: set[str]) -> float:
-        """Of its words by weight, how many are said."""
-        return (
-            math.fsum(w for word, w in self.weights.items() if word in said) / self.total
-            if self.total
-            else 0.0
-        )
+        """Of its terms, by weight, what is said."""
+        return math.fsum(w for term, w in self.weights.items() if term in said) / self.total
 
-    def missed(self, said: set[str]) -> float:
-        """The weight of the heaviest word that is not."""
-        return max((w for word, w in self.weights.items() if word not in said), default=0.0)
+    def missed(self, said: set[str], of: set[str] | None = None) -> float:
+        """The weight of the heaviest term that is not, of all or of some."""
+        left = self.weights.keys() - said if of is None else of - said
+        return max((self.weights[term] for term in left), default=0.0)
 
 
-def candidates(question: str, found: Found, embed: Embed) -> list[tuple[Passage, str, list[float]]]:
-    """Sentences of the best passages, with the features by which `Reader` judges them."""
-    asked = _Asked(question, found)
-    listed: list[tuple[float, Passage, str, int]] = []
-    for rank, passage in enumerate(found.passages[:_READ]):
-        around = set(terms(f"{passage.document} {passage.heading}"))
-        for sentence in sentences(passage.text):
-            share = asked.share(around | set(terms(sentence))) + 0.2 * passage.cosine
-            listed.append((share, passage, sentence[:_CHARS], rank))
-    listed = sorted(listed, key=lambda one: (-one[0], one[3], one[2]))[:_JUDGED]
-    if not listed:
+def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, str, tuple[float, float], list[float]]]:
+    """Each passage that is read, its nearest sentence with the cosine, and its features."""
+    read = found.passages[:_READ]
+    if not read:
         return []
-    texts = [
-        f"{passage.heading}: {sentence}" if passage.heading else sentence
-        for _, passage, sentence, _ in listed
-    ]
-    vectors = embed([question, *texts])
-    near = vectors[1:] @ vectors[0]
-    best = max(passage.score for _, passage, _, _ in listed)
-    return [
-        (passage, sentence, _of_sentence(asked, passage, sentence, float(cosine), passage.score / best))
-        for (_, passage, sentence, _), cosine in zip(listed, near, strict=True)
-    ]
+    nearest = _nearest(asked, read, embed)
+    most_bm25 = max(max(p.bm25 for p in read), 1e-9)
+    most_score = max(max(p.score for p in read), 1e-9)
+    made = []
+    for passage, (sentence, nearness, matching) in zip(read, nearest, strict=True):
+        headed = [set(terms(part)) for part in passage.heading.split(" > ")]
+        named = max((len(part & asked.weights.keys()) / len(part) for part in headed if part), default=0.0)
+        said = set().union(*headed, terms(passage.text))
+        x = [
+            1.0,
+            passage.bm25 / most_bm25,
+            passage.score / most_score,
+            named,
+            asked.missed(said),
+            asked.missed(said, asked.names),
+            nearness,
+            matching,
+            math.log1p(len(passage.text)) / 6.0,
+        ]
+        made.append((passage, sentence, (nearness, matching), x))
+    return made
 
 
-def _of_sentence(asked: _Asked, passage: Passage, sentence: str, cosine: float, score: float) -> list[float]:
-    said = set(terms(sentence))
-    headed = set(terms(f"{passage.document} {passage.heading}"))
-    whole = said | headed | set(terms(passage.text))
-    fresh = numbers(sentence) - asked.numbers
-    news = len(said - asked.weights.keys())
+def _nearest(asked: _Asked, read: Sequence[Passage], embed: Embed) -> list[tuple[str, float, float]]:
+    """Of each passage the sentence that is nearest to the question, under its heading, and its cosine.
+
+    Compared as vectors are those that have most of the question's words, and of each passage at least one.
+    """
+    listed = []
+    for place, passage in enumerate(read):
+        headed = set(terms(passage.heading))
+        told = [s[:_CHARS] for s in sentences(passage.text)] or [passage.text[:_CHARS]]
+        shares = [asked.share(headed | set(terms(sentence))) for sentence in told]
+        best = max(shares)
+        listed += [
+            (share < best or sentence is not told[shares.index(best)], -share, place, i, sentence)
+            for i, (sentence, share) in enumerate(zip(told, shares, strict=True))
+        ]
+    listed = sorted(listed)[:_JUDGED]
+    alone = [sentence for *_, sentence in listed]
+    headed_too = [_under(read[place].heading, sentence) for _, _, place, _, sentence in listed]
+    vectors = embed([asked.question, asked.rest, *headed_too, *alone])
+    near = (vectors[2 : 2 + len(listed)] @ vectors[0]).tolist()
+    matched = (vectors[2 + len(listed) :] @ vectors[1]).tolist()
+    found: list[tuple[str, float, float]] = [("", -1.0, -1.0)] * len(read)
+    for (_, _, place, _, sentence), cosine, match in zip(listed, near, matched, strict=True):
+        best_so_far, cos, mat = found[place]
+        if cosine + match > cos + mat:
+            best_so_far = sentence
+        found[place] = (best_so_far, max(cos, cosine), max(mat, match))
+    return found
+
+
+def _under(heading: str, text: str) -> str:
+    return f"{heading}: {text}" if heading else text
+
+
+def _supporting(asked: _Asked, found: Found, claims: Sequence[Claim]) -> list[float]:
+    first = claims[0]
+    said = set(terms(f"{first.passage.heading} {first.passage.text}"))
+    others = max((c.probability for c in claims[1:]), default=0.0)
     return [
         1.0,
-        cosine,
-        passage.cosine,
-        asked.share(said),
-        asked.share(said | headed),
-        asked.share(whole),
-        asked.missed(whole),
-        score,
-        float(asked.wants_number and bool(fresh)),
-        float(asked.wants_number and not fresh),
-        float(news == 0),
-        math.log1p(len(said)),
-    ]
-
-
-def support_features(question: str, found: Found, claims: Sequence[Claim]) -> list[float]:
-    """Of all that was found, by which it is told whether the first claim answers."""
-    asked, first = _Asked(question, found), claims[0]
-    said = set(terms(f"{first.passage.document} {first.passage.heading} {first.passage.text}"))
-    others = [c.probability for c in claims[1:]]
-    near = max(p.cosine for p in found.passages)
-    return [
-        1.0,
-        _logit(first.probability),
-        _logit(first.probability) - _logit(max(others, default=0.01)),
-        near,
-        first.passage.cosine,
+        _log_odds(first.probability),
+        _log_odds(first.probability) - _log_odds(others),
+        *first.nearness,
+        max(passage.cosine for passage in found.passages),
         asked.share(said),
         asked.missed(said),
-        sum(asked.weights.get(w, 0.0) for w in asked.unknown) / asked.total if asked.total else 0.0,
-        max((asked.weights.get(w, 0.0) for w in asked.unknown), default=0.0),
+        asked.missed(said, asked.names),
+        math.fsum(asked.weights[term] for term in asked.unknown) / asked.total,
+        max((asked.weights[term] for term in asked.unknown), default=0.0),
     ]
 
 
@@ -179,6 +241,13 @@ def _logistic(weights: Sequence[float], x: Sequence[float]) -> float:
     return 1.0 / (1.0 + math.exp(-min(max(z, -30.0), 30.0)))
 
 
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-4), 1 - 1e-4)
-    return math.log(p / (1 - p))
+def _log_odds(p: float) -> float:
+    p = min(max(p, _SLACK), 1.0 - _SLACK)
+    return math.log(p / (1.0 - p))
+
+
+@cache
+def _shipped() -> Coefficients:
+    """Those that came with manyminds."""
+    text = resources.files("manyminds.documents").joinpath("reader.json").read_bytes()
+    return msgspec.json.decode(text, type=Coefficients)

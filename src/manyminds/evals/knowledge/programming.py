@@ -7,11 +7,11 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Final
 
-from manyminds.evals.knowledge.docstrings import Function, functions
+from manyminds.evals.knowledge.docstrings import Function, functions, prose
 from manyminds.evals.knowledge.facts import Corpus, Entry
 from manyminds.evals.knowledge.manuals import ATTRIBUTES, entries
 
-__all__ = ["VERSION", "corpus", "others"]
+__all__ = ["VERSION", "corpus", "others", "rest"]
 
 VERSION: Final = ".".join(map(str, sys.version_info[:3]))
 """Of the Python whose library is described: another tells other facts."""
@@ -30,6 +30,13 @@ _MODULES: Final = (
     "textwrap", "threading", "timeit", "tokenize", "traceback", "types", "typing", "unittest.util",
     "urllib.parse", "urllib.request", "uuid", "warnings", "wave", "weakref", "webbrowser", "xml.sax.saxutils",
     "zipapp",
+)  # fmt: skip
+_REST: Final = (
+    "_pydecimal", "argparse", "asyncio", "bz2", "cgi", "cmd", "concurrent", "configparser", "csv",
+    "ctypes", "curses", "datetime", "decimal", "distutils", "doctest", "ftplib", "graphlib", "http",
+    "idlelib", "lib2to3", "mailbox", "multiprocessing", "netrc", "nntplib", "numbers", "optparse",
+    "poplib", "profile", "pstats", "queue", "sched", "selectors", "shelve", "sqlite3", "telnetlib",
+    "tkinter", "trace", "turtle", "unittest", "venv", "wsgiref", "xmlrpc", "zipfile", "zoneinfo",
 )  # fmt: skip
 
 
@@ -52,6 +59,18 @@ def others() -> list[Entry]:
         parts = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
         if kept := tuple(part for part in parts if len(part) in _TOPIC_CHARS):
             found.append(Entry(name, "the-language", (), {"": kept}))
+    return found
+
+
+def rest() -> list[Entry]:
+    """What the modules that no corpus has say of themselves, package by package."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found = []
+    for name in _REST:
+        paths = [*root.glob(f"{name}.py"), *sorted((root / name).glob("*.py"))]
+        for path in paths:
+            told = tuple(prose(path.read_text(encoding="utf-8")))
+            found += [Entry(f"{name} {path.stem}", f"modules-of-{name}", (), {"": told})] if told else []
     return found
 
 

@@ -24,6 +24,7 @@ _ANSWERABLE: Final = 165  # of a corpus
 _WITHHELD: Final = 14  # of a corpus, of either sort
 _INVENTED: Final = 7  # of a corpus; as many again are of topics that nobody covers
 _OF_ENTITY: Final = 3  # questions at most
+_SAME: Final = 5  # questions of a corpus at most that have one answer
 _SPLITS: Final = ("calibration", "test", "calibration", "test", "validation")
 
 
@@ -184,22 +185,28 @@ def _question(
 
 
 def _chosen(corpus: Corpus, questions: Sequence[Question], seed: int) -> list[Question]:
-    """Of all that could be asked, about as many of each attribute, and few of each entity."""
+    """Of all that could be asked, about as many of each attribute; few of an entity, few with one answer."""
     rng = draw(seed, corpus.owner, "questions")
     of_key: dict[str, list[Question]] = defaultdict(list)
     for question in rng.sample(questions, len(questions)):
         if not any(holds_any(text, question.golds) for text in question.phrasings):
             of_key[question.key].append(question)
     asked: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+
+    def fits(question: Question) -> bool:
+        return asked[question.entity] < _OF_ENTITY and answers[question.golds[0]] < _SAME
+
     chosen: list[Question] = []
     while of_key and len(chosen) < _ANSWERABLE:
         for key in sorted(of_key):
-            fit = next((n for n, q in enumerate(of_key[key]) if asked[q.entity] < _OF_ENTITY), None)
+            fit = next((n for n, q in enumerate(of_key[key]) if fits(q)), None)
             if fit is None:
                 del of_key[key]
             elif len(chosen) < _ANSWERABLE:
                 chosen.append(of_key[key].pop(fit))
                 asked[chosen[-1].entity] += 1
+                answers[chosen[-1].golds[0]] += 1
     return chosen
 
 

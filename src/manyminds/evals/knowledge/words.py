@@ -1,7 +1,7 @@
 """Words in canonical form, so that the same fact in other spelling is the same. Knows no question.
 
 Case, accents, punctuation, the grouping of digits and zeros at the end of a decimal make no difference; a
-sign before a number does. "10" is not in "100" or "10.5", "Fe" not in "few".
+minus before a number does. "10" is not in "100" or "10.5", "Fe" not in "few".
 """
 
 import re
@@ -13,7 +13,9 @@ __all__ = ["holds", "holds_any", "words"]
 
 _GROUPS: Final = re.compile(r"(?<![\d.,])\d{1,3}(?:[,\u00a0\u2009\u202f' ]\d{3})+(?![\d,])")
 _TOKEN: Final = re.compile(
-    r"(?:(?<![\w)])|(?<=(?i:utc|gmt)))[+-](?=\d)|\d+(?:\.\d+)*(?=(?:km2?|k?m|ft|k?g|K|C|F)\b)|\d+(?:\.\d+)+(?!\w)|\w+"
+    r"(?ix) (?: (?<![\w)]) | (?<=utc) | (?<=gmt) ) -(?=\d)"
+    r"| \d+(?:\.\d+)* (?= (?:km2?|k?m|ft|k?g|[kcfu])\b )"  # with its unit behind it
+    r"| \d+(?:\.\d+)+ (?!\w) | \w+"
 )
 _DASHES: Final = dict.fromkeys(map(ord, "−‐‑–"), "-")
 _BRIEF: Final = 3  # letters: short symbols and codes are compared with their case
@@ -29,7 +31,7 @@ def words(text: str, folded: bool = True) -> str:
     text = _GROUPS.sub(lambda match: re.sub(r"[^\d]", "", match[0]), text)
     found, sign = [], ""
     for word in _TOKEN.findall(text):
-        if word in "+-":
+        if word == "-":
             sign = word
             continue
         if word.count(".") == 1 and word[0].isdigit():

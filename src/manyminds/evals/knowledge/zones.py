@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from manyminds.evals.knowledge.facts import Attribute, Corpus, Entry, Fact
-from manyminds.evals.packs.wheels import Wheel, member
+from manyminds.evals.packs.wheels import Wheel, members
 
 __all__ = ["WHEEL", "corpus", "others"]
 
@@ -22,6 +22,7 @@ WHEEL: Final = Wheel(
     licence="Apache-2.0",
 )
 
+_ZONES: Final = "tzdata/zoneinfo/"
 _WINTER, _SUMMER = datetime(2024, 1, 15, 12), datetime(2024, 7, 15, 12)
 _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
     "mean": Attribute(
@@ -139,9 +140,10 @@ _ATTRIBUTES: Final[Mapping[str, Attribute]] = {
 def others(folder: Path, without: Container[str]) -> list[Entry]:
     """Zones of other names, which older programs use. Raises: DataError."""
     found = []
-    for name in sorted(member(WHEEL, "tzdata/zones", folder).decode().split()):
-        if name not in without and "/" in name:
-            zone = _zone(name, folder)
+    for path, raw in members(WHEEL, _ZONES, folder).items():
+        name = path.removeprefix(_ZONES)
+        if name not in without and "/" in name and raw.startswith(b"TZif"):
+            zone = zoneinfo.ZoneInfo.from_file(io.BytesIO(raw))
             january, july = (_offset(zone, at) for at in (_WINTER, _SUMMER))
             facts = [Fact("january", january, _signed(january))]
             if july != january:
@@ -149,10 +151,6 @@ def others(folder: Path, without: Container[str]) -> list[Entry]:
             told = f"{name} is still understood by programs, though another name has taken its place."
             found.append(Entry(name, _document(name), tuple(facts), {"History and names": (told,)}))
     return found
-
-
-def _zone(name: str, folder: Path) -> zoneinfo.ZoneInfo:
-    return zoneinfo.ZoneInfo.from_file(io.BytesIO(member(WHEEL, f"tzdata/zoneinfo/{name}", folder)))
 
 
 class _Zone(NamedTuple):
@@ -164,8 +162,8 @@ class _Zone(NamedTuple):
 
 def corpus(folder: Path) -> Corpus:
     """Zones of which clocks are kept alike since 1970. Raises: DataError."""
-    table = member(WHEEL, "tzdata/zoneinfo/zone1970.tab", folder).decode()
-    source = member(WHEEL, "tzdata/zoneinfo/tzdata.zi", folder).decode()
+    files = members(WHEEL, _ZONES, folder)
+    table, source = (files[f"{_ZONES}{name}"].decode() for name in ("zone1970.tab", "tzdata.zi"))
     first: dict[str, tuple[str, str]] = {}
     aliases: dict[str, list[str]] = defaultdict(list)
     for line in source.splitlines():
@@ -179,9 +177,8 @@ def corpus(folder: Path) -> Corpus:
         if not line.startswith("#"):
             _, at, name = line.split("\t")[:3]
             if name in first:
-                raw = member(WHEEL, f"tzdata/zoneinfo/{name}", folder)
                 zone = _Zone(name, at, *first[name])
-                facts = tuple(Fact(*of) for of in _values(zone, aliases[name], raw))
+                facts = tuple(Fact(*of) for of in _values(zone, aliases[name], files[f"{_ZONES}{name}"]))
                 entries.append(Entry(name, _document(name), facts))
     return Corpus(
         owner="timekeeper",

