@@ -28,6 +28,7 @@ __all__ = ["ask"]
 @click.option("--exclude", multiple=True, help="Never ask this expert or source; may be repeated.")
 @click.option("--require", multiple=True, help="No answer without this expert or source; may be repeated.")
 @click.option("--purpose", help="What the answer is for: owners may allow some purposes only.")
+@click.option("--grounded", is_flag=True, help="Only an answer that documents support, else none.")
 @click.option("--panel", type=int, help="Experts on the panel at most.")
 @click.option("--budget-usd", type=float, help="Most that the answer may be expected to cost.")
 @click.option("--deadline-s", type=float, help="Seconds until the answer must be there.")
@@ -77,7 +78,7 @@ def _standard_input() -> str:
 def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
     limits = (
         *("strategy", "include", "exclude", "require", "purpose", "panel", "budget_usd", "deadline_s"),
-        *("explain", "epsilon", "delta", "candidates"),
+        *("explain", "epsilon", "delta", "candidates", "grounded"),
     )
     sampling = ("max_tokens", "temperature", "seed")
     return {

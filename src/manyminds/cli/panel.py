@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from manyminds.types import PanelEntry, Report
+from manyminds.cli.look import plain
+from manyminds.types import Citation, PanelEntry, Report
 
 __all__ = ["show"]
 
@@ -49,6 +50,24 @@ def show(report: Report, *, full: bool) -> None:
             said = said[: _LINES * room - 1] + "…"
         table.add_row(Text(entry.expert), Text(said), *(cells[heading] for heading in numbers))
     console.print(table)
+    _show_grounds(report, console)
+
+
+def _show_grounds(report: Report, console: Console) -> None:
+    """Where the answer stands, and what other documents say; as far as their owners let it be told."""
+    for citation in report.citations or ():
+        console.print(Text(f"from {_place(citation)}"), soft_wrap=True)
+    for conflict in report.conflicts or ():
+        where = "; ".join(map(_place, conflict.citations))
+        said = plain(" ".join(conflict.answer.split()))
+        console.print(Text(f"others say ({conflict.probability:.0%}): {said} [{where}]"), soft_wrap=True)
+
+
+def _place(citation: Citation) -> str:
+    paragraph = f"paragraph {citation.paragraph}" if citation.paragraph else ""
+    parts = (citation.document, citation.heading, paragraph, f'"{citation.quote}"' if citation.quote else "")
+    where = ", ".join(part for part in parts if part)
+    return plain(" ".join(f"{citation.source}: {where or 'documents'}".split()))
 
 
 def _columns(width: int, longest: int) -> tuple[int, int, list[str]]:
