@@ -6,19 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 
-from manyminds.documents import Library, reading, syncing
+from manyminds.documents import Library, readers, reading, store, syncing
 from manyminds.errors import DocumentsError
 from tests.documents.made import content, embed, shown, write
 from tests.documents.papers import pdf, word
 
 if TYPE_CHECKING:
-    from manyminds.types import Vectors
+    from manyminds.types import Embed, Vectors
 
 GOOD = {"good.txt": "The only good document in this folder, and it is found.\n"}
 
@@ -121,7 +122,7 @@ def test_a_reader_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
 # --- only what changed -----------------------------------------------------------------------------
 
 
-def counting(texts: list[str]) -> "syncing.Embed":
+def counting(texts: list[str]) -> "Embed":
     def count(asked: Sequence[str]) -> "Vectors":
         texts.extend(asked)
         return embed(asked)
@@ -160,7 +161,8 @@ def test_new_readers_read_all_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     root = write(tmp_path / "docs", GOOD)
     with Library(tmp_path / "library", embed) as library:
         library.sync(root)
-        monkeypatch.setattr(syncing, "READERS", syncing.READERS + 1)
+        monkeypatch.setattr(syncing, "READERS", readers.READERS + 1)
+        monkeypatch.setattr(syncing, "Row", partial(store.Row, readers=readers.READERS + 1))
         assert library.sync(root).changed == 1
         assert library.sync(root).kept == 1
 
@@ -235,7 +237,7 @@ with Library(Path(sys.argv[1]), embed) as library:
     assert process.stdout is not None
     process.stdout.readline()
     with Library(tmp_path / "library", embed) as library:
-        seen, generation = set(), 0
+        seen, generation = set[str](), 0
         while process.poll() is None or len(seen) == 0:
             passages = library.search("value part", embed(["value part"])[0]).passages
             values = {passage.text.split()[1] for passage in passages}

@@ -60,8 +60,7 @@ def test_what_is_kept_is_what_is_in_memory(
         index.add(name, extra[name], 7)
     index.shelve(SHELVES)
     index.add_all((name, vectors, len(name)) for name, vectors in panel.items())
-    for name in sorted(extra.keys() - panel.keys()):
-        index.remove(name)
+    index.remove_all(sorted(extra.keys() - panel.keys()))
     expected = made(panel, SHELVES).search(QUERY, limit)
     assert index.search(QUERY, limit) == expected
     assert opened(folder).search(QUERY, limit) == expected
@@ -69,6 +68,7 @@ def test_what_is_kept_is_what_is_in_memory(
     assert index.search(QUERY, limit) == expected
     assert opened(folder).names() == sorted(panel)
     nearest = dict(index.search(QUERY, len(panel)).hits)
+    assert index.pending == 0
     similarity = index.similarity(QUERY, [*panel, "nobody"])
     assert similarity.keys() == panel.keys()
     assert nearest.items() <= similarity.items()

@@ -1,16 +1,17 @@
 """What passages say to a question, and how surely they answer it. Pure but for the encoder that it is given.
 
-Each of the best passages is judged by a few features, and then all of them together: a logistic model each,
-fitted by `manyminds bench documents --fit` on calibration questions of corpora that it is not judged on.
+The best passages are ranked by a few features (a conditional logit), and then it is judged whether the first
+of them answers (a logistic model). Both are fitted by `manyminds bench documents --fit` on
+calibration questions.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +29,11 @@ _CHARS: Final = 400  # of a sentence, and of what is quoted
 _NAMED: Final = re.compile(r"[A-Z0-9]|\w[./_:]\w|^--?\w")
 """What may be a name: it has capitals, digits or signs within."""
 _SLACK: Final = 1e-4  # of a probability, whose log-odds stay finite
+_NEARNESS: Final = 5  # place among the features of a passage
+_MATCH: Final = 6
+
+_Judged: TypeAlias = tuple[Passage, str, Sequence[float]]
+"""A passage that was read, the sentence of it that is nearest to the question, and its features."""
 
 
 class Coefficients(Struct, frozen=True):
@@ -46,11 +52,18 @@ class Coefficients(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A passage, the sentence in it that is nearest to the question, and the probability that it answers."""
+    """A passage, and the sentence in it that is nearest to the question.
+
+    Attributes:
+        nearness: cosines of question and sentences, the highest: under the heading; and without names.
+        score: by which claims are ranked.
+        probability: that it is this one which answers, if any of them does.
+    """
 
     passage: Passage
     sentence: str
     nearness: tuple[float, float]
+    score: float
     probability: float
 
     @property
@@ -97,26 +110,38 @@ class Reader:
     def read(self, question: str, found: Found, embed: Embed) -> Evidence | None:
         """What the passages say to it; None where there are none."""
         asked = _Asked(question, found)
-        claims = [
-            Claim(passage, sentence, nearness, _logistic(self._fitted.passage, x))
-            for passage, sentence, nearness, x in _judged(asked, found, embed)
-        ]
+        claims = self._ranked(_judged(asked, found, embed))
         if not claims:
             return None
-        claims.sort(key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph))
         support = _logistic(self._fitted.support, _supporting(asked, found, claims))
         return Evidence(support, tuple(claims))
 
+    def ranked(self, found: Found, features: Sequence[Sequence[float]]) -> list[Claim]:
+        """Claims without their sentences, the likeliest first, from `passage_features`."""
+        read = zip(found.passages, features, strict=False)  # of more passages than were read
+        return self._ranked([(passage, "", x) for passage, x in read])
 
-def passage_features(question: str, found: Found, embed: Embed) -> list[tuple[Passage, list[float]]]:
+    def _ranked(self, judged: Iterable[_Judged]) -> list[Claim]:
+        fitted = self._fitted.passage
+        every = list(judged)
+        scores = [math.fsum(w * value for w, value in zip(fitted, x, strict=True)) for _, _, x in every]
+        masses = [math.exp(score - max(scores)) for score in scores]
+        total = math.fsum(masses)
+        claims = [
+            Claim(passage, sentence, (x[_NEARNESS], x[_MATCH]), score, mass / total)
+            for (passage, sentence, x), score, mass in zip(every, scores, masses, strict=True)
+        ]
+        return sorted(claims, key=lambda c: (-c.probability, c.passage.document, c.passage.paragraph))
+
+
+def passage_features(question: str, found: Found, embed: Embed) -> list[tuple[Passage, Sequence[float]]]:
     """By what each passage is judged: to fit `Coefficients.passage` from."""
-    judged = _judged(_Asked(question, found), found, embed)
-    return [(passage, x) for passage, _, _, x in judged]
+    return [(passage, x) for passage, _, x in _judged(_Asked(question, found), found, embed)]
 
 
-def support_features(question: str, found: Found, evidence: Evidence) -> list[float]:
-    """By what all of them are: to fit `Coefficients.support` from."""
-    return _supporting(_Asked(question, found), found, evidence.claims)
+def support_features(question: str, found: Found, claims: Sequence[Claim]) -> list[float]:
+    """By what all of them are, the likeliest first: to fit `Coefficients.support` from."""
+    return _supporting(_Asked(question, found), found, claims)
 
 
 def rests_on(answer: str, question: str, passages: Sequence[Passage]) -> float:
@@ -140,15 +165,16 @@ class _Asked:
         rare = max(math.log1p((found.paragraphs + 0.5) / 0.5), 1.0)
         self.question = question
         self.weights = {term: min(weight / rare, 1.0) for term, weight in found.weights.items()}
-        self.total = math.fsum(self.weights.values()) or 1.0
         self.unknown = {term for word in found.unknown for term in terms(word)} & self.weights.keys()
         named = [token for token in question.split() if _NAMED.search(token) and terms(token)]
         self.names = {term for token in named for term in terms(token)} & self.weights.keys()
         self.rest = " ".join("it" if token in named else token for token in question.split())
 
-    def share(self, said: set[str]) -> float:
-        """Of its terms, by weight, what is said."""
-        return math.fsum(w for term, w in self.weights.items() if term in said) / self.total
+    def share(self, said: set[str], of: set[str] | None = None) -> float:
+        """Of its terms, or of some, by weight, what is said; 1 of none."""
+        every = self.weights.keys() if of is None else of
+        total = math.fsum(self.weights[term] for term in every)
+        return math.fsum(self.weights[term] for term in every & said) / total if total else 1.0
 
     def missed(self, said: set[str], of: set[str] | None = None) -> float:
         """The weight of the heaviest term that is not, of all or of some."""
@@ -156,7 +182,7 @@ class _Asked:
         return max((self.weights[term] for term in left), default=0.0)
 
 
-def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, str, tuple[float, float], list[float]]]:
+def _judged(asked: _Asked, found: Found, embed: Embed) -> list[_Judged]:
     """Each passage that is read, its nearest sentence with the cosine, and its features."""
     read = found.passages[:_READ]
     if not read:
@@ -164,13 +190,12 @@ def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, st
     nearest = _nearest(asked, read, embed)
     most_bm25 = max(max(p.bm25 for p in read), 1e-9)
     most_score = max(max(p.score for p in read), 1e-9)
-    made = []
+    made: list[_Judged] = []
     for passage, (sentence, nearness, matching) in zip(read, nearest, strict=True):
         headed = [set(terms(part)) for part in passage.heading.split(" > ")]
         named = max((len(part & asked.weights.keys()) / len(part) for part in headed if part), default=0.0)
         said = set().union(*headed, terms(passage.text))
         x = [
-            1.0,
             passage.bm25 / most_bm25,
             passage.score / most_score,
             named,
@@ -180,7 +205,7 @@ def _judged(asked: _Asked, found: Found, embed: Embed) -> list[tuple[Passage, st
             matching,
             math.log1p(len(passage.text)) / 6.0,
         ]
-        made.append((passage, sentence, (nearness, matching), x))
+        made.append((passage, sentence, x))
     return made
 
 
@@ -221,18 +246,19 @@ def _under(heading: str, text: str) -> str:
 def _supporting(asked: _Asked, found: Found, claims: Sequence[Claim]) -> list[float]:
     first = claims[0]
     said = set(terms(f"{first.passage.heading} {first.passage.text}"))
-    others = max((c.probability for c in claims[1:]), default=0.0)
     return [
         1.0,
+        first.score / 10.0,
         _log_odds(first.probability),
-        _log_odds(first.probability) - _log_odds(others),
         *first.nearness,
         max(passage.cosine for passage in found.passages),
         asked.share(said),
         asked.missed(said),
         asked.missed(said, asked.names),
-        math.fsum(asked.weights[term] for term in asked.unknown) / asked.total,
-        max((asked.weights[term] for term in asked.unknown), default=0.0),
+        asked.share(said, asked.names),
+        asked.missed(set(), asked.names & asked.unknown),
+        asked.share(asked.unknown) if asked.weights else 0.0,
+        asked.missed(set(), asked.unknown),
     ]
 
 

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
+from manyminds.documents.readers import READERS
 from manyminds.documents.split import Paragraph
 from manyminds.documents.words import terms
 from manyminds.errors import DocumentsError
@@ -29,7 +30,8 @@ _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    sha256 BLOB NOT NULL, paragraphs INTEGER NOT NULL, skipped TEXT NOT NULL, again INTEGER NOT NULL
+    sha256 BLOB NOT NULL, paragraphs INTEGER NOT NULL, skipped TEXT NOT NULL, again INTEGER NOT NULL,
+    readers INTEGER NOT NULL
 );
 CREATE TABLE texts (
     id INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, heading TEXT NOT NULL,
@@ -51,7 +53,9 @@ _COUNTED: Final = ("generation", "paragraphs", "terms", "texts")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of a file. `skipped` says why it is left out; `again`, to try it at the next sync."""
+    """What is known of a file. `skipped` says why it is left out; `again`, to try it at the next sync;
+    `readers`, which version of them has read it.
+    """
 
     path: str
     size: int = 0
@@ -60,6 +64,7 @@ class Row:
     paragraphs: int = 0
     skipped: str = ""
     again: bool = False
+    readers: int = READERS
 
 
 def digest_of(paragraph: Paragraph) -> bytes:
@@ -140,7 +145,8 @@ class Store:
     def rows(self) -> dict[str, Row]:
         """All files that are known, in order of their paths."""
         found = self.sql.execute(
-            "SELECT path, size, mtime_ns, sha256, paragraphs, skipped, again FROM files ORDER BY path"
+            "SELECT path, size, mtime_ns, sha256, paragraphs, skipped, again, readers FROM files"
+            " ORDER BY path"
         )
         return {row[0]: Row(*row) for row in found}
 
@@ -167,17 +173,17 @@ class Store:
     def put(self, row: Row, paragraphs: Sequence[Paragraph]) -> set[bytes]:
         """A file as it is now, in place of what was known of it; the texts that stand nowhere any more."""
         file, before = self._file(row.path)
-        values = (row.size, row.mtime_ns, row.sha256, len(paragraphs), row.skipped, row.again)
+        values = (row.size, row.mtime_ns, row.sha256, len(paragraphs), row.skipped, row.again, row.readers)
         if file is None:
-            columns = "size, mtime_ns, sha256, paragraphs, skipped, again, path"
+            columns = "size, mtime_ns, sha256, paragraphs, skipped, again, readers, path"
             file = self.sql.execute(
-                f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own words
+                f"INSERT INTO files ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own words
                 (*values, row.path),
             ).lastrowid
         else:
             self.sql.execute(
-                "UPDATE files SET size = ?, mtime_ns = ?, sha256 = ?, paragraphs = ?, skipped = ?, again = ?"
-                " WHERE id = ?",
+                "UPDATE files SET size = ?, mtime_ns = ?, sha256 = ?, paragraphs = ?, skipped = ?, again = ?,"
+                " readers = ? WHERE id = ?",
                 (*values, file),
             )
         texts = self._texts(paragraphs)

@@ -119,21 +119,19 @@ class Syncing:
         for document, why in sorted(refused.items()):
             if document not in withdrawn:
                 self._skip(Row(document, skipped=why, again=True), known.get(document))
-        stale = store.meta("readers") != READERS
-        changed = [entry for entry in entries if stale or _changed(entry, known.get(entry.document))]
+        changed = []
         for entry in entries:
             row = known.get(entry.document)
-            if row is not None and not stale and not _changed(entry, row):
+            if row is None or _changed(entry, row):
+                changed.append(entry)
+            else:
                 self._keep(row)
         for done, entry in enumerate(changed):
             self._progress(done, len(changed), entry.document)
-            self._take(entry, known.get(entry.document), stale)
+            self._take(entry, known.get(entry.document))
         self._submit()
         self._settle()
         self._progress(len(changed), len(changed), "")
-        if stale:
-            with store.changing():
-                store.set_meta("readers", READERS)
         self._tidy(bool(removed))
         synced.paragraphs = store.meta("paragraphs")
         synced.renewed = store.meta("renewed_ms") != renewed_ms
@@ -142,7 +140,7 @@ class Syncing:
 
     # --- one file ---
 
-    def _take(self, entry: Entry, known: Row | None, stale: bool) -> None:
+    def _take(self, entry: Entry, known: Row | None) -> None:
         row = Row(entry.document, entry.size, entry.mtime_ns)
         why = refusal(entry.document)
         if not why and entry.size > MOST_BYTES:
@@ -158,7 +156,7 @@ class Syncing:
             return
         recent = time.time_ns() - mtime_ns < _RECENT_NS
         row = replace(row, size=size, mtime_ns=0 if recent else mtime_ns, sha256=sha256(content).digest())
-        if known is not None and known.sha256 == row.sha256 and not stale and not known.again:
+        if known is not None and known.sha256 == row.sha256 and known.readers == READERS and not known.again:
             with self._store.changing():
                 self._store.touch(row)
             self._keep(known)
@@ -293,6 +291,7 @@ class Syncing:
             store.scrub()
 
 
-def _changed(entry: Entry, row: Row | None) -> bool:
+def _changed(entry: Entry, row: Row) -> bool:
     """Whether a file must be looked into."""
-    return row is None or row.again or (row.size, row.mtime_ns) != (entry.size, entry.mtime_ns)
+    same = (row.size, row.mtime_ns, row.readers) == (entry.size, entry.mtime_ns, READERS)
+    return row.again or not same

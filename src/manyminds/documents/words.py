@@ -14,7 +14,6 @@ __all__ = ["content_words", "spelled", "terms"]
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _RUN: Final = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]+")
-_LONGEST: Final = 64  # characters of a word that count: what is longer is no word
 _SAYING_NOTHING: Final = """
     a about above after again against all also am an and any are as at be because been before being below
     between both but by can cannot could d did do does doing done down during each few for from further
@@ -42,7 +41,7 @@ def spelled(text: str) -> Iterator[str]:
 
 def terms(text: str) -> list[str]:
     """The words of a text in order as an index has them: without stop words, stemmed. Pure."""
-    return [stem(word[:_LONGEST]) for word in spelled(text) if word not in _STOP]
+    return [stem(word) for word in spelled(text) if word not in _STOP]
 
 
 def content_words(question: str) -> dict[str, str]:
@@ -53,7 +52,7 @@ def content_words(question: str) -> dict[str, str]:
     words: dict[str, str] = {}
     for word in spelled(question):
         if word not in _STOP:
-            words.setdefault(stem(word[:_LONGEST]), word)
+            words.setdefault(stem(word), word)
     return words
 
 

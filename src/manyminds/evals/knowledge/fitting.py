@@ -1,0 +1,149 @@
+"""The coefficients by which a reader of documents judges passages, fitted to calibration questions.
+
+Each question is put to who knows, to somebody else and to everything pooled, so that what is learnt holds for
+small libraries and large ones, and where the answer is not.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from manyminds.documents import Found, Library, Passage
+from manyminds.documents.evidence import Coefficients, Reader, passage_features, support_features
+from manyminds.evals.knowledge.grading import cited
+from manyminds.evals.knowledge.questions import Question
+from manyminds.types import Citation, Embed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["POOLED", "Seen", "fit", "look", "tells"]
+
+POOLED: Final = "pooled"
+"""Name of the library of all owners' documents."""
+
+_RIDGE: Final = 1.0
+_PASSAGES: Final = 8
+_DIGITS: Final = 4
+
+
+class Seen(NamedTuple):
+    """One search: the question in one wording, whose library it was put to, and what came of it.
+
+    `features` and `holds` are aligned with the passages that were read: by what each is judged, and whether
+    it tells the answer.
+    """
+
+    question: Question
+    asked: str
+    owner: str
+    found: Found
+    features: tuple[tuple[float, ...], ...]
+    holds: tuple[bool, ...]
+
+
+def tells(question: Question, owner: str, passage: Passage) -> bool:
+    """Whether a passage of an owner's library tells the answer."""
+    document = passage.document if owner == POOLED else f"{owner}/{passage.document}"
+    citation = Citation(owner, document=document, heading=passage.heading)
+    return cited(question, [citation], [passage.text])
+
+
+def look(
+    questions: Sequence[Question],
+    libraries: Mapping[str, Library],
+    embed: Embed,
+    seed: int = 0,
+    done: Callable[[int, int], None] = lambda n, of: None,
+) -> list[Seen]:
+    """Puts each question, in one of its wordings, to its owner, to another one and to `POOLED`."""
+    rng = random.Random(seed)  # noqa: S311
+    owners = sorted(libraries.keys() - {POOLED})
+    seen = []
+    for n, question in enumerate(questions, 1):
+        asked = rng.choice(question.phrasings)
+        own = question.near or rng.choice(owners)
+        other = rng.choice([owner for owner in owners if owner != own])
+        (vector,) = embed([asked])
+        for owner in (own, other, POOLED):
+            found = libraries[owner].search(asked, vector, _PASSAGES)
+            judged = passage_features(asked, found, embed)
+            seen.append(
+                Seen(
+                    *(question, asked, owner, found, tuple(tuple(x) for _, x in judged)),
+                    tuple(tells(question, owner, passage) for passage, _ in judged),
+                )
+            )
+        done(n, len(questions))
+    return seen
+
+
+def fit(seen: Iterable[Seen]) -> Coefficients:
+    """A conditional logit over passages, a logistic regression upon it, and the threshold that serves best.
+
+    Serves best: the share of answerable questions that are answered from a passage which tells it, and that
+    of the others which are declined, are largest together, among who was asked in their own field or pooled.
+    """
+    every = [one for one in seen if one.features]
+    passage = _ranking([one for one in every if any(one.holds) and not all(one.holds)])
+    reader = Reader(Coefficients(passage, (), 0.0))
+    ranked = [(one, reader.ranked(one.found, one.features)) for one in every]
+    x = np.array([support_features(one.asked, one.found, claims) for one, claims in ranked])
+    places = [{p.id: i for i, p in enumerate(one.found.passages)} for one in every]
+    right = np.array(
+        [one.holds[at[claims[0].passage.id]] for (one, claims), at in zip(ranked, places, strict=True)]
+    )
+    support = _logistic(x, right.astype(float))
+    chance = 1 / (1 + np.exp(-x @ np.array(support)))
+    counted = np.array([one.owner in (POOLED, one.question.near) for one in every])
+    knowable = np.array([one.question.answerable for one in every])
+    return Coefficients(passage, support, _threshold(chance[counted], right[counted], knowable[counted]))
+
+
+def _threshold(chance: "Floats", right: "NDArray[np.bool_]", knowable: "NDArray[np.bool_]") -> float:
+    tried = np.linspace(0.05, 0.95, 91)
+    gained = [
+        (right & knowable & (chance >= t)).sum() / knowable.sum()
+        + (~knowable & (chance < t)).sum() / max(1, (~knowable).sum())
+        for t in tried
+    ]
+    return round(float(tried[int(np.argmax(gained))]), _DIGITS)
+
+
+def _ranking(seen: Sequence[Seen]) -> tuple[float, ...]:
+    """Ridge conditional logit: the likelihood that a passage which tells the answer is chosen."""
+    from scipy.optimize import minimize
+
+    groups = [(np.array(one.features), np.array(one.holds)) for one in seen]
+
+    def loss(weights: "Floats") -> "tuple[float, Floats]":
+        total, gradient = _RIDGE * float(weights @ weights) / 2, _RIDGE * weights
+        for x, holds in groups:
+            mass = np.exp((scores := x @ weights) - scores.max())
+            mass /= mass.sum()
+            told = mass[holds].sum()
+            total -= np.log(told + 1e-12)
+            gradient = gradient + x.T @ (mass - np.where(holds, mass / told, 0.0))
+        return total, gradient
+
+    found = minimize(loss, np.zeros(groups[0][0].shape[1]), jac=True, method="L-BFGS-B")
+    return tuple(round(float(value), _DIGITS) for value in found.x)
+
+
+def _logistic(x: "Floats", y: "Floats") -> tuple[float, ...]:
+    """Ridge logistic regression by Newton's method; the constant, which comes first, is not shrunk."""
+    found = np.zeros(x.shape[1])
+    ridge = np.eye(x.shape[1]) * _RIDGE
+    ridge[0, 0] = 1e-6
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(x @ found, -30, 30)))
+        gradient = x.T @ (p - y) + ridge @ found
+        step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + ridge, gradient)
+        found -= step
+        if np.abs(step).max() < 1e-9:
+            break
+    return tuple(round(float(value), _DIGITS) for value in found)
