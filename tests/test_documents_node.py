@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,25 @@ def test_a_writer_is_asked_by_the_rules_and_never_another_reader(tmp_path: Path,
                 assert [len(rows) for rows in paid.values()] == [1, 1]
                 assert paid["clerk"][0]["cost_usd"] == pytest.approx(0.006)
                 assert paid["handbook"][0]["cost_usd"] == 0.0
+
+    asyncio.run(story())
+
+
+def test_where_nobody_else_is_here_the_documents_are_quoted(tmp_path: Path) -> None:
+    """Another reader of documents is nobody to write, though it might be asked."""
+
+    async def story() -> None:
+        config = configured(tmp_path, {"travel.md": TRAVEL}, 'writer = "auto"')
+        twin = msgspec.structs.replace(config.experts[0], name="twin", writer="auto")
+        both = msgspec.structs.replace(config, experts=(*config.experts, twin))
+        shutil.copytree(folder_of(config.home, "handbook"), folder_of(config.home, "twin"))
+        async with Node(both, {}) as node:
+            assert node._readers() == ("handbook", "twin")
+            text, _ = await answered(node, asking(KEPT, "handbook"))
+            assert "seven years" in text
+            node._ledger.flush()
+            assert len(node._ledger.requests(10, expert="handbook")) == 1
+            assert node._ledger.requests(10, expert="twin") == []
 
     asyncio.run(story())
 
