@@ -21,7 +21,16 @@ from manyminds.documents.sentences import numbers, sentences
 from manyminds.documents.words import terms
 from manyminds.types import Embed
 
-__all__ = ["Claim", "Coefficients", "Evidence", "Reader", "passage_features", "rests_on", "support_features"]
+__all__ = [
+    "Claim",
+    "Coefficients",
+    "Evidence",
+    "Reader",
+    "passage_features",
+    "quoted",
+    "rests_on",
+    "support_features",
+]
 
 _READ: Final = 6  # passages that are read sentence by sentence
 _JUDGED: Final = 18  # sentences that are compared with the question as vectors
@@ -65,23 +74,6 @@ class Claim:
     nearness: tuple[float, float]
     score: float
     probability: float
-
-    @property
-    def quote(self) -> str:
-        """Its words: the sentence with as many around it as fit, behind what they stand under."""
-        told = sentences(self.passage.text)
-        first = last = next((i for i, one in enumerate(told) if one.startswith(self.sentence)), 0)
-        room = _CHARS - len(told[first]) if told else 0
-        while room > 0:
-            sides = [i for i in (first - 1, last + 1) if 0 <= i < len(told) and len(told[i]) < room]
-            if not sides:
-                break
-            side = min(sides, key=lambda i: len(told[i]))
-            room -= len(told[side]) + 1
-            first, last = min(first, side), max(last, side)
-        text = " ".join(told[first : last + 1])[:_CHARS]
-        under = self.passage.heading.rpartition(" > ")[2]
-        return text if set(terms(under)) <= set(terms(text)) else f"{under}: {text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +134,24 @@ def passage_features(question: str, found: Found, embed: Embed) -> list[tuple[Pa
 def support_features(question: str, found: Found, claims: Sequence[Claim]) -> list[float]:
     """By what all of them are, the likeliest first: to fit `Coefficients.support` from."""
     return _supporting(_Asked(question, found), found, claims)
+
+
+def quoted(claim: Claim, question: str) -> str:
+    """The claim's sentence with as many around it as fit, behind those headings that the question names and
+    the words do not.
+    """
+    told = sentences(claim.passage.text) or [claim.passage.text]
+    first = last = next((i for i, one in enumerate(told) if one.startswith(claim.sentence)), 0)
+    room = _CHARS - len(told[first])
+    while sides := [i for i in (first - 1, last + 1) if 0 <= i < len(told) and len(told[i]) < room]:
+        side = min(sides, key=lambda i: len(told[i]))
+        room -= len(told[side]) + 1
+        first, last = min(first, side), max(last, side)
+    text = " ".join(told[first : last + 1])[:_CHARS]
+    asked, said = set(terms(question)), set(terms(text))
+    parts = [(part, set(terms(part))) for part in claim.passage.heading.split(" > ")]
+    named = [part for part, words in parts if words & asked and not words <= said]
+    return f"{', '.join(named)}: {text}" if named else text
 
 
 def rests_on(answer: str, question: str, passages: Sequence[Passage]) -> float:
