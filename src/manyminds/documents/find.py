@@ -24,9 +24,7 @@ __all__ = ["search"]
 
 _CANDIDATES: Final = 50  # of the words, and of the vector
 _FETCHED: Final = 200  # of the words, to know of ties
-_POSTINGS: Final = (
-    3_000  # texts with one of the words by which candidates are looked for; more find no better
-)
+_POSTINGS: Final = 3_000  # texts with one of the words by which candidates are looked for
 _WORDS: Final = 64  # of a question that are looked at, the rarest
 _CHARACTERS: Final = 20_000  # of a question that are looked at
 _K1: Final = 1.2

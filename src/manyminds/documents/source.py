@@ -36,7 +36,7 @@ _LEADING: Final = re.compile(r"\s*(//|/\*|\*|#|--|;|@|%|\"\"\")")
 
 _SHELL: Final = re.compile(r"^(?:function +)?([\w.:-]+) *\(\)", re.MULTILINE)
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 # --- Python ----------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def _definitions(
 ) -> None:
     """Adds lines [start, stop), in which this body is."""
     for node in body:
-        if not isinstance(node, Definition):
+        if not isinstance(node, _Definition):
             continue
         first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
         while first > start and lines[first - 1].lstrip().startswith("#"):

@@ -61,7 +61,7 @@ def _has_vowel(word: str) -> bool:
 
 
 def _doubled(word: str) -> bool:
-    return len(word) > 1 and word[-1] == word[-2] and _shape(word)[-1] not in "aeiou"
+    return len(word) > 1 and word[-1] == word[-2] and word[-1] not in "aeiou"
 
 
 def _hops(word: str) -> bool:
@@ -72,13 +72,13 @@ def _hops(word: str) -> bool:
 
 
 def _plural(word: str) -> str:
-    if word.endswith(("sses", "ies")):
+    if word.endswith(("sses", "ies")) and word not in ("sses", "ies"):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 
 
 def _past(word: str) -> str:
-    if word.endswith("eed"):
+    if word.endswith("eed") and word != "eed":
         return word[:-1] if _measure(word[:-3]) > 0 else word
     for suffix in ("ed", "ing"):
         if word.endswith(suffix):
@@ -88,7 +88,7 @@ def _past(word: str) -> str:
 
 
 def _mended(word: str) -> str:
-    if word.endswith(("at", "bl", "iz")):
+    if word.endswith(("at", "bl", "iz")) and len(word) > 2:
         return word + "e"
     if _doubled(word) and word[-1] not in "lsz":
         return word[:-1]

@@ -33,7 +33,8 @@ def spelled(text: str) -> Iterator[str]:
     What is written without spaces, as Chinese and Japanese are, comes as pairs of characters.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKD", text.casefold())
+        text = unicodedata.normalize("NFKD", text).casefold()
+        text = unicodedata.normalize("NFKD", text)
         text = "".join(letter for letter in text if not unicodedata.combining(letter))
         return _parted(_WORD.findall(unicodedata.normalize("NFC", text)))
     return iter(_WORD.findall(text.lower()))
