@@ -12,6 +12,7 @@ from manyminds.cli.evaluate import bars, encoder, open_folder
 from manyminds.cli.fleet import network
 from manyminds.cli.hydra import hydra
 from manyminds.cli.poison import poison
+from manyminds.cli.pooling import pooling
 from manyminds.cli.private import private
 from manyminds.cli.scale import index
 from manyminds.cli.settings import as_json, print_json, read
@@ -38,6 +39,7 @@ bench.add_command(hydra)
 bench.add_command(index)
 bench.add_command(network)
 bench.add_command(poison)
+bench.add_command(pooling)
 bench.add_command(private)
 bench.add_command(tokens)
 bench.add_command(trust)

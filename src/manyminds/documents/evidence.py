@@ -105,8 +105,14 @@ class Reader:
         claims = self._ranked(_judged(asked, found, embed))
         if not claims:
             return None
-        support = _logistic(self._fitted.support, _supporting(asked, found, claims))
-        return Evidence(support, tuple(claims))
+        return Evidence(self._support(asked, found, claims), tuple(claims))
+
+    def support(self, question: str, found: Found, claims: Sequence[Claim]) -> float:
+        """The probability that the first of these claims answers."""
+        return self._support(_Asked(question, found), found, claims)
+
+    def _support(self, asked: "_Asked", found: Found, claims: Sequence[Claim]) -> float:
+        return _logistic(self._fitted.support, _supporting(asked, found, claims))
 
     def ranked(self, found: Found, features: Sequence[Sequence[float]]) -> list[Claim]:
         """Claims without their sentences, the likeliest first, from `passage_features`."""
