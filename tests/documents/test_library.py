@@ -1,5 +1,6 @@
 """The library: what it finds, what it forgets, and that both follow from what lies in the folder."""
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.documents import Document, Library
+from manyminds.documents.words import terms
 from manyminds.errors import DocumentsError
 from tests.documents.made import D, content, embed, paths_holding, shown, write
+from tests.pulled import MINILM, needs_encoder
 
 FILES = {
     "moon.md": "# Moon\n\nThe moon is a rock that circles the earth once in 27 days.\n\n"
@@ -66,12 +69,17 @@ def test_words_that_are_nowhere_are_named_and_lower_the_coverage(library: Librar
 
 
 def test_bm25_is_okapis(library: Library) -> None:
-    """Two texts have "brewed", one of them twice the mean length of... all are computed anew here."""
+    """Held against the database's own, whose inverse document frequency may be negative where ours is not."""
+    moon, tides = FILES["moon.md"].split("## ")
+    parts = [moon.replace("#", ""), f"Moon {tides}", FILES["tea/green.txt"], FILES["tea/black.txt"]]
+    texts = [" ".join(terms(part)) for part in parts]
     with sqlite3.connect(":memory:") as sql:
         sql.execute("CREATE VIRTUAL TABLE t USING fts5 (words)")
-        found = library.search("brewed boiled boiling tea", None)
-        assert {passage.document for passage in found.passages} == {"tea/black.txt", "tea/green.txt"}
-    assert [p.bm25 for p in found.passages] == sorted((p.bm25 for p in found.passages), reverse=True)
+        sql.executemany("INSERT INTO t VALUES (?)", ((text,) for text in texts))
+        (expected,) = sql.execute("SELECT -bm25(t) FROM t WHERE t MATCH 'degre'").fetchone()
+    (passage,) = library.search("degrees", None).passages
+    odds = (4 - 1 + 0.5) / (1 + 0.5)
+    assert passage.bm25 == pytest.approx(expected / math.log(odds) * math.log1p(odds))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +139,21 @@ def test_a_copy_of_a_text_comes_below_the_first(tmp_path: Path) -> None:
         assert copy.score == first.score / 2
         library.withdraw("tea/black.txt")
         assert ask(library, "boiling water")[0] == "tea/copy.txt"
+
+
+@needs_encoder
+def test_meaning_finds_what_words_do_not(tmp_path: Path) -> None:
+    from manyminds.encoder import Encoder
+
+    encode = Encoder(MINILM, cache_size=0).encode
+    with Library(tmp_path / "library", encode) as library:
+        library.sync(write(tmp_path / "docs", FILES))
+        question = "How hot should a mild infusion of leaves be?"
+        assert library.search(question, None).passages == ()
+        best = library.search(question, encode([question])[0]).passages[0]
+        assert best.document == "tea/green.txt"
+        text = FILES["tea/green.txt"].strip()
+        assert best.cosine == pytest.approx(float(encode([text])[0] @ encode([question])[0]), abs=1e-6)
 
 
 # --- what lies in the folder -----------------------------------------------------------------------

@@ -26,6 +26,10 @@ VERSION: Final = 1
 """Of the database. A later one migrates what it finds; an earlier one refuses it."""
 
 _BUSY_S: Final = 60.0
+_PRAGMAS: Final = (
+    *("journal_size_limit = 16000000", "mmap_size = 1073741824"),
+    *("secure_delete = ON", "synchronous = NORMAL"),
+)
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE files (
@@ -220,6 +224,11 @@ class Store:
         """Lets a withdrawn document come back with the next sync."""
         self.sql.execute("DELETE FROM withdrawn WHERE path = ?", (path,))
 
+    def settle(self) -> None:
+        """Moves what was changed into the database itself, as far as no reader needs it where it is."""
+        with self._explained():
+            self.sql.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def scrub(self) -> None:
         """Writes all anew, so that nothing of what was deleted is left in any file. O(all).
 
@@ -234,7 +243,7 @@ class Store:
     # --- inside ---
 
     def _open(self) -> None:
-        for pragma in ("secure_delete = ON", "synchronous = NORMAL", "mmap_size = 1073741824"):
+        for pragma in _PRAGMAS:
             self.sql.execute(f"PRAGMA {pragma}")
         version = self.sql.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:

@@ -289,6 +289,8 @@ class Syncing:
             index.snapshot()
         if removed or store.meta("scrub"):
             store.scrub()
+        else:
+            store.settle()
 
 
 def _changed(entry: Entry, row: Row) -> bool:
