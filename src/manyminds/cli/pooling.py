@@ -41,12 +41,26 @@ __all__ = ["pooling"]
     type=click.IntRange(0, 600),
     help="Questions that the local models are asked, too; each takes seconds.",
 )
+@click.option(
+    "--paragraphs",
+    default=0,
+    type=click.IntRange(0, 100_000),
+    help="Index so many of other texts, and search them, instead of asking anybody.",
+)
 @click.option("--fit", is_flag=True, help="Fit what judges passages, instead of asking anybody.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31), help="Of wordings.")
 @as_json
 @click.pass_obj
 def pooling(
-    file: str | None, /, wordings: int, others: int, sample: int, fit: bool, seed: int, as_json: bool
+    file: str | None,
+    /,
+    wordings: int,
+    others: int,
+    sample: int,
+    paragraphs: int,
+    fit: bool,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Measure what owners of documents know together, and alone, and with everything in one index.
 
@@ -57,15 +71,17 @@ def pooling(
 
     config = read(file, {})
     home = config.home
-    encoder = encoder_of(home)
+    encoder = encoder_of(home, cached=not paragraphs)
     if encoder is None:
         raise click.ClickException("The sentence encoder is not here: run `manyminds pull` first.")
     with bars() as progress:
-        if fit:
+        if paragraphs:
+            found = _indexed(home, encoder, paragraphs, progress)
+        elif fit:
             found = asyncio.run(_fitted(home, encoder, seed, progress))
         else:
             found = asyncio.run(_measured(config, encoder, wordings, others, sample, seed, progress))
-    if as_json or fit:
+    if as_json or fit or paragraphs:
         print_json(found)
     else:
         _show(found)
@@ -84,6 +100,17 @@ async def _fitted(home: "Path", encoder: Any, seed: int, progress: "Progress") -
 
     world = await _laid(home, encoder, progress)
     return await asyncio.to_thread(fitted, world, progress, seed)
+
+
+def _indexed(home: "Path", encoder: Any, count: int, progress: "Progress") -> dict[str, Any]:
+    from manyminds.evals import knowledge
+    from manyminds.evals.indexing import measure
+
+    folder, packs = home / "bench" / "documents", home / "packs"
+    asyncio.run(knowledge.fetch(packs))
+    built = knowledge.build(folder / "corpora", packs)
+    questions = [question.phrasings[0] for question in built.questions]
+    return measure(folder / "many", packs, encoder, questions, count, progress)
 
 
 async def _measured(
