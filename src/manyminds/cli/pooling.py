@@ -91,8 +91,11 @@ async def _laid(home: "Path", encoder: Any, progress: "Progress") -> "World":
     from manyminds.evals import knowledge
     from manyminds.evals.pooling import laid
 
-    await knowledge.fetch(home / "packs")
-    return await asyncio.to_thread(laid, home / "bench" / "documents", home / "packs", encoder, progress)
+    folder, packs = home / "bench" / "documents", home / "packs"
+    await knowledge.fetch(packs)
+    progress("write the corpora", 0.0)
+    built = await asyncio.to_thread(knowledge.build, folder / "corpora", packs)
+    return await asyncio.to_thread(laid, built, folder, encoder, progress)
 
 
 async def _fitted(home: "Path", encoder: Any, seed: int, progress: "Progress") -> dict[str, Any]:

@@ -24,7 +24,6 @@ from manyminds.combine.select import Select
 from manyminds.combine.vote import Vote
 from manyminds.documents import Found, Library
 from manyminds.encoder import Encoder
-from manyminds.evals import knowledge
 from manyminds.evals.knowledge import Built
 from manyminds.evals.knowledge.fitting import POOLED, Seen, fit, look, nearness
 from manyminds.evals.knowledge.grading import cited, correct
@@ -81,10 +80,8 @@ class _Result(NamedTuple):
     cost_usd: float
 
 
-def laid(folder: Path, packs: Path, encoder: Encoder, progress: Progress) -> World:
-    """Writes the corpora, and indexes what has changed of them. Raises: DataError, OSError."""
-    progress("write the corpora", 0.0)
-    built = knowledge.build(folder / "corpora", packs)
+def laid(built: Built, folder: Path, encoder: Encoder, progress: Progress) -> World:
+    """Indexes in `folder` what has changed of these corpora. Raises: DocumentsError, OSError."""
     libraries = {}
     names = (*built.owners, POOLED)
     for n, name in enumerate(names):
