@@ -29,7 +29,7 @@ from manyminds.evals.knowledge.fitting import POOLED, Seen, fit, look, nearness
 from manyminds.evals.knowledge.grading import cited, correct
 from manyminds.evals.knowledge.neighbours import Neighbour, neighbours
 from manyminds.evals.knowledge.questions import Question
-from manyminds.evals.metrics import mean_interval
+from manyminds.evals.metrics import calibration_error, mean_interval
 from manyminds.evals.mixing import Panel, mixed
 from manyminds.experts.documents import Documents
 from manyminds.fanout import Patience
@@ -68,13 +68,16 @@ class _Asked(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What came of it. `place`: of the owner who knows among those asked, from 0; -1 where not asked."""
+    """What came of it. `place`: of the owner who knows among those asked, from 0; -1 where not asked.
+    `probability`: that the answer is right, as it says.
+    """
 
     right: bool
     declined: bool
     cited: bool
     place: int
     calls: int
+    probability: float
     seconds: float
     cpu_s: float
     cost_usd: float
@@ -242,19 +245,12 @@ async def _alone(expert: Expert, one: _Asked) -> _Result:
     assert last is not None
     assert last.grounds is not None
     assert last.usage is not None
-    seconds = time.perf_counter() - began_s
-    grounds = last.grounds
+    grounds, usage = last.grounds, last.usage
     place = 0 if expert.card.name in (one.question.corpus, POOLED) else -1
-    return _graded(
-        one,
-        text,
-        grounds.declined,
-        grounds.citations,
-        place,
-        1,
-        seconds,
-        last.usage.cpu_s,
-        last.usage.cost_usd,
+    right, cited_well = _graded(one, text, grounds.citations, declined=grounds.declined)
+    return _Result(
+        *(right, grounds.declined, cited_well, place, 1, grounds.support),
+        *(time.perf_counter() - began_s, usage.cpu_s, usage.cost_usd),
     )
 
 
@@ -267,13 +263,15 @@ async def _together(network: Gateway, one: _Asked) -> _Result:
     assert last.usage is not None
     report = last.report
     assert isinstance(report, Report)
-    seconds = time.perf_counter() - began_s
     first = [entry.expert for entry in report.panel]
     place = first.index(one.question.corpus) if one.question.corpus in first else -1
     citations = report.citations if isinstance(report.citations, tuple) else ()
-    cpu_s = last.usage.cpu_s
     declined = report.declined is True
-    return _graded(one, text, declined, citations, place, len(first), seconds, cpu_s, report.cost_usd)
+    right, cited_well = _graded(one, text, citations, declined=declined)
+    return _Result(
+        *(right, declined, cited_well, place, len(first), report.probability or 0.0),
+        *(time.perf_counter() - began_s, last.usage.cpu_s, report.cost_usd),
+    )
 
 
 def _query(one: _Asked, model: str) -> Query:
@@ -281,26 +279,14 @@ def _query(one: _Asked, model: str) -> Query:
     return Query((Message("user", one.text),), model=model, limits=limits, demands=frozenset({"citations"}))
 
 
-def _graded(
-    one: _Asked,
-    text: str,
-    declined: bool,
-    citations: Sequence[Citation],
-    place: int,
-    calls: int,
-    seconds: float,
-    cpu_s: float,
-    cost_usd: float,
-) -> _Result:
+def _graded(one: _Asked, text: str, citations: Sequence[Citation], *, declined: bool) -> tuple[bool, bool]:
+    """Whether the answer is right, and whether the words that it cites first bear that out."""
     question = one.question
-    right = not declined and correct(question, text)
-    well = (
-        not declined
-        and bool(citations)
-        and citations[0].source in (question.corpus, POOLED)
-        and cited(question, citations, [citation.quote for citation in citations])
-    )
-    return _Result(right, declined, well, place, calls, seconds, cpu_s, cost_usd)
+    if declined:
+        return False, False
+    known = bool(citations) and citations[0].source in (question.corpus, POOLED)
+    well = known and cited(question, citations, [citation.quote for citation in citations])
+    return correct(question, text), well
 
 
 def _network(known: Mapping[str, Expert], vectors: "Mapping[str, Vectors]", encoder: Encoder) -> Gateway:
@@ -382,6 +368,7 @@ def _figures(asked: Sequence[_Asked], results: Sequence[_Result], seed: int) -> 
         "declined": _mean([r.declined for r in unknown]),
         "cited": _mean([r.cited for r in given]),
         "right_of_given": _mean([r.right for r in given]),
+        "ece": _calibration(results),
         "asked_first": _mean([0 <= r.place < _FIRST for r in known]),
         "asked_at_all": _mean([r.place >= 0 for r in known]),
         "calls": _mean([r.calls for r in results]),
@@ -389,6 +376,14 @@ def _figures(asked: Sequence[_Asked], results: Sequence[_Result], seed: int) -> 
         "cpu_s": _mean([r.cpu_s for r in results]),
         "cost_usd_per_1k": 1000 * _mean([r.cost_usd for r in results]),
     }
+
+
+def _calibration(results: Sequence[_Result]) -> float | None:
+    """Expected error of what answers say of themselves, declines apart; None where nobody answered."""
+    given = [r for r in results if not r.declined]
+    if not given:
+        return None
+    return calibration_error(np.array([r.probability for r in given]), np.array([r.right for r in given]))
 
 
 def _by_sort(asked: Sequence[_Asked], found: Mapping[str, Sequence[_Result]]) -> dict[str, dict[str, float]]:
