@@ -21,6 +21,7 @@ from tests import clock
 from tests.changed import replace
 from tests.contracts.experts import ask, read
 from tests.documents.made import embed, write
+from tests.pulled import MINILM, needs_encoder
 
 if TYPE_CHECKING:
     from manyminds.types import Vectors
@@ -239,6 +240,31 @@ def test_a_turn_may_go_on_from_the_one_before(library: Library) -> None:
 def test_a_turn_that_is_answered_is_not_read_with_the_one_before(library: Library) -> None:
     query = turns("How is green tea brewed?", "At 70 degrees.", WHEN)
     assert answered(smith(library), query)[0].text == answered(smith(library), WHEN)[0].text
+
+
+# --- as it comes -----------------------------------------------------------------------------------
+
+
+@needs_encoder
+def test_with_the_real_encoder_and_what_was_fitted(tmp_path: Path) -> None:
+    from manyminds.encoder import Encoder
+
+    encode = Encoder(MINILM).encode
+    with Library(tmp_path / "library", encode) as library:
+        library.sync(write(tmp_path / "docs", FILES))
+        expert = Documents(CARD, library, encode)
+        assert TOLD in answered(expert, WHEN)[0].text
+        assert "2,861" in answered(expert, turns(WHEN, TOLD, "and its boiling point?"))[0].text
+        for nothing in (
+            "???",
+            "\x00",
+            "\ud800",
+            "What is it?",
+            "How are you?",
+            "Who composed Tosca?",
+            "字是什么？",
+        ):
+            assert answered(expert, nothing)[0].declines, nothing
 
 
 # --- options ---------------------------------------------------------------------------------------
