@@ -365,17 +365,18 @@ def test_who_leaves_stops_the_writer(library: Library) -> None:
 
 
 def test_who_leaves_while_it_is_searched_leaves_at_once(library: Library) -> None:
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
 
     class Slow(Fixed):
         def search(self, question: str, vector: "Vectors | None", limit: int = 8) -> Found:
+            begun.set()
             assert release.wait(60)
             return library.search(question, vector, limit)
 
     async def leaving() -> None:
         expert = smith(Slow(Found((), 0)))
         task = asyncio.ensure_future(read(expert, ask(WHEN)))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
