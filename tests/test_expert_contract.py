@@ -74,6 +74,21 @@ async def local() -> AsyncGenerator[Subject, None]:
 
 
 @asynccontextmanager
+async def documents() -> AsyncGenerator[Subject, None]:
+    from manyminds.documents import Library
+    from manyminds.documents.evidence import Coefficients, Reader
+    from manyminds.experts.documents import Documents
+    from tests.documents.made import embed, write
+
+    told = {"numbers.md": f"Count to twenty in words: {NUMBERS}.", "rainbow.md": f"Its colours: {COLOURS}."}
+    with TemporaryDirectory() as folder, Library(Path(folder) / "library", embed) as library:
+        library.sync(write(Path(folder) / "docs", told))
+        believing = Reader(Coefficients((1.0, *[0.0] * 7), (1.0, *[0.0] * 12), 0.5))  # the best by its words
+        card = Card("reader", "documents", source="stage", offers=frozenset({"citations"}))
+        yield Subject(Documents(card, library, embed, cites="quote", reader=believing), generates=False)
+
+
+@asynccontextmanager
 async def peer() -> AsyncGenerator[Subject, None]:
     from tests.network.sides import BOB, Asker, Memory, Side
 
@@ -93,6 +108,7 @@ KINDS: dict[str, tuple[Maker, Run]] = {  # how to make one, and the loop it runs
     "scripted": (scripted, clock.run),
     "guarded": (guarded, clock.run),
     "recorded": (recorded, clock.run),
+    "documents": (documents, clock.run),
     "peer": (peer, clock.run),
     "openai": (openai, asyncio.run),
     "local": (local, asyncio.run),

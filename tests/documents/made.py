@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,15 @@ def embed(texts: Sequence[str]) -> "Vectors":
     rows = np.zeros((len(texts), D), np.float32)
     for row, text in zip(rows, texts, strict=True):
         for word in ["", *text.lower().split()]:
-            seed = int.from_bytes(blake2b(word.encode(), digest_size=4).digest(), "big")
-            row += np.random.default_rng(seed).standard_normal(D).astype(np.float32)
+            row += _direction(word)
         row /= np.linalg.norm(row)
     return rows
+
+
+@lru_cache(10_000)
+def _direction(word: str) -> "Vectors":
+    digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big")).standard_normal(D).astype(np.float32)
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:

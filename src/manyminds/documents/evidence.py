@@ -147,7 +147,7 @@ def quoted(claim: Claim, question: str) -> str:
     the words do not.
     """
     told = sentences(claim.passage.text) or [claim.passage.text]
-    first = last = next((i for i, one in enumerate(told) if one.startswith(claim.sentence)), 0)
+    first = last = next((i for i, one in enumerate(told) if one[:_CHARS] == claim.sentence), 0)
     room = _CHARS - len(told[first])
     while sides := [i for i in (first - 1, last + 1) if 0 <= i < len(told) and len(told[i]) < room]:
         side = min(sides, key=lambda i: len(told[i]))
@@ -161,14 +161,20 @@ def quoted(claim: Claim, question: str) -> str:
 
 
 def rests_on(answer: str, question: str, passages: Sequence[Passage]) -> float:
-    """Of an answer's telling words, how many are in the passages, in [0, 1]; 0 where it has a number that
-    neither they nor the question have. 1 where it tells nothing but what was asked.
+    """Of an answer's telling words, how many are in the passages, in [0, 1]; 0 where it has none, or a number
+    that neither they nor the question have. 1 where it tells nothing but what was asked. A number is one
+    word, however it is written.
     """
     text = "\n".join(f"{passage.heading}\n{passage.text}" for passage in passages)
-    if numbers(answer) - numbers(text) - numbers(question):
+    said, asked, told = _telling(text), _telling(question), _telling(answer)
+    if not told or numbers(answer) - said - asked:
         return 0.0
-    told = set(terms(answer)) - set(terms(question))
-    return len(told & set(terms(text))) / len(told) if told else 1.0
+    told -= asked
+    return len(told & said) / len(told) if told else 1.0
+
+
+def _telling(text: str) -> set[str]:
+    return {term for term in terms(text) if not term.isdigit()} | numbers(text)
 
 
 # --- features --------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ class _Asked:
         self.question = question
         self.weights = {term: min(weight / rare, 1.0) for term, weight in found.weights.items()}
         self.unknown = {term for word in found.unknown for term in terms(word)} & self.weights.keys()
-        named = [token for token in question.split() if _NAMED.search(token) and terms(token)]
+        named = {token for token in question.split() if _NAMED.search(token) and terms(token)}
         self.names = {term for token in named for term in terms(token)} & self.weights.keys()
         self.rest = " ".join("it" if token in named else token for token in question.split())
 

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from manyminds.documents.evidence import Claim, Evidence, Reader, quoted, rests_on
 from manyminds.documents.nouns import Found
+from manyminds.documents.sentences import numbers
 from manyminds.documents.words import terms
-from manyminds.errors import ExpertError, ManymindsError, RefusedError, UnavailableError
+from manyminds.errors import ManymindsError, RefusedError, UnavailableError
 from manyminds.types import (
     Card,
     Chunk,
@@ -49,6 +50,7 @@ _SHOWN: Final = 3  # of them, to who writes
 _QUESTION_CHARS: Final = 4_000  # that are looked at, from its end
 _TURN_CHARS: Final = 500  # of the turn before
 _ANSWER_TOKENS: Final = 160
+_ANSWER_CHARS: Final = 2_000  # more is no answer of so few tokens
 _RESTS: Final = 0.6  # of an answer's telling words that have to be in the passages
 _UNFOUND: Final = "NOT FOUND"
 _INSTRUCTION: Final = """\
@@ -110,14 +112,15 @@ class Documents:
             raise RefusedError(f"{self._card.name} has one answer to a question.")
         try:
             evidence, cpu_s = await asyncio.to_thread(self._look, query)
-        except ManymindsError as error:
-            raise UnavailableError(f"{self._card.name}: {error.message}") from error
+        except (ManymindsError, OSError, ValueError) as error:  # it names folders: not for who asks
+            log.error("%s cannot search: %s", self._card.name, error)
+            raise UnavailableError(f"{self._card.name} cannot search its documents at present.") from error
         if evidence is None or evidence.support < self._reader.threshold:
             support = evidence.support if evidence is not None else 0.0
             yield self._declined(query, support, cpu_s)
             return
         text, claims, spent = await self._worded(query, evidence)
-        if not text:
+        if not text.strip():
             yield self._declined(query, evidence.support, cpu_s)
             return
         yield Chunk(text)
@@ -143,7 +146,8 @@ class Documents:
         evidence: Evidence | None = None
         if turns:
             question = query.task.stem or turns[-1]
-            vector = query.vector if question == turns[-1] else None
+            whole = question == query.question and len(question) <= _QUESTION_CHARS
+            vector = query.vector if whole else None
             evidence = self._read(question, vector)
         if len(turns) > 1 and (evidence is None or evidence.support < self._reader.threshold):
             further = self._read(f"{turns[-2][-_TURN_CHARS:]}\n{turns[-1]}", None)
@@ -171,7 +175,7 @@ class Documents:
             text, spent = await self._written(self._writer, query, claims)
             if text:
                 return text, claims, spent
-        return quoted(claims[0], query.question), claims[:1], spent
+        return quoted(claims[0], _asked(query)), claims[:1], spent
 
     async def _written(self, writer: Expert, query: Query, claims: Sequence[Claim]) -> tuple[str, Usage]:
         """What the writer makes of the passages; "" where it fails, or says what they do not."""
@@ -181,11 +185,13 @@ class Documents:
                 async for chunk in chunks:
                     text += chunk.text
                     usage = chunk.usage or usage
-        except ExpertError as error:
+                    if len(text) > _ANSWER_CHARS or chunk.declines:
+                        return "", usage
+        except ManymindsError as error:
             log.warning("%s quotes: %s", self._card.name, error.message)
             return "", usage
         text = text.strip()
-        rests = rests_on(text, query.question, [claim.passage for claim in claims])
+        rests = rests_on(text, _asked(query), [claim.passage for claim in claims])
         return ("" if not text or _UNFOUND in text.upper() or rests < _RESTS else text), usage
 
     def _usage(self, query: Query, text: str, cpu_s: float, spent: Usage | None = None) -> Usage:
@@ -199,7 +205,10 @@ class Documents:
 
     def _citations(self, text: str, query: Query, claims: Sequence[Claim]) -> tuple[Citation, ...]:
         """The passages on which the answer rests, by how many of its telling words are in each."""
-        told = set(terms(text)) - set(terms(query.question))
+        card = self._card
+        if self._cites == "none":
+            return (Citation(card.source or card.name, card.name),)
+        told = set(terms(text)) - set(terms(_asked(query)))
         shared = [len(told & set(terms(f"{c.passage.heading} {c.passage.text}"))) for c in claims]
         total = sum(shared)
         if not total:
@@ -209,13 +218,14 @@ class Documents:
 
     def _citation(self, claim: Claim, share: float, query: Query) -> Citation:
         card, passage = self._card, claim.passage
-        cited = Citation(card.source or card.name, card.name, share=share)
-        if self._cites == "none":
-            return cited
-        cited = replace(
-            cited, document=passage.document, heading=passage.heading, paragraph=passage.paragraph
-        )
-        return replace(cited, quote=quoted(claim, query.question)) if self._cites == "quote" else cited
+        place = (passage.document, passage.heading, passage.paragraph)
+        cited = Citation(card.source or card.name, card.name, *place, share=share)
+        return replace(cited, quote=quoted(claim, _asked(query))) if self._cites == "quote" else cited
+
+
+def _asked(query: Query) -> str:
+    """As much of the question as is looked at."""
+    return query.question[-_QUESTION_CHARS:]
 
 
 def _asking(query: Query, claims: Sequence[Claim]) -> Query:
@@ -235,7 +245,12 @@ def _chosen(task: Task, claims: Sequence[Claim]) -> tuple[str, Sequence[Claim]]:
     """The option that a passage names, of the likeliest that names just one, and that passage."""
     for claim in claims:
         said = f" {' '.join(terms(f'{claim.passage.heading} {claim.passage.text}'))} "
-        named = [i for i, option in enumerate(task.options) if f" {' '.join(terms(option))} " in said]
+        known = numbers(claim.passage.text) | numbers(claim.passage.heading)
+        named = [
+            i
+            for i, option in enumerate(task.options)
+            if (words := " ".join(terms(option))) and f" {words} " in said and numbers(option) <= known
+        ]
         if len(named) == 1:
             return f"{chr(ord('A') + named[0])}) {task.options[named[0]]}", (claim,)
     return "", ()

@@ -12,6 +12,7 @@ import numpy as np
 
 from manyminds.documents import Found, Library, Passage
 from manyminds.documents.evidence import Coefficients, Reader, passage_features, support_features
+from manyminds.errors import DataError
 from manyminds.evals.knowledge.grading import cited
 from manyminds.evals.knowledge.questions import Question
 from manyminds.types import Citation, Embed
@@ -62,9 +63,14 @@ def look(
     seed: int = 0,
     done: Callable[[int, int], None] = lambda n, of: None,
 ) -> list[Seen]:
-    """Puts each question, in one of its wordings, to its owner, to another one and to `POOLED`."""
+    """Puts each question, in one of its wordings, to its owner, to another one and to `POOLED`.
+
+    Raises: DataError where there are fewer than two owners.
+    """
     rng = random.Random(seed)  # noqa: S311
     owners = sorted(libraries.keys() - {POOLED})
+    if len(owners) < 2:
+        raise DataError(f"There are {len(owners)} owners to ask; it takes two to learn who does not know.")
     seen = []
     for n, question in enumerate(questions, 1):
         asked = rng.choice(question.phrasings)
@@ -89,9 +95,18 @@ def fit(seen: Iterable[Seen]) -> Coefficients:
 
     Serves best: the share of answerable questions that are answered from a passage which tells it, and that
     of the others which are declined, are largest together, among who was asked in their own field or pooled.
+
+    Raises: DataError where in no search some passages told the answer and others did not, or nobody was asked
+        a question in their own field that can be answered.
     """
     every = [one for one in seen if one.features]
-    passage = _ranking([one for one in every if any(one.holds) and not all(one.holds)])
+    telling = [one for one in every if any(one.holds) and not all(one.holds)]
+    asked = [one for one in every if one.owner in (POOLED, one.question.near) and one.question.answerable]
+    if not telling or not asked:
+        raise DataError(
+            f"Nothing can be fitted to {len(every)} searches: none of them tells right from wrong."
+        )
+    passage = _ranking(telling)
     reader = Reader(Coefficients(passage, (), 0.0))
     ranked = [(one, reader.ranked(one.found, one.features)) for one in every]
     x = np.array([support_features(one.asked, one.found, claims) for one, claims in ranked])
@@ -100,7 +115,7 @@ def fit(seen: Iterable[Seen]) -> Coefficients:
         [one.holds[at[claims[0].passage.id]] for (one, claims), at in zip(ranked, places, strict=True)]
     )
     support = _logistic(x, right.astype(float))
-    chance = 1 / (1 + np.exp(-x @ np.array(support)))
+    chance = _chance(x, np.array(support))
     counted = np.array([one.owner in (POOLED, one.question.near) for one in every])
     knowable = np.array([one.question.answerable for one in every])
     return Coefficients(passage, support, _threshold(chance[counted], right[counted], knowable[counted]))
@@ -142,8 +157,8 @@ def _ranking(seen: Sequence[Seen]) -> tuple[float, ...]:
         for x, holds in groups:
             mass = np.exp((scores := x @ weights) - scores.max())
             mass /= mass.sum()
-            told = mass[holds].sum()
-            total -= np.log(told + 1e-12)
+            told = mass[holds].sum() + 1e-12  # of what is never chosen
+            total -= np.log(told)
             gradient = gradient + x.T @ (mass - np.where(holds, mass / told, 0.0))
         return total, gradient
 
@@ -157,10 +172,15 @@ def _logistic(x: "Floats", y: "Floats") -> tuple[float, ...]:
     ridge = np.eye(x.shape[1]) * _RIDGE
     ridge[0, 0] = 1e-6
     for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(x @ found, -30, 30)))
+        p = _chance(x, found)
         gradient = x.T @ (p - y) + ridge @ found
         step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + ridge, gradient)
         found -= step
         if np.abs(step).max() < 1e-9:
             break
     return tuple(round(float(value), _DIGITS) for value in found)
+
+
+def _chance(x: "Floats", weights: "Floats") -> "Floats":
+    chance: Floats = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+    return chance
