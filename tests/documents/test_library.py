@@ -288,7 +288,10 @@ def test_a_profile_says_where_the_knowledge_lies(library: Library) -> None:
     profile = library.profile()
     assert profile.vectors.shape == (len(profile.counts), D)
     assert profile.vectors.dtype == np.float32
-    assert np.linalg.norm(profile.vectors, axis=1) == pytest.approx(1)
+    lengths = np.linalg.norm(profile.vectors, axis=1)
+    assert (lengths > 0).all()
+    assert (lengths < 1 + 1e-5).all()
+    assert (lengths < 0.999).any()
     assert sum(profile.counts) == library.paragraphs
     assert all(profile.labels)
     assert len(library.profile(1).counts) == 1

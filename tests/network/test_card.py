@@ -471,3 +471,12 @@ def test_a2a_takes_it_for_signed() -> None:
     fields["description"] = "Eve's."
     with pytest.raises(signing.InvalidSignaturesError):
         verify(parse(fields))
+
+
+def test_means_of_documents_keep_their_length_and_nobody_claims_a_longer_one() -> None:
+    unit = np.array([0.6, 0.8, 0.0], np.float32)
+    sent = [Skill(card.quantised(length * unit)) for length in (0.5, 1.0)]
+    sent.append(Skill(base64.b64encode(np.array([127, 127, 127], np.int8).tobytes()).decode()))
+    rows = card.unit_rows(sent, 3, means=True)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx([0.5, 1.0, 1.0], abs=0.01)
+    assert np.linalg.norm(card.unit_rows(sent, 3), axis=1) == pytest.approx(1)

@@ -67,8 +67,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Where the knowledge lies: (k, d) float32 unit rows, how many paragraphs are near each, and what those
-    are about, in a few words. A function of the paragraphs that there are, whatever came and went before.
+    """Where the knowledge lies: a function of the paragraphs that there are, whatever came and went before.
+
+    Attributes:
+        vectors: (k, d) float32, each as long as the mean cosine of its paragraphs to it.
+        counts: how many paragraphs are near each.
+        labels: what those are about, in a few words.
     """
 
     vectors: "Vectors"

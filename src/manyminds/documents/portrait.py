@@ -81,10 +81,25 @@ def made(store: Store, index: Index | None, most: int) -> Profile:
     )
     sql = "SELECT digest, count(*) FROM paragraphs JOIN texts ON texts.id = paragraphs.text GROUP BY digest"
     places = dict(store.sql.execute(sql))
+    close = _tightness(index, digests, nearest, centroids)
     counts = np.bincount(nearest, weights=[places[digest] for digest in digests], minlength=count)
     held = np.flatnonzero(counts)
     labels = tuple(_label(store, _members(digests, nearest, int(i))) for i in held)
-    return Profile(centroids[held], tuple(int(counts[i]) for i in held), labels)
+    return Profile((centroids * close[:, None])[held], tuple(int(counts[i]) for i in held), labels)
+
+
+def _tightness(
+    index: Index, digests: Sequence[bytes], nearest: "NDArray[np.int64]", centroids: "Vectors"
+) -> "Vectors":
+    """(k,) mean cosine of each centroid's texts to it."""
+    total = np.zeros(len(centroids))
+    for at in range(0, len(digests), _BLOCK):
+        of = nearest[at : at + _BLOCK]
+        cosines = np.einsum("ij,ij->i", _rows(index, digests[at : at + _BLOCK]), centroids[of])
+        total += np.bincount(of, weights=cosines, minlength=len(centroids))
+    count = np.maximum(np.bincount(nearest, minlength=len(centroids)), 1)
+    tight: Vectors = np.clip(total / count, 0.01, 1.0).astype(np.float32)
+    return tight
 
 
 def _rows(index: Index, digests: Sequence[bytes]) -> "Vectors":

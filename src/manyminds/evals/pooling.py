@@ -25,7 +25,7 @@ from manyminds.combine.vote import Vote
 from manyminds.documents import Found, Library
 from manyminds.encoder import Encoder
 from manyminds.evals.knowledge import Built
-from manyminds.evals.knowledge.fitting import POOLED, Seen, fit, look, nearness
+from manyminds.evals.knowledge.fitting import POOLED, Seen, dimensions, fit, look, nearness
 from manyminds.evals.knowledge.grading import cited, correct
 from manyminds.evals.knowledge.neighbours import Neighbour, neighbours
 from manyminds.evals.knowledge.questions import Question
@@ -110,11 +110,13 @@ def fitted(world: World, progress: Progress, seed: int = 0) -> dict[str, Any]:
     progress("fit", 0.0)
     without = {owner: _held_out(seen, owner) for owner in world.built.owners}
     vectors = {owner: world.libraries[owner].profile().vectors for owner in world.built.owners}
-    constant, slope = nearness(learnt, vectors, world.encoder.encode)
+    paragraphs = {owner: world.libraries[owner].paragraphs for owner in world.built.owners}
+    differing = dimensions(seen, vectors, paragraphs, world.encoder.encode)
+    constant, slope = nearness(learnt, vectors, paragraphs, world.encoder.encode)
     return {
         "coefficients": msgspec.to_builtins(fit(seen)),
         "without": without,
-        "router": {"constant": constant, "slope": slope},
+        "router": {"constant": constant, "slope": slope, "dimensions": differing},
     }
 
 
@@ -164,7 +166,10 @@ async def measure(
     asked = _drawn(world.built.questions, wordings, seed)
     owners = world.built.owners
     found: dict[str, list[_Result]] = {}
-    experts = {name: _expert(name, library, world.encoder) for name, library in world.libraries.items()}
+    experts = {
+        name: _expert(name, library, library.paragraphs, world.encoder)
+        for name, library in world.libraries.items()
+    }
     for n, name in enumerate((*owners, POOLED)):
         progress(f"ask {name}", n / (len(owners) + 1))
         found[name] = await _all_of(asked, partial(_alone, experts[name]))
@@ -176,7 +181,10 @@ async def measure(
     if others:
         beside = await asyncio.to_thread(_neighbours, world, packs, others, progress)
         last: OrderedDict[Path, Library] = OrderedDict()
-        known |= {n.name: _expert(n.name, _Opened(world, n.name, last), world.encoder) for n in beside}
+        known |= {
+            n.name: _expert(n.name, _Opened(world, n.name, last), len(n.paragraphs), world.encoder)
+            for n in beside
+        }
         vectors |= {n.name: _profile(world, n.name) for n in beside}
         network = _network(known, vectors, world.encoder)
         progress(f"ask the network of {len(known)}", 0.0)
@@ -221,8 +229,10 @@ def _sample(questions: Sequence[Question], test: bool, count: int, seed: int) ->
     return [(question, question.phrasings[int(rng.integers(len(question.phrasings)))]) for question in drawn]
 
 
-def _expert(name: str, library: Any, encoder: Encoder) -> Documents:
-    card = Card(name, "documents", source=name, accuracy=0.0, offers=frozenset({"citations"}), paragraphs=1)
+def _expert(name: str, library: Any, paragraphs: int, encoder: Encoder) -> Documents:
+    card = Card(
+        name, "documents", source=name, accuracy=0.0, offers=frozenset({"citations"}), paragraphs=paragraphs
+    )
     return Documents(card, library, encoder.encode, cites="quote")
 
 

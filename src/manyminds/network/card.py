@@ -74,7 +74,8 @@ _Ids = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z2-7*?]+\Z
 class Skill(Struct, frozen=True, omit_defaults=True):
     """A field that a node is good at: a point among questions, and how many skills of its experts lie there.
 
-    `vector`: base64 of int8, a unit vector times 127; of a network, the centroid of its experts' skills.
+    `vector`: base64 of int8, a unit vector times 127; of a network, the centroid of its experts' skills. Of
+    documents, the mean of the unit vectors of paragraphs that are alike, which is the shorter the less they are.
     """
 
     vector: _Base64
@@ -209,8 +210,10 @@ class NodeCard(Struct, frozen=True):
         return next((claim.accuracy for claim in self.says.claims if claim.field == field), None)
 
     def vectors(self, dimension: int) -> "Vectors":
-        """(k, d) float32 unit rows: its skills. No row where they have another dimension."""
-        return unit_rows(self.says.skills, dimension)
+        """(k, d) float32 rows: its skills. No row where they have another dimension. They are unit vectors;
+        of who has documents, means of such.
+        """
+        return unit_rows(self.says.skills, dimension, means=self.says.paragraphs > 0)
 
 
 class _Extension(Struct, frozen=True):
@@ -246,18 +249,22 @@ _agent = msgspec.json.Decoder(_Agent)
 _claims = msgspec.json.Decoder(Claims)
 
 
-def unit_rows(skills: Sequence[Skill], dimension: int) -> "Vectors":
-    """(k, d) float32 unit rows: where skills lie. No row of one that is nowhere, or has no d numbers."""
+def unit_rows(skills: Sequence[Skill], dimension: int, *, means: bool = False) -> "Vectors":
+    """(k, d) float32 unit rows: where skills lie. No row of one that is nowhere, or has no d numbers.
+
+    Where they may be `means` of unit vectors, those that are shorter than 1 stay so.
+    """
     rows = [_numbers(skill.vector) for skill in skills]
     fitting = [row for row in rows if len(row) == dimension]
     found = np.array(fitting, np.float32).reshape(len(fitting), dimension)
     norms = np.linalg.norm(found, axis=1, keepdims=True)
-    units: Vectors = (found / np.maximum(norms, 1e-9))[norms[:, 0] > 0]
+    scale = np.maximum(norms, _UNIT) if means else np.maximum(norms, 1e-9)
+    units: Vectors = (found / scale)[norms[:, 0] > 0]
     return units
 
 
 def quantised(vector: "Vectors") -> str:
-    """A unit vector (d,) as a card holds it."""
+    """A vector (d,) of length 1 at most, as a card holds it."""
     return base64.b64encode(np.rint(vector * _UNIT).astype(np.int8).tobytes()).decode()
 
 

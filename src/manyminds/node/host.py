@@ -24,7 +24,7 @@ class Host(Protocol):
         ...
 
     def skills(self, names: Collection[str] | None = None) -> "Vectors":
-        """(k, d) float32 unit rows: of its own experts, or of some."""
+        """(k, d) float32 rows: of its own experts, or of some. Unit vectors; of documents, means of such."""
         ...
 
     def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:

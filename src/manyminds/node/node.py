@@ -523,7 +523,8 @@ class Node:
     def skills(self, names: Collection[str] | None = None) -> "Vectors":
         """See `host.Host`."""
         of = sorted(self._members if names is None else names)
-        found = [self._index.vectors_of(name) for name in of if name in self._index]
+        made = {name: m.vectors for name, m in self._members.items() if m.vectors is not None}
+        found = [made.get(name, self._index.vectors_of(name)) for name in of if name in self._index]
         return np.concatenate([np.zeros((0, DIMENSION), np.float32), *found])
 
     def answer(self, query: Query) -> AsyncGenerator[Chunk, None]:

@@ -74,6 +74,7 @@ class Portrait(Struct, frozen=True):
         offers = {offer for card in chat for offer in card.offers}
         if any("citations" in other.offers for other in behind):
             offers.add("citations")
+        paragraphs = sum(card.paragraphs for card in own) + sum(other.paragraphs for other in behind)
         says = Claims(
             key="",
             exchange="",
@@ -82,10 +83,10 @@ class Portrait(Struct, frozen=True):
             protocols=(cards.PROTOCOL,),
             experts=len(own) + sum(other.experts for other in behind),
             parameters=sum(card.parameters for card in own) + sum(other.parameters for other in behind),
-            paragraphs=sum(card.paragraphs for card in own) + sum(other.paragraphs for other in behind),
+            paragraphs=paragraphs,
             levels=1 + max((other.levels for other in behind), default=0),
             encoder=self.encoder,
-            skills=self._skills(skills, behind, labels),
+            skills=self._skills(skills, behind, labels, means=paragraphs > 0),
             claims=(Claim(round(max(card.accuracy for card in chat), 3)),) if chat else (),
             vouches=tuple(vouches),
             member=member,
@@ -112,12 +113,17 @@ class Portrait(Struct, frozen=True):
             version=self.version,
         )
 
-    def _skills(self, own: "Vectors", behind: Sequence[Claims], labels: Sequence[str]) -> tuple[Skill, ...]:
-        """Of many skills, the centroids, how many are near each, and what the nearest is called."""
+    def _skills(
+        self, own: "Vectors", behind: Sequence[Claims], labels: Sequence[str], *, means: bool
+    ) -> tuple[Skill, ...]:
+        """Of many skills, the centroids, how many are near each, and what the nearest is called.
+
+        Where some are `means` of paragraphs' vectors, all are as long as what they stand for lies close.
+        """
         rows, counts = [own], [np.ones(len(own))]
         names = list(labels) if len(labels) == len(own) else [""] * len(own)
         for other in behind:
-            vectors = unit_rows(other.skills, self.dimension)
+            vectors = unit_rows(other.skills, self.dimension, means=other.paragraphs > 0)
             if other.encoder == self.encoder and len(vectors) == len(other.skills):
                 rows.append(vectors)
                 counts.append(np.array([skill.count for skill in other.skills], float))
@@ -125,7 +131,8 @@ class Portrait(Struct, frozen=True):
         every, count = np.concatenate(rows), np.concatenate(counts)
         if len(every) > _CENTROIDS:
             every = np.ascontiguousarray(every)
-            centroids = k_means(every, _CENTROIDS, np.random.default_rng(0))
+            units = every / np.linalg.norm(every, axis=1, keepdims=True)
+            centroids = k_means(units, _CENTROIDS, np.random.default_rng(0))
             close = every @ centroids.T
             nearest = np.argmax(close, axis=1)
             near = np.bincount(nearest, weights=count, minlength=_CENTROIDS).astype(float)
@@ -135,6 +142,9 @@ class Portrait(Struct, frozen=True):
                 for j in range(_CENTROIDS)
                 if near[j] > 0
             ]
+            if means:
+                tight = np.bincount(nearest, weights=count * close.max(axis=1), minlength=_CENTROIDS)
+                centroids = centroids * np.clip(tight / np.maximum(near, 1), 0.01, 1.0)[:, None]
             every, count = centroids[near > 0], near[near > 0]
         return tuple(
             Skill(quantised(row), max(1, int(n)), name[:_LABEL_CHARS])

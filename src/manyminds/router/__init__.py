@@ -27,6 +27,7 @@ from manyminds.router.predictor import (
     predict_one,
     source_of,
 )
+from manyminds.router.reach import reach
 from manyminds.types import Card, Embed, Limits, Outcome, Query, Route
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class SkillRouter:
         self._index = index
         self._embed = embed
         self._cards: dict[str, Card] = {}  # of each admitted expert
+        self._summaries: dict[str, Vectors] = {}  # of documents, as long as they were given
         self._evidence: dict[str, Evidence] = {}
         self._graded: dict[str, dict[int, Outcome]] = {}  # of each expert, by place in the log
         self._standings: dict[str, Standing] = {}
@@ -100,7 +102,13 @@ class SkillRouter:
         learnt = planner is not None and planner.knows(names)
         if query.vector is not None and not learnt:  # what was learnt takes its place
             similarity = self._index.similarity(query.vector, names)
+            similarity |= self._reached(query.vector, cards)
         return predict(cards, self._evidence, similarity, load, self._standings, section)
+
+    def _reached(self, vector: "Vectors", cards: Sequence[Card]) -> dict[str, float]:
+        """Of documents: how near their nearest paragraph is likely to be."""
+        known = [(card, self._summaries.get(card.name)) for card in cards if card.paragraphs]
+        return {card.name: reach(vector, of, card.paragraphs) for card, of in known if of is not None}
 
     def _alone(self, query: Query, card: Card, limits: Limits) -> Route | None:
         """The route of an expert asked by name, with no limit that needs a closer look; the same, sooner."""
@@ -166,7 +174,8 @@ class SkillRouter:
     def admit(self, card: Card, outcomes: Sequence[Outcome] = (), vectors: "Vectors | None" = None) -> None:
         """Takes an expert in, with its outcomes so far, oldest first; replaces what was known of it.
 
-        `vectors`: (k, d) float32 unit rows, where its skills lie; without any, where its card's words do.
+        `vectors`: (k, d) float32 rows, where its skills lie; without any, where its card's words do. Of one
+        with documents each is the mean of some paragraphs' unit vectors: see `reach`.
         """
         self._drop(card.name)
         self._place(card, vectors)
@@ -182,6 +191,9 @@ class SkillRouter:
 
     def _place(self, card: Card, vectors: "Vectors | None") -> None:
         self._cards[card.name] = card
+        self._summaries.pop(card.name, None)
+        if card.paragraphs and vectors is not None and len(vectors):
+            self._summaries[card.name] = vectors
         texts = [text for text in (*card.skills, card.description) if text]
         if vectors is None or not len(vectors):
             vectors = self._embed(texts) if self._embed is not None and texts else None
@@ -203,7 +215,7 @@ class SkillRouter:
             self._recount(name)
 
     def _drop(self, name: str) -> None:
-        for known in (self._cards, self._evidence, self._graded, self._standings):
+        for known in (self._cards, self._summaries, self._evidence, self._graded, self._standings):
             known.pop(name, None)
         self._index.remove(name)
 
