@@ -183,6 +183,39 @@ def test_one_document_is_taken_out_and_taken_back(papers: Path) -> None:
     assert "the NAME of one expert" in complaint("remove", "--document", "garden.md", code=2)
 
 
+def test_documents_are_taken_out_all_or_none(papers: Path) -> None:
+    added(papers)
+    words = ("remove", "handbook", "--document", "garden.md", "--document", "nosuch.md")
+    assert "no document 'nosuch.md'" in complaint(*words)
+    assert paragraphs(papers) == 2
+    assert manyminds("experts", "remove", "handbook", "--document", "garden.md").exit_code == 0
+    assert "'nosuch.md' was not withdrawn" in complaint(*words, "--undo")
+    papers.rename(papers.parent / "away")
+    assert "is not there" in complaint("remove", "handbook", "--document", "garden.md", "--undo")
+    (papers.parent / "away").rename(papers)
+    assert json.loads(manyminds("experts", "index", "--json").stdout)[0]["paragraphs"] == 1
+
+
+def test_what_was_read_for_nobody_is_deleted_too(papers: Path) -> None:
+    added(papers)
+    (papers.parent / "home" / "experts.toml").unlink()
+    result = manyminds("experts", "remove", "handbook")
+    assert result.exit_code == 0
+    assert "What was read of documents is deleted: handbook" in result.stderr
+    assert not folder_of(papers.parent / "home", "handbook").exists()
+
+
+def test_a_library_that_is_damaged_hides_no_others(papers: Path) -> None:
+    added(papers)
+    (folder_of(papers.parent / "home", "handbook") / "library.sqlite").write_bytes(b"no library" * 900)
+    assert "is damaged" in complaint("index", "handbook")
+    result = manyminds("experts", "list", "--json")
+    assert result.exit_code == 0
+    [told] = json.loads(result.stdout)["documents"]
+    assert "is damaged" in told["problem"]
+    assert "documents: handbook: " in manyminds("experts", "list").stderr
+
+
 def test_all_is_deleted_but_the_documents(papers: Path) -> None:
     added(papers, "--source", "ann")
     home = papers.parent / "home"

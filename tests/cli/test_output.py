@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from manyminds.cli.look import written
 from manyminds.cli.panel import show
 from manyminds.types import Attribution, PanelEntry, Report
 from tests.changed import replace
@@ -89,6 +90,18 @@ def shown(
         full=False,
     )
     return capsys.readouterr().err
+
+
+def test_a_terminal_obeys_nothing_that_others_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = replace(DRAFT, expert="e", answer="A \x1b[2J\x9b31m\u202eB\x07")
+    err = shown(monkeypatch, capsys, 120, evil)
+    assert all(sign not in err for sign in "\x1b\x9b\u202e\x07")
+    assert " expert " in err.splitlines()[1]
+    said = "a\n\tb\xa0c \u200d\U0001f469 \u4e2d"
+    assert written(said) == said
+    assert written("\x1b]0;x\x07\r\x9b\u2066") == " ]0;x    "
 
 
 @pytest.mark.parametrize(("width", "spared"), [(40, 4), (60, 2), (100, 0)])

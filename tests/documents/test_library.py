@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyminds.documents import Document, Library
+from manyminds.documents.portrait import keep
+from manyminds.documents.store import Store
 from manyminds.documents.words import terms
 from manyminds.errors import DocumentsError
 from tests.documents.made import D, content, embed, paths_holding, shown, write
@@ -261,6 +264,37 @@ def test_what_is_withdrawn_is_gone_from_the_disk(tmp_path: Path) -> None:
         assert library.withdraw("s7.txt") == 0
 
 
+def test_what_is_gone_or_changed_is_gone_from_the_disk(tmp_path: Path) -> None:
+    old = {
+        "a.txt": "The quokkabird lives here.\n",
+        "b.txt": "The xylothek is closed.\n",
+        "c.txt": "Tea is hot.\n",
+    }
+    docs = write(tmp_path / "docs", old)
+    with Library(tmp_path / "library", embed) as library, Library(tmp_path / "library", embed) as reader:
+        library.sync(docs)
+        reader.profile()
+        assert paths_holding(tmp_path / "library", b"quokkabird")
+        (docs / "a.txt").unlink()
+        (docs / "b.txt").write_text("The library is open.\n")
+        library.sync(docs)
+        for word in (b"quokka", b"xylothek"):
+            assert paths_holding(tmp_path / "library", word) == []
+        reader.profile()
+        library.withdraw("b.txt")
+        assert paths_holding(tmp_path / "library", b"library") == []
+        assert library.profile().labels == ("hot tea",)
+
+
+def test_a_profile_of_what_is_gone_is_not_kept(library: Library, tmp_path: Path) -> None:
+    old = library.profile()
+    generation = library.generation
+    library.withdraw("moon.md")
+    with closing(Store(tmp_path / "library" / "library.sqlite")) as store, store.changing():
+        keep(store, generation, 64, old)
+        assert store.sql.execute("SELECT count(*) FROM profiles").fetchone() == (0,)
+
+
 def test_a_withdrawn_document_stays_out_until_it_is_restored(library: Library, tmp_path: Path) -> None:
     before = library.renewed_ms
     assert library.withdraw("moon.md") == 2
@@ -314,6 +348,15 @@ def test_a_damaged_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "library/library.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(DocumentsError, match="damaged, or no library"):
         Library(tmp_path / "library", None)
+
+
+def test_a_page_that_is_damaged_is_told_in_words(library: Library, tmp_path: Path) -> None:
+    library.close()
+    with (tmp_path / "library" / "library.sqlite").open("r+b") as file:
+        file.seek(4096 * 2)
+        file.write(b"\xff" * 4096 * 12)
+    with pytest.raises(DocumentsError, match="is damaged"), Library(tmp_path / "library", embed) as damaged:
+        damaged.sync(tmp_path / "docs")
 
 
 def test_damaged_vectors_are_made_anew_by_the_next_sync(library: Library, tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from manyminds.cli.look import written
 from manyminds.cli.pull import bring_missing
 from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from manyminds.config import Config
     from manyminds.types import Query, Report
 
@@ -89,12 +92,16 @@ def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "Report"]:
-    """Answers and, unless quiet, writes the text as it comes. Raises: ManymindsError."""
+    """Answers and, unless quiet, writes the text as it comes. Raises: ManymindsError.
+
+    A terminal obeys nothing in it; what reads it otherwise gets every byte.
+    """
     from contextlib import aclosing
 
     from manyminds.node import Node
 
     parts: list[str] = []
+    shown: Callable[[str], str] = written if sys.stdout.isatty() else str
     report: Report | None = None
     async with Node(config, os.environ) as node:
         await node.load()
@@ -103,7 +110,7 @@ async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "
                 parts.append(chunk.text)
                 report = chunk.report
                 if not quiet:
-                    sys.stdout.write(chunk.text)
+                    sys.stdout.write(shown(chunk.text))
                     sys.stdout.flush()
     if not quiet:
         sys.stdout.write("\n")

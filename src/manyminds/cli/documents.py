@@ -89,17 +89,19 @@ def take_out(
     if len(names) != 1:
         raise click.UsageError("With --document, give the NAME of one expert.")
     [entry] = _of_documents(config, names)
-    listed, count = ", ".join(documents), 0
+    listed, count = plain(", ".join(documents)), 0
     with _library(config, entry, _encoder(config) if undo else None) as library:
         if undo:
-            for document in documents:
-                _restore(library, entry.name, document)
             _need_there(entry)
+            for document in sorted(documents, key=library.withdrawn.__contains__):  # the wrong ones first
+                _restore(library, entry.name, document)
             before = library.paragraphs
             library.sync(Path(entry.path))
             count = library.paragraphs - before
         else:
-            count = sum(library.withdraw(document) for document in documents)
+            known = {*library.withdrawn, *(document.path for document in library.documents())}
+            every = sorted(documents, key=known.__contains__)  # those that there are not first: they refuse
+            count = sum(library.withdraw(document) for document in every)
     _renew(file, config, [entry], tells=False)
     if undo:
         click.echo(f"{listed}: {entry.name} answers from it again, {count:,} paragraphs.", err=True)
@@ -267,7 +269,8 @@ def _models(config: "Config") -> set[str]:
     """Who may write, besides what the configuration names."""
     from manyminds import catalog
 
-    return {*catalog.load(), *(own.name for own in catalog.own(config.home))}
+    writers = {model.name for model in catalog.load().values() if model.kind == "gguf"}
+    return {*writers, *(own.name for own in catalog.own(config.home))}
 
 
 # --- what is said ----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from manyminds.ratings import Rated
 
-__all__ = ["config", "doctor", "experts", "plain", "print_table", "table_of"]
+__all__ = ["config", "doctor", "experts", "plain", "print_table", "table_of", "written"]
+
+_SET: Final = "\n\t\xa0\xad\u200b\u200c\u200d\u2003\u2009\u202f\u3000"
 
 
 @click.group()
@@ -147,6 +149,11 @@ def table_of(*headings: str) -> "Table":
 def plain(text: str) -> str:
     """What others wrote, without characters that a terminal might obey."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def written(text: str) -> str:
+    """`plain`, of a text as its author set it: with its lines, tabs, and signs that join letters."""
+    return "".join(char if char in _SET or char.isprintable() else " " for char in text)
 
 
 def print_table(table: "Table") -> None:

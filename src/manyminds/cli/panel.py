@@ -29,7 +29,7 @@ def show(report: Report, *, full: bool) -> None:
             highlight=False,
         )
         return
-    longest = max(len(entry.expert) for entry in report.panel)
+    longest = max(len("expert"), *(len(entry.expert) for entry in report.panel))
     names, room, numbers = _columns(console.width, longest)
     table = Table(title=_title(report), title_justify="left", title_style="bold", box=None)
     table.add_column("expert", overflow="fold", width=names)
@@ -45,10 +45,10 @@ def show(report: Report, *, full: bool) -> None:
             "cost": f"${entry.cost_usd:.6f}",
             "impact": f"{shares.get(entry.source, 0.0):.0%}",
         }
-        said = _said(entry)
+        said = plain(_said(entry))
         if not full and len(said) > _LINES * room:
             said = said[: _LINES * room - 1] + "…"
-        table.add_row(Text(entry.expert), Text(said), *(cells[heading] for heading in numbers))
+        table.add_row(Text(plain(entry.expert)), Text(said), *(cells[heading] for heading in numbers))
     console.print(table)
     _show_grounds(report, console)
 

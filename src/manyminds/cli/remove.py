@@ -132,6 +132,7 @@ def _others(config: "Config", ledger: "Ledger", names: Sequence[str], source: st
     from manyminds.artefact import load
     from manyminds.errors import ArtefactError
     from manyminds.node import base
+    from manyminds.node.following import folder_of
 
     every = [_Leaving(entry.name, entry.source or entry.name, "file") for entry in config.experts]
     every += [_Leaving(name, name, "catalogue") for name in catalog.load()]
@@ -140,6 +141,7 @@ def _others(config: "Config", ledger: "Ledger", names: Sequence[str], source: st
         learnt = {name.rpartition(":")[0] or name for name in load(base(config.home)[0]).experts}
     except ArtefactError:
         learnt = set()
+    every += [_Leaving(name, name, "past") for name in names if folder_of(config.home, name).exists()]
     asked = ledger.asked()
     every += [_Leaving(name, of, "past") for name, of in sorted({*asked, *((one, one) for one in learnt)})]
     found: dict[str, _Leaving] = {}

@@ -17,14 +17,23 @@ _SAME: Final = 0.99  # cosine of a paragraph with itself, by one encoder
 def state_of(home: Path, entry: "ExpertEntry") -> dict[str, Any] | None:
     """How many files and paragraphs were read, and what was left out; None where nothing was.
 
-    Raises: DocumentsError, OSError: it cannot be read.
+    Where that cannot be read, `problem` says why.
     """
-    from manyminds.documents import Library
+    from manyminds.errors import DocumentsError
     from manyminds.node.following import folder_of
 
     folder = folder_of(home, entry.name)
     if not folder.exists():
         return None
+    try:
+        return _read(folder, entry)
+    except (DocumentsError, OSError) as error:
+        return {"name": entry.name, "path": entry.path, "problem": str(error)}
+
+
+def _read(folder: Path, entry: "ExpertEntry") -> dict[str, Any]:
+    from manyminds.documents import Library
+
     with closing(Library(folder, None)) as library:
         documents = library.documents()
         return {
@@ -41,6 +50,8 @@ def told(entry: "ExpertEntry", state: dict[str, Any] | None) -> str:
     """The same in words."""
     if state is None:
         return f"not read yet: run `manyminds experts index {entry.name}`"
+    if "problem" in state:
+        return str(state["problem"]).removesuffix(".")
     left_out = [
         f"{len(state[what]):,} {words}"
         for what, words in (("skipped", "left out"), ("withdrawn", "withdrawn"))

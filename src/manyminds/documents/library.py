@@ -209,7 +209,8 @@ class Library:
         """A connection of its own, so that searches go on meanwhile."""
         store = Store(self._folder / _FILE)
         try:
-            yield store
+            with store.explained():
+                yield store
         finally:
             store.close()
 
@@ -227,5 +228,6 @@ class Library:
 
 def _unknown(kind: str, document: str, known: Iterable[str]) -> str:
     near = get_close_matches(document, list(known), 3)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    named = " or ".join(name if name.isprintable() else repr(name) for name in near)
+    hint = f" Did you mean {named}?" if near else ""
     return f"There is no {kind} {document!r}.{hint}"

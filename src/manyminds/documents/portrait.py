@@ -51,7 +51,12 @@ def kept(store: Store, most: int) -> Profile | None:
 
 
 def keep(store: Store, generation: int, most: int, profile: Profile) -> None:
-    """Keeps it for those that open the library next. To be called within `store.changing()`."""
+    """Keeps it for those that open the library next, unless something has changed since it was made.
+
+    To be called within `store.changing()`.
+    """
+    if store.meta("generation") != generation:
+        return
     vectors = np.ascontiguousarray(profile.vectors)
     content = _Kept(vectors.shape[1], vectors.tobytes(), profile.counts, profile.labels)
     store.sql.execute(

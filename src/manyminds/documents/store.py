@@ -93,7 +93,7 @@ class Store:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        with self._explained():
+        with self.explained():
             self.sql = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._open()
@@ -105,9 +105,21 @@ class Store:
         self.sql.close()
 
     @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raises: DocumentsError where within anything is wrong with the database."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise DocumentsError(f"{self._path} cannot be used ({error}).") from error
+        except sqlite3.DatabaseError as error:
+            raise DocumentsError(
+                f"{self._path} is damaged, or no library ({error}): remove its folder, and index again."
+            ) from error
+
+    @contextmanager
     def reading(self) -> Iterator[None]:
         """What is read within is of one moment. Raises: DocumentsError."""
-        with self._explained():
+        with self.explained():
             self.sql.execute("BEGIN")
             try:
                 yield
@@ -120,7 +132,7 @@ class Store:
 
         Raises: DocumentsError, having changed nothing.
         """
-        with self._explained():
+        with self.explained():
             self.sql.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -134,7 +146,7 @@ class Store:
 
     def meta(self, name: str, default: Any = 0) -> Any:
         """A value by its name. Raises: DocumentsError."""
-        with self._explained():
+        with self.explained():
             found = self.sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return default if found is None else found[0]
 
@@ -226,7 +238,7 @@ class Store:
 
     def settle(self) -> None:
         """Moves what was changed into the database itself, as far as no reader needs it where it is."""
-        with self._explained():
+        with self.explained():
             self.sql.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def scrub(self) -> None:
@@ -234,7 +246,7 @@ class Store:
 
         Raises: DocumentsError.
         """
-        with self._explained():
+        with self.explained():
             self.sql.execute("INSERT INTO found (found) VALUES ('optimize')")
             self.sql.execute("VACUUM")
             self.set_meta("scrub", 0)
@@ -260,17 +272,6 @@ class Store:
                 f"{self._path} is a library of version {version}, and this is version {VERSION}:"
                 " update manyminds, or give another folder."
             )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise DocumentsError(f"{self._path} cannot be used ({error}).") from error
-        except sqlite3.DatabaseError as error:
-            raise DocumentsError(
-                f"{self._path} is damaged, or no library ({error}): remove its folder, and index again."
-            ) from error
 
     def _file(self, path: str) -> tuple[int | None, list[int]]:
         found = self.sql.execute("SELECT id FROM files WHERE path = ?", (path,)).fetchone()
@@ -337,4 +338,7 @@ class Store:
             self.sql.executemany("DELETE FROM words WHERE word = ? AND texts <= 0", lost)
 
     def _renewed(self) -> None:
+        """Notes that something is gone; nothing made of it stays, nor what is left of it in files."""
+        self.sql.execute("DELETE FROM profiles")
+        self.set_meta("scrub", 1)
         self.set_meta("renewed_ms", max(time.time_ns() // 1_000_000, self.meta("renewed_ms") + 1))

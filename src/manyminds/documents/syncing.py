@@ -278,16 +278,17 @@ class Syncing:
     # --- at the end ---
 
     def _tidy(self, removed: bool) -> None:
-        """Removes what no file needs any more; what was removed is gone from the disk."""
+        """Removes what no file needs any more; what was removed, or changed, is gone from the disk."""
         store, index = self._store, self._index
+        scrubs = removed or bool(store.meta("scrub"))
         if index is not None and store.meta("texts") != len(index):
             with store.changing():
                 index.refresh()
                 digests = {digest.hex() for digest in store.digests()}
                 index.remove_all(name for name in index.names() if name not in digests)
-        if index is not None and (removed or index.pending > _PENDING):
+        if index is not None and (scrubs or index.pending > _PENDING):
             index.snapshot()
-        if removed or store.meta("scrub"):
+        if scrubs:
             store.scrub()
         else:
             store.settle()

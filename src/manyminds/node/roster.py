@@ -123,7 +123,8 @@ class Roster:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"two experts are named {twice[0]}: give the [[expert]] another name.")
         _check_aliases(config, names)
-        check_writers(config.experts, {*names, *catalog.load()})
+        writers = {model.name for model in catalog.load().values() if model.kind == "gguf"}
+        check_writers(config.experts, {*names, *writers})
         planned = [model for model in planned if not gone.has(model.card.name, model.card.source)]
         entries = [entry for entry in entries if not gone.has(entry.name, entry.source)]
         for name in names:
