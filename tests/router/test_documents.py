@@ -29,7 +29,7 @@ cosines = st.integers(-100, 100).map(lambda i: i / 100)
 
 
 def holds(similarity: float) -> float:
-    return 1.0 / (1.0 + math.exp(7.8 - 14.9 * similarity))
+    return 1.0 / (1.0 + math.exp(13.6 - 21.1 * similarity))
 
 
 def documents(name: str, p: float, cost_usd: float = 0.0, latency_s: float = 1.0) -> Prediction:

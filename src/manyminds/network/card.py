@@ -75,7 +75,7 @@ class Skill(Struct, frozen=True, omit_defaults=True):
     """A field that a node is good at: a point among questions, and how many skills of its experts lie there.
 
     `vector`: base64 of int8, a unit vector times 127; of a network, the centroid of its experts' skills. Of
-    documents, the mean of the unit vectors of paragraphs that are alike, which is the shorter the less they are.
+    documents, the mean of the unit vectors of paragraphs that are alike: the less they are, the shorter.
     """
 
     vector: _Base64

@@ -38,9 +38,10 @@ _MEASURED = 20  # of them at least, before it is said what is slow
 _SLOW = 0.95  # of all calls begin sooner
 _LEFT = 1.5  # times what was waited: so 1 call in 20 is hedged, as meant; taken as 1 time, up to 1 in 4
 _USUAL_TOKENS = 256  # of an answer, where the caller allows as many
-_FOUND_AT, _FOUND_BY = -7.8, 14.9
-"""Log-odds that documents hold the answer to a question: at cosine 0 of it and the nearest of what they are
-about, and for each unit of cosine: even odds are at .52. `manyminds bench documents --fit` has them."""
+_FOUND_AT, _FOUND_BY = -13.6, 21.1
+"""Log-odds that documents hold the answer to a question: at cosine 0 of it and the nearest paragraph, as
+`reach` foretells it, and for each unit of cosine: even odds are at .64. `manyminds bench documents --fit` has
+them."""
 _FOUND_UNSEEN = 0.3  # chance that they hold it, where nothing is known of either's whereabouts
 _READ = 0.9  # of answers that documents hold, those that are given right, until they are graded
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["reach"]
 
-_DIMENSIONS: Final = 33.0
+_DIMENSIONS: Final = 32.0
 """In which paragraphs of a summary differ, as if evenly: with so many the cosine that is foretold is right on
 average, of calibration questions and who knows (`manyminds bench documents --fit`)."""
 _MOST: Final = 0.2  # of cosine that paragraphs can be nearer than their summary: who claims many is no nearer
