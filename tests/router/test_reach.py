@@ -1,4 +1,5 @@
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from manyminds.router import SkillRouter
 from manyminds.router.reach import reach
 from manyminds.types import Card, Limits, Message, Query
 
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
+
 cosines = st.floats(-1, 1)
 lengths = st.floats(0.01, 1)
 counts = st.integers(1, 10**9)
 
 
-def pair(cosine: float, length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def pair(cosine: float, length: float = 1.0) -> "tuple[Vectors, Vectors]":
     question = np.array([1.0, 0.0, 0.0], np.float32)
     summary = length * np.array([cosine, math.sqrt(1 - cosine**2), 0.0], np.float32)
     return question, summary[None]
@@ -47,7 +51,7 @@ def test_of_more_paragraphs_one_is_nearer(cosine: float, length: float, one: int
 def test_the_nearest_of_many_is_about_as_near_as_foretold() -> None:
     rng = np.random.default_rng(0)
     dimensions, tight, cosine, count = 33, 0.9, 0.5, 30
-    question, summary = np.zeros(dimensions + 2), np.zeros(dimensions + 2)
+    question, summary = np.zeros((2, dimensions + 2), np.float32)
     question[:2] = cosine, math.sqrt(1 - cosine**2)
     summary[0] = tight
     nearest = []
