@@ -163,6 +163,19 @@ def test_a_folder_that_is_away_is_not_gone(papers: Path) -> None:
     assert "No expert of documents is named 'x'" in complaint("index", "x")
 
 
+def test_what_the_program_keeps_is_no_document(papers: Path) -> None:
+    home = papers.parent / "home"
+    (home / "node.key").write_text("-----BEGIN PRIVATE KEY-----")
+    (home / "notes.txt").write_text("The gate opens with the word swordfish.")
+    assert added(papers)["indexed"]["added"] == 2
+    words = ("experts", "add", "--documents", str(papers.parent), "--name", "all", "--json")
+    assert json.loads(manyminds(*words).stdout)["indexed"]["added"] == 2
+    with Library(folder_of(home, "all"), None) as library:
+        assert {d.path for d in library.documents()} == {f"papers/{p.name}" for p in papers.iterdir()}
+    assert "own folder" in complaint("add", "--documents", str(home), "--name", "own")
+    assert len(entries(papers)) == 2
+
+
 # --- taking out ------------------------------------------------------------------------------------
 
 

@@ -73,8 +73,10 @@ def test_nothing_is_nothing(name: str) -> None:
     assert blocks(name, "\n \n") == []
 
 
-def test_pictures_and_archives_are_refused_by_their_names() -> None:
+def test_pictures_archives_and_keys_are_refused_by_their_names() -> None:
     assert refusal("a/b.JPG") == "a .jpg file is of no kind that is read"
+    assert refusal("server.key")
+    assert refusal("a/server.pem")
     assert refusal("a.txt") == refusal("README") == refusal("jpg") == ""
 
 

@@ -64,6 +64,8 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
 def test_the_librarys_own_folder_is_no_document(tmp_path: Path) -> None:
     root = write(tmp_path / "docs", {"a.txt": "", "library/b.txt": ""})
     assert names(root, root / "library") == (["a.txt"], {})
+    with pytest.raises(DocumentsError, match="own folder"):
+        names(root / "library", root / "library")
 
 
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:

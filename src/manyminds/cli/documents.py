@@ -156,7 +156,7 @@ def _library(config: "Config", entry: "ExpertEntry", embed: "Embed | None" = Non
     from manyminds.documents import Library
     from manyminds.node.following import folder_of
 
-    with closing(Library(folder_of(config.home, entry.name), embed)) as library:
+    with closing(Library(folder_of(config.home, entry.name), embed, config.home)) as library:
         yield library
 
 

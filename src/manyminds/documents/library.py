@@ -44,19 +44,21 @@ class Library:
     follows from the paragraphs that there are, whatever came and went before.
     """
 
-    def __init__(self, folder: Path, embed: "Embed | None") -> None:
+    def __init__(self, folder: Path, embed: "Embed | None", own: Path | None = None) -> None:
         """Opens the library in `folder`, or makes it.
 
         Args:
             folder: of the program's own, not the owner's.
             embed: makes vectors when documents are synced, from several threads at once; None: found by
                 words alone. One without a cache is best, such as that of `Encoder(..., cache_size=0)`.
+            own: the program's own folder, in which `folder` is: nothing in it is a document, even where it
+                lies among them.
 
         Raises:
             DocumentsError: It is damaged, or of a newer version.
             OSError: It cannot be made.
         """
-        self._folder, self._embed = folder, embed
+        self._folder, self._embed, self._own = folder, embed, own or folder
         self._lock = Lock()
         self._store = Store(folder / _FILE)
         self._index: KeptIndex | None = None
@@ -153,7 +155,7 @@ class Library:
             OSError: The library cannot be written.
         """
         with self._alone(), self._opened() as store:
-            return Syncing(self._folder, store, self._embed, progress).run(root)
+            return Syncing(self._folder, store, self._embed, progress, self._own).run(root)
 
     def withdraw(self, document: str) -> int:
         """Takes a document out for good; how many paragraphs it had. 0 where it was withdrawn before.

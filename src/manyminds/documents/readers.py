@@ -135,9 +135,9 @@ _EMPTY_LINES: Final = re.compile(r"\n(?:[ \t\f]*\n)+|\f")
 _FULL: Final = 50  # characters of a line that was broken because it was long
 _RULES: Final = "=-~^\"'`#*+.:"
 _SUFFIXES: Final = """
-    7z a aac apk avi avif bin bmp bz2 class db deb dll doc dmg ear epub exe flac gguf gif gz heic ico iso
-    jar jpeg jpg jp2 lib m4a m4v mkv mov mp3 mp4 mpeg mpg npy npz o odp ods odt ogg onnx opus otf parquet
-    pkl png ppt pptx psd pt pyc pyd rar rpm rtf safetensors so sqlite tar tgz tif tiff ttf war wasm wav
-    webm webp whl wma wmv woff woff2 xls xlsx xz zip zst
+    7z a aac apk avi avif bin bmp bz2 class db deb dll doc dmg ear epub exe flac gguf gif gz heic ico
+    iso jar jks jpeg jpg jp2 kdbx key lib m4a m4v mkv mov mp3 mp4 mpeg mpg npy npz o odp ods odt ogg
+    onnx opus otf parquet p12 pem pfx pkl png ppt pptx psd pt pyc pyd rar rpm rtf safetensors so sqlite
+    tar tgz tif tiff ttf war wasm wav webm webp whl wma wmv woff woff2 xls xlsx xz zip zst
 """
 _BINARY: Final = frozenset(_SUFFIXES.split())

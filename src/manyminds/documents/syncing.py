@@ -82,8 +82,11 @@ def forget(folder: Path, store: Store, gone: set[bytes]) -> None:
 class Syncing:
     """One sync. Nobody else may sync the same library meanwhile; others may withdraw what is in it."""
 
-    def __init__(self, folder: Path, store: Store, embed: "Embed | None", progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, store: Store, embed: "Embed | None", progress: Progress, own: Path
+    ) -> None:
         self._folder, self._store, self._embed, self._progress = folder, store, embed, progress
+        self._own = own
         self._reading = Reading()
         self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "embed")
         self._synced = Synced()
@@ -105,7 +108,7 @@ class Syncing:
     def _run(self, root: Path) -> Synced:
         store, synced = self._store, self._synced
         refused: dict[str, str] = {}
-        entries = walk(root, refused.__setitem__, self._folder)
+        entries = walk(root, refused.__setitem__, self._own)
         known, withdrawn = store.rows(), set(store.withdrawn())
         entries = [entry for entry in entries if entry.document not in withdrawn]
         self._open()

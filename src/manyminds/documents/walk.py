@@ -39,7 +39,7 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
     `skip` is told the name of whatever is left out, and why. Links are followed to what lies inside of
     `root`; a folder that has been seen is not seen again under another name. The folder `own` is left out.
 
-    Raises: DocumentsError where there is no such folder, or it cannot be listed.
+    Raises: DocumentsError where there is no such folder, it cannot be listed, or is `own`.
     """
     try:
         top = root.resolve(strict=True)
@@ -51,8 +51,8 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
         raise DocumentsError(f"{root} cannot be read ({error.strerror or error}).") from error
     found: dict[str, Entry] = {}
     seen = {(status.st_dev, status.st_ino)}
-    if own is not None:
-        _first(str(own), seen)
+    if own is not None and not _first(str(own), seen) and own.exists():
+        raise DocumentsError(f"{root} is the program's own folder: give the one that the documents are in.")
     for document, file in _files(top, stat.S_ISDIR(status.st_mode), seen, skip):
         name = _shown(document)
         if name in found:

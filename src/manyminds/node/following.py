@@ -80,7 +80,7 @@ class Following:
                 self._also(name, synced)
 
         try:
-            with Library(folder_of(self._home, name), self._embed) as library:
+            with Library(folder_of(self._home, name), self._embed, self._home) as library:
                 watch(root, library, told, stop)
         except (ManymindsError, OSError) as error:
             log.error("The documents of %s are not followed: %s", name, error)
