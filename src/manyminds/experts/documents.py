@@ -111,7 +111,10 @@ class Documents:
         try:
             evidence, cpu_s = await asyncio.to_thread(self._look, query)
         except ManymindsError as error:
-            raise UnavailableError(f"{self._card.name}: {error.message}") from error
+            log.error(
+                "%s: %s", self._card.name, error.message
+            )  # it names paths, which are no caller's concern
+            raise UnavailableError(f"The documents of {self._card.name} cannot be searched.") from error
         if evidence is None or evidence.support < self._reader.threshold:
             support = evidence.support if evidence is not None else 0.0
             yield self._declined(query, support, cpu_s)
