@@ -12,7 +12,7 @@ import pytest
 
 from manyminds.config import Config, load
 from manyminds.documents import Library
-from manyminds.errors import ConfigError
+from manyminds.errors import ConfigError, ManymindsError
 from manyminds.ledger import Ledger
 from manyminds.node import Node, revocation
 from manyminds.node.following import folder_of
@@ -307,3 +307,20 @@ def test_what_a_sync_took_out_is_void_too_and_a_node_notices_by_itself(
             assert node.cards[0].paragraphs == 2
 
     asyncio.run(story())
+
+
+def test_where_a_library_lies_is_no_callers_concern(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = configured(tmp_path, {"travel.md": TRAVEL})
+
+    async def told() -> str:
+        async with Node(config, {}) as node:
+            file = folder_of(config.home, "handbook") / "library.sqlite"
+            file.write_bytes(b"\xff" * file.stat().st_size)
+            with pytest.raises(ManymindsError) as caught:
+                await answered(node, asking(KEPT, "handbook"))
+            return caught.value.message
+
+    message = asyncio.run(told())
+    assert "handbook cannot search its documents at present" in message
+    assert str(tmp_path) not in message
+    assert str(tmp_path) in caplog.text
