@@ -191,11 +191,11 @@ def _discover(
     results = _probed(file, entered, how)
     if as_json:
         added = [shown(entry, config) for entry in entered]
-        shown = [
+        listed = [
             {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
         ]
         asks = [{"key_env": name, "url": url} for name, url in usable.items()]
-        print_json({"servers": shown, "keys": asks, "added": added, "probed": results})
+        print_json({"servers": listed, "keys": asks, "added": added, "probed": results})
     else:
         show(results)
     for name, url in usable.items():
