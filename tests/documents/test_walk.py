@@ -68,6 +68,15 @@ def test_the_librarys_own_folder_is_no_document(tmp_path: Path) -> None:
         names(root / "library", root / "library")
 
 
+def test_no_link_leads_into_the_librarys_own_folder(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "", "home/b.txt": "", "home/documents/c.txt": ""})
+    (root / "link.txt").symlink_to("home/b.txt")
+    (root / "deep").symlink_to("home/documents")
+    found, skipped = names(root, root / "home")
+    assert found == ["a.txt"]
+    assert skipped == dict.fromkeys(["deep", "link.txt"], "it is a link to what is the program's own")
+
+
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DocumentsError, match="No such file"):
         names(tmp_path / "nowhere")

@@ -21,6 +21,7 @@ _NOISE: Final = frozenset(
     }
 )
 _OUTSIDE: Final = "it is a link to what lies outside of the folder"
+_OWN: Final = "it is a link to what is the program's own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
     seen = {(status.st_dev, status.st_ino)}
     if own is not None and not _first(str(own), seen) and own.exists():
         raise DocumentsError(f"{root} is the program's own folder: give the one that the documents are in.")
-    for document, file in _files(top, stat.S_ISDIR(status.st_mode), seen, skip):
+    around = _Around(str(top), str(own.resolve()) if own is not None else "")
+    for document, file in _files(around, stat.S_ISDIR(status.st_mode), seen, skip):
         name = _shown(document)
         if name in found:
             skip(name, "another file's name looks the same")
@@ -63,17 +65,36 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
     return [found[name] for name in sorted(found)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """Where links may lead: below `top`, and not below `own`, "" for nowhere. Both without links."""
+
+    top: str
+    own: str
+
+    def forbids(self, target: str) -> str:
+        """Why a link to this path is not followed; "" where it is."""
+        if not _below(target, self.top):
+            return _OUTSIDE
+        return _OWN if _below(self.own, self.top) and _below(target, self.own) else ""
+
+
+def _below(path: str, folder: str) -> bool:
+    return bool(path) and os.path.commonpath([path, folder]) == folder
+
+
 def _files(
-    top: Path, folder: bool, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
+    around: _Around, folder: bool, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
 ) -> Iterator[tuple[str, str]]:
     """Names and paths; those that are links only after all that are none."""
     if not folder:
-        yield top.name, str(top)
+        yield os.path.basename(around.top), around.top
         return
-    folders, links = [("", str(top))], list[tuple[str, str]]()
+    folders, links = [("", around.top)], list[tuple[str, str]]()
     while folders or links:
         if not folders:
-            folders = _inside(links.pop(0), str(top), seen, skip)
+            name, target = links.pop(0)
+            folders = [(f"{name}/", target)] if _first(target, seen) else []
             continue
         name, path = folders.pop()
         try:
@@ -88,27 +109,16 @@ def _files(
             document = f"{name}{entry.name}"
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
-                if os.path.isdir(target):
+                if why := around.forbids(target):
+                    skip(_shown(document), why)
+                elif os.path.isdir(target):
                     links.append((document, target))
-                elif os.path.commonpath([target, top]) == str(top):
-                    yield document, target
                 else:
-                    skip(_shown(document), _OUTSIDE)
+                    yield document, target
             elif not entry.is_dir(follow_symlinks=False):
                 yield document, entry.path
             elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")) and _first(entry.path, seen):
                 folders.append((f"{document}/", entry.path))
-
-
-def _inside(
-    link: tuple[str, str], top: str, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
-) -> list[tuple[str, str]]:
-    """The folder that a link leads to, unless it lies outside or has been seen."""
-    name, target = link
-    if os.path.commonpath([target, top]) != top:
-        skip(_shown(name), _OUTSIDE)
-        return []
-    return [(f"{name}/", target)] if _first(target, seen) else []
 
 
 def _first(folder: str, seen: set[tuple[int, int]]) -> bool:
