@@ -156,7 +156,7 @@ def _library(config: "Config", entry: "ExpertEntry", embed: "Embed | None" = Non
     from manyminds.documents import Library
     from manyminds.node.following import folder_of
 
-    with closing(Library(folder_of(config.home, entry.name), embed, config.home)) as library:
+    with closing(Library(folder_of(config.home, entry.name), embed, config.own)) as library:
         yield library
 
 
@@ -182,7 +182,7 @@ def _follow(file: str | None, config: "Config", those: "Sequence[ExpertEntry]", 
     from manyminds.node.following import Following
 
     heard: SimpleQueue[tuple[str, Synced]] = SimpleQueue()
-    following = Following(config.home, lambda name, told: heard.put((name, told)))
+    following = Following(config.home, config.own, lambda name, told: heard.put((name, told)))
     click.echo(f"Following {', '.join(entry.path for entry in those)}. Ctrl-C ends it.", err=True)
     try:
         following.follow(those)

@@ -5,7 +5,7 @@ Hidden files, and folders that programs fill, are left out without a word; whate
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,8 @@ _NOISE: Final = frozenset(
     }
 )
 _OUTSIDE: Final = "it is a link to what lies outside of the folder"
-_OWN: Final = "it is a link to what is the program's own"
+_OWN: Final = "it is the program's own"
+_LOG: Final = "this program writes into it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,14 @@ class Entry:
     mtime_ns: int
 
 
-def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) -> list[Entry]:
+def walk(root: Path, skip: Callable[[str, str], None], own: Collection[Path] = ()) -> list[Entry]:
     """All files below `root`, or `root` itself where it is one, in order of their names.
 
     `skip` is told the name of whatever is left out, and why. Links are followed to what lies inside of
-    `root`; a folder that has been seen is not seen again under another name. The folder `own` is left out.
+    `root`; a folder that has been seen is not seen again under another name. Left out are the folders and
+    files that are `own`, whatever leads to them, and what this process prints into.
 
-    Raises: DocumentsError where there is no such folder, it cannot be listed, or is `own`.
+    Raises: DocumentsError where there is no such folder, it cannot be listed, or is one of `own`.
     """
     try:
         top = root.resolve(strict=True)
@@ -52,35 +54,39 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
         raise DocumentsError(f"{root} cannot be read ({error.strerror or error}).") from error
     found: dict[str, Entry] = {}
     seen = {(status.st_dev, status.st_ino)}
-    if own is not None and not _first(str(own), seen) and own.exists():
+    kept = {key: _LOG for descriptor in (1, 2) if (key := _file(descriptor))}
+    kept |= {key: _OWN for path in own if (key := _file(path))}
+    folders = [path for path in own if path.is_dir()]
+    if any(not _first(str(path), seen) for path in dict.fromkeys(map(Path.resolve, folders))):
         raise DocumentsError(f"{root} is the program's own folder: give the one that the documents are in.")
-    around = _Around(str(top), str(own.resolve()) if own is not None else "")
+    around = _Around(str(top), tuple(str(path.resolve()) for path in folders))
     for document, file in _files(around, stat.S_ISDIR(status.st_mode), seen, skip):
         name = _shown(document)
         if name in found:
             skip(name, "another file's name looks the same")
             continue
-        if entry := _entry(name, file, skip):
+        if entry := _entry(name, file, kept, skip):
             found[name] = entry
     return [found[name] for name in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """Where links may lead: below `top`, and not below `own`, "" for nowhere. Both without links."""
+    """Where links may lead: below `top`, and below none of `own` that is there. All are without links."""
 
     top: str
-    own: str
+    own: tuple[str, ...]
 
     def forbids(self, target: str) -> str:
         """Why a link to this path is not followed; "" where it is."""
         if not _below(target, self.top):
             return _OUTSIDE
-        return _OWN if _below(self.own, self.top) and _below(target, self.own) else ""
+        within = [folder for folder in self.own if _below(folder, self.top)]
+        return _OWN if any(_below(target, folder) for folder in within) else ""
 
 
 def _below(path: str, folder: str) -> bool:
-    return bool(path) and os.path.commonpath([path, folder]) == folder
+    return os.path.commonpath([path, folder]) == folder
 
 
 def _files(
@@ -133,7 +139,18 @@ def _first(folder: str, seen: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _entry(name: str, file: str, skip: Callable[[str, str], None]) -> Entry | None:
+def _file(of: Path | int) -> tuple[int, int] | None:
+    """What tells a regular file, by its path or a descriptor, from every other; None where it is none."""
+    try:
+        status = os.stat(of)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _entry(
+    name: str, file: str, kept: Mapping[tuple[int, int], str], skip: Callable[[str, str], None]
+) -> Entry | None:
     try:
         status = os.stat(file, follow_symlinks=False)
     except OSError as error:
@@ -141,6 +158,9 @@ def _entry(name: str, file: str, skip: Callable[[str, str], None]) -> Entry | No
         return None
     if not stat.S_ISREG(status.st_mode):
         skip(name, "it is no regular file")
+        return None
+    if why := kept.get((status.st_dev, status.st_ino)):
+        skip(name, why)
         return None
     return Entry(name, file, status.st_size, status.st_mtime_ns)
 

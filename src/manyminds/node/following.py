@@ -1,7 +1,7 @@
 """Folders of documents that a node follows: each in a thread, into a library of its own. Knows no expert."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
@@ -35,11 +35,15 @@ class Following:
 
     Args:
         home: holds the libraries.
+        own: see `Library`.
         also: told of whose documents have changed, and what became of them; in its thread.
     """
 
-    def __init__(self, home: Path, also: Callable[[str, Synced], None] | None = None) -> None:
+    def __init__(
+        self, home: Path, own: Collection[Path], also: Callable[[str, Synced], None] | None = None
+    ) -> None:
         self._home = home
+        self._own = own
         self._also = also
         self._embed: Embed | None = None
         self._threads: dict[tuple[str, str], tuple[Thread, Event]] = {}  # by name and path
@@ -80,7 +84,7 @@ class Following:
                 self._also(name, synced)
 
         try:
-            with Library(folder_of(self._home, name), self._embed, self._home) as library:
+            with Library(folder_of(self._home, name), self._embed, self._own) as library:
                 watch(root, library, told, stop)
         except (ManymindsError, OSError) as error:
             log.error("The documents of %s are not followed: %s", name, error)
