@@ -198,8 +198,10 @@ def test_one_document_is_taken_out_and_taken_back(papers: Path) -> None:
     assert said == {"name": "handbook", "withdrawn": ["garden.md"], "paragraphs": 1}
     assert withdrawals(papers) == [("withdrawn", "handbook"), ("returned", "handbook")]
     assert (papers / "garden.md").read_text() == GARDEN
-    assert manyminds("experts", "index").stdout.startswith("handbook: 1 paragraphs")
-    assert "1 withdrawn" in manyminds("experts", "list").stderr
+    assert manyminds("experts", "index").stdout.startswith("handbook: 1 paragraph;")
+    assert "handbook: 1 paragraph of 1 document, 1 left out, 1 withdrawn" in (
+        manyminds("experts", "list").stderr
+    )
     assert "mean travel.md" in complaint("remove", "handbook", "--document", "travl.md")
     said = json.loads(manyminds(*words, "--undo", "--json").stdout)
     assert said == {"name": "handbook", "returned": ["garden.md"], "paragraphs": 1}

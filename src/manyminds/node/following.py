@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from manyminds.config import ExpertEntry
-from manyminds.documents import Library, Synced, watch
+from manyminds.documents import Library, Synced, counted, watch
 from manyminds.errors import ManymindsError
 from manyminds.node.wiring import encoder_of
 from manyminds.types import Embed
@@ -79,7 +79,7 @@ class Following:
     def _run(self, name: str, root: Path, stop: Event) -> None:
         def told(synced: Synced) -> None:
             files = f"{synced.added} added, {synced.changed} changed, {synced.removed} removed"
-            log.info("%s: %d paragraphs; files: %s.", name, synced.paragraphs, files)
+            log.info("%s: %s; files: %s.", name, counted(synced.paragraphs, "paragraph"), files)
             if self._also is not None:
                 self._also(name, synced)
 
