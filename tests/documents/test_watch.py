@@ -2,7 +2,7 @@
 
 import queue
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -12,10 +12,12 @@ from tests.documents.made import embed, write
 
 
 @contextmanager
-def watched(root: Path, library: Library) -> Iterator["queue.Queue[Synced]"]:
+def watched(
+    root: Path, library: Library, noted: Callable[[Synced], None] | None = None
+) -> Iterator["queue.Queue[Synced]"]:
     told: queue.Queue[Synced] = queue.Queue()
     stop = Event()
-    thread = Thread(target=watch, args=(root, library, told.put, stop))
+    thread = Thread(target=watch, args=(root, library, noted or told.put, stop))
     thread.start()
     try:
         yield told
@@ -54,3 +56,24 @@ def test_a_single_file_is_watched(tmp_path: Path) -> None:
         write(tmp_path / "new", {"a.txt": "One and two."})
         (tmp_path / "new/a.txt").replace(root / "a.txt")
         assert told.get(timeout=60).changed == 1
+
+
+def test_what_is_written_at_each_sync_begins_no_other(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "One."})
+    log = root / "node.txt"
+    told: queue.Queue[Synced] = queue.Queue()
+
+    def noted(synced: Synced) -> None:
+        with log.open("a") as file:
+            file.write(f"{synced}\n")
+        told.put(synced)
+
+    log.touch()
+    with Library(tmp_path / "library", embed, [log]) as library, watched(root, library, noted):
+        assert told.get(timeout=60).added == 1
+        (root / "b.txt").write_text("Two.")
+        synced = told.get(timeout=60)
+        assert (synced.added, synced.changed) == (1, 0)
+        (root / "a.txt").unlink()
+        synced = told.get(timeout=60)
+        assert (synced.changed, synced.removed) == (0, 1)

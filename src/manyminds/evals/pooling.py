@@ -179,19 +179,13 @@ async def measure(
     progress("ask the network", 0.0)
     found["network"] = await _all_of(asked, partial(_together, network))
     if others:
-        beside = await asyncio.to_thread(_neighbours, world, packs, others, progress)
-        last: OrderedDict[Path, Library] = OrderedDict()
-        known |= {
-            n.name: _expert(n.name, _Opened(world, n.name, last), len(n.paragraphs), world.encoder)
-            for n in beside
-        }
-        vectors |= {n.name: _profile(world, n.name) for n in beside}
-        network = _network(known, vectors, world.encoder)
-        progress(f"ask the network of {len(known)}", 0.0)
+        beside, more = await asyncio.to_thread(_beside, world, packs, others, progress)
+        network = _network({**known, **beside}, {**vectors, **more}, world.encoder)
+        progress(f"ask the network of {len(known) + len(beside)}", 0.0)
         found["network_of_many"] = await _all_of(asked, partial(_together, network))
     beside_models: dict[str, Any] = {}
     if models and sample:
-        panel = Panel({name: experts[name] for name in owners}, vectors, models)
+        panel = Panel(known, vectors, models)
         learnt, tested = (_sample(world.built.questions, test, sample, seed) for test in (False, True))
         beside_models = await mixed(panel, world.encoder, learnt, tested, seed, progress)
     return {
@@ -334,6 +328,19 @@ class _Opened:
 
 def _folder(world: World, name: str) -> Path:
     return world.folder / "neighbours" / "libraries" / name
+
+
+def _beside(
+    world: World, packs: Path, count: int, progress: Progress
+) -> "tuple[dict[str, Documents], dict[str, Vectors]]":
+    """So many others as experts, and where their knowledge lies."""
+    last: OrderedDict[Path, Library] = OrderedDict()
+    made = {n.name: len(n.paragraphs) for n in _neighbours(world, packs, count, progress)}
+    experts = {
+        name: _expert(name, _Opened(world, name, last), paragraphs, world.encoder)
+        for name, paragraphs in made.items()
+    }
+    return experts, {name: _profile(world, name) for name in made}
 
 
 def _neighbours(world: World, packs: Path, count: int, progress: Progress) -> list[Neighbour]:
