@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from manyminds.documents.evidence import Claim, Evidence, Reader, quoted, rests_on
+from manyminds.documents.evidence import Claim, Evidence, Reader, quoted, quotes, rests_on
 from manyminds.documents.nouns import Found
 from manyminds.documents.sentences import numbers
 from manyminds.documents.words import terms
@@ -67,12 +67,16 @@ log = logging.getLogger(__name__)
 
 
 class _Said(NamedTuple):
-    """An answer, on which passages it rests, what writing it took, and why it ends."""
+    """An answer, on which passages it rests, what writing it took, and why it ends.
+
+    `weights`: how much it rests on each of them, where that is not to be found out from the words.
+    """
 
     text: str
     claims: Sequence[Claim]
     spent: Usage = Usage()
     finish: str = "stop"
+    weights: Sequence[float] = ()
 
 
 class Searchable(Protocol):
@@ -139,7 +143,7 @@ class Documents:
             return
         text = _shortened(said.text, query.sampling.max_tokens)
         yield Chunk(text)
-        grounds = Grounds(evidence.support, self._citations(text, query, said.claims))
+        grounds = Grounds(evidence.support, self._citations(text, query, said))
         usage = self._usage(query, text, cpu_s, said.spent)
         finish = said.finish if text == said.text else "length"
         yield Chunk("", finish, usage, confidence=evidence.support, grounds=grounds)
@@ -194,7 +198,9 @@ class Documents:
             if written.text:
                 return written
             spent = written.spent
-        return _Said(quoted(claims[0], _asked(query)), claims[:1], spent)
+        told = quotes(claims, _asked(query))
+        weights = tuple(claim.probability for claim in claims[: len(told)])
+        return _Said("\n".join(told), claims[: len(told)], spent, weights=weights)
 
     async def _written(self, writer: Expert, query: Query, claims: Sequence[Claim]) -> _Said:
         """What the writer makes of the passages; "" where it fails, or says what they do not."""
@@ -224,13 +230,17 @@ class Documents:
 
     # --- cite ---
 
-    def _citations(self, text: str, query: Query, claims: Sequence[Claim]) -> tuple[Citation, ...]:
-        """The passages on which the answer rests, by how many of its telling words are in each."""
+    def _citations(self, text: str, query: Query, said: _Said) -> tuple[Citation, ...]:
+        """The passages on which the answer rests: where it quotes them, by how likely each is the one that
+        answers; else by how many of its telling words are in each.
+        """
         card = self._card
         if self._cites == "none":
             return (Citation(card.source or card.name, card.name),)
-        told = set(terms(text)) - set(terms(_asked(query)))
-        shared = [len(told & set(terms(f"{c.passage.heading} {c.passage.text}"))) for c in claims]
+        told, claims = set(terms(text)) - set(terms(_asked(query))), said.claims
+        shared: Sequence[float] = said.weights or [
+            len(told & set(terms(f"{c.passage.heading} {c.passage.text}"))) for c in claims
+        ]
         total = sum(shared)
         if not total:
             shared, total = [1, *(0 for _ in claims[1:])], 1
