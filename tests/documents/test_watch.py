@@ -77,3 +77,32 @@ def test_what_is_written_at_each_sync_begins_no_other(tmp_path: Path) -> None:
         (root / "a.txt").unlink()
         synced = told.get(timeout=60)
         assert (synced.changed, synced.removed) == (0, 1)
+
+
+class Asked(Library):
+    """A library that remembers of which changes it was asked whether they are its own."""
+
+    own: set[Path]
+    others: set[Path]
+
+    def keeps(self, path: Path) -> bool:
+        own = super().keeps(path)
+        (self.own if own else self.others).add(path)
+        return own
+
+
+def test_a_library_among_the_documents_is_not_synced_for_what_it_writes(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "One.", "homes.txt": "None."})
+    with Asked(root / "home/library", embed, [root / "home"]) as library:
+        library.own, library.others = set(), set()
+        with watched(root, library) as told:
+            assert told.get(timeout=60).added == 2
+            (root / "b.txt").write_text("Two.")
+            assert told.get(timeout=60).added == 1
+            (root / "home/ledger").write_text("calls")
+            (root / "homes.txt").unlink()
+            assert told.get(timeout=60).removed == 1
+    assert root / "home/ledger" in library.own
+    assert any(path.is_relative_to(root / "home/library") for path in library.own)
+    assert root / "homes.txt" in library.others
+    assert not any(path.is_relative_to(root / "home") for path in library.others)

@@ -58,7 +58,8 @@ class Library:
             DocumentsError: It is damaged, or of a newer version.
             OSError: It cannot be made.
         """
-        self._folder, self._embed, self._own = folder, embed, (folder, *own)
+        self._folder, self._embed = folder, embed
+        self._own = tuple(path.resolve() for path in (folder, *own))
         self._lock = Lock()
         self._store = Store(folder / _FILE)
         self._index: KeptIndex | None = None
@@ -103,6 +104,11 @@ class Library:
         """Documents that stay out although they may lie in the folder, in order."""
         with self._lock, self._store.reading():
             return self._store.withdrawn()
+
+    def keeps(self, path: Path) -> bool:
+        """Whether what is there is the program's own, so that no document has changed where that has."""
+        real = path.resolve()
+        return any(real.is_relative_to(one) for one in self._own)
 
     def documents(self) -> tuple[Document, ...]:
         """All files that are known, in order; withdrawn ones are not among them. Raises: DocumentsError."""
