@@ -83,7 +83,7 @@ async def documents() -> AsyncGenerator[Subject, None]:
     told = {"numbers.md": f"Count to twenty in words: {NUMBERS}.", "rainbow.md": f"Its colours: {COLOURS}."}
     with TemporaryDirectory() as folder, Library(Path(folder) / "library", embed) as library:
         library.sync(write(Path(folder) / "docs", told))
-        believing = Reader(Coefficients((1.0, *[0.0] * 7), (1.0, *[0.0] * 12), 0.5))  # the best by its words
+        believing = Reader(Coefficients((1.0, *[0.0] * 7), (1.0, *[0.0] * 13), 0.5))  # the best by its words
         card = Card("reader", "documents", source="stage", offers=frozenset({"citations"}))
         yield Subject(Documents(card, library, embed, cites="quote", reader=believing))
 

@@ -13,11 +13,14 @@ from manyminds.documents.evidence import (
     Claim,
     Coefficients,
     Reader,
+    answering,
     passage_features,
     quoted,
+    quotes,
     rests_on,
     support_features,
 )
+from manyminds.documents.sentences import sentences
 from manyminds.documents.words import content_words
 from tests.changed import replace
 from tests.documents.made import embed
@@ -170,7 +173,7 @@ def test_features_are_those_of_the_coefficients() -> None:
     ranked = reader.ranked(every, [x for _, x in features])
     assert [passage for passage, _ in features] == list(every.passages)
     assert {len(x) for _, x in features} == {8}
-    assert len(support_features(question, every, ranked)) == 13
+    assert len(support_features(question, every, ranked)) == 14
     assert ranked[0].score == pytest.approx(max(math.fsum(x) for _, x in features))
     fitted = Reader().read(question, every, embed)
     assert fitted is not None
@@ -202,6 +205,36 @@ def test_a_quote_stands_behind_the_headings_that_are_asked_for() -> None:
     assert quoted(says, "When does the metal iron melt?") == "Metals, Iron: It melts at 1,538 °C."
     said = claim(IRON, "It melts at 1,538 °C.", "Metals > Iron")
     assert quoted(said, "When does iron melt?") == IRON
+
+
+def likely(text: str, probability: float, heading: str = "") -> Claim:
+    sentence = sentences(text)[0][:CHARS]
+    return Claim(passage(text, heading=heading), sentence, (0.5, 0.5), 0.0, probability)
+
+
+def test_where_it_is_open_which_of_two_passages_answers_both_are_told() -> None:
+    first, second = "It melts at 1,538 °C.", "It boils at 2,861 °C."
+    open_, sure = [likely(first, 0.6), likely(second, 0.3)], [likely(first, 0.9), likely(second, 0.1)]
+    assert quotes(open_, "When?") == [first, second]
+    assert quotes(sure, "When?") == [first]
+    assert (list(answering(open_)), list(answering(sure))) == (open_, sure[:1])
+    assert quotes(open_[:1], "When?") == [first]
+
+
+def test_a_third_passage_is_never_told() -> None:
+    assert len(quotes([likely("It is iron.", 1 / 3)] * 3, "What?")) == 2
+
+
+@given(st.lists(st.integers(1, 600), min_size=2, max_size=2), st.integers(0, 5))
+def test_two_quotes_have_the_room_of_one_and_begin_with_their_sentences(sizes: list[int], more: int) -> None:
+    texts = [" ".join([c * size + "." for size in (sizes[i], *[50] * more)]) for i, c in enumerate("ab")]
+    first, second = (likely(text, 0.5) for text in texts)
+    told = quotes([first, second], "What?")
+    assert len("\n".join(told)) <= CHARS
+    both = len(first.sentence) + len(second.sentence) < CHARS
+    assert len(told) == (2 if both else 1)
+    for quote, one in zip(told, (first, second), strict=False):
+        assert quote.startswith(one.sentence)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -35,7 +35,7 @@ FILES = {
 CARD = Card("smith", "documents", source="the smithy", offers=frozenset({"citations"}))
 WHEN = "When does iron melt?"
 TOLD = "Iron melts at 1,538 °C."
-FITTED = Coefficients((4.0, 0.0, 1.0, -4.0, 0.0, 1.0, 0.0, 0.0), (-3.0, *[0.0] * 5, 12.0, *[0.0] * 6), 0.5)
+FITTED = Coefficients((4.0, 0.0, 1.0, -4.0, 0.0, 1.0, 0.0, 0.0), (-3.0, *[0.0] * 6, 12.0, *[0.0] * 6), 0.5)
 BY_WORDS = Reader(FITTED)
 """Believes passages as far as they have the question's words."""
 
@@ -77,6 +77,19 @@ def grounds_of(chunks: Sequence[Chunk]) -> Grounds:
 def turns(*texts: str) -> Query:
     roles = ["user", "assistant"] * len(texts)
     return Query(tuple(Message(role, text) for role, text in zip(roles, texts, strict=False)))
+
+
+def test_where_two_passages_are_as_likely_both_are_quoted_and_cited(tmp_path: Path) -> None:
+    files = {"a.md": "# Iron\n\nIron melts at 1,538 °C.\n", "b.md": "# Iron\n\nIron melts at 1,811 K.\n"}
+    with Library(tmp_path / "two", embed) as two:
+        two.sync(write(tmp_path / "both", files))
+        chunks = answered(smith(two), WHEN)
+    assert set(chunks[0].text.split("\n")) == {"Iron melts at 1,538 °C.", "Iron melts at 1,811 K."}
+    cited = grounds_of(chunks).citations
+    assert {one.document for one in cited} == {"a.md", "b.md"}
+    assert [one.quote for one in cited] == chunks[0].text.split("\n")
+    assert sum(one.share for one in cited) == pytest.approx(1.0)
+    assert cited[0].share >= cited[1].share > 0.2
 
 
 class Fixed:
