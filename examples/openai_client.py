@@ -13,13 +13,12 @@ import openai
 from nodes import starter
 
 # %% [markdown]
-# Your own node's URL in MANYMINDS_URL, such as http://127.0.0.1:8000/v1, and its key, if it wants one, in
-# MANYMINDS_KEY. Without, a node with the two models of the starter tier is started for as long as this
-# runs.
+# Your own node's URL in NODE_URL, such as http://127.0.0.1:8000/v1, and its key, if it wants one, in
+# NODE_KEY. Without, a node with the two models of the starter tier is started for as long as this runs.
 
 # %%
-URL = os.environ.get("MANYMINDS_URL") or starter()
-client = openai.OpenAI(base_url=URL, api_key=os.environ.get("MANYMINDS_KEY", "any"))
+URL = os.environ.get("NODE_URL") or starter()
+client = openai.OpenAI(base_url=URL, api_key=os.environ.get("NODE_KEY", "any"))
 experts = [model.id for model in client.models.list() if model.owned_by != "manyminds"]
 print(f"Asking {URL}, which has: {', '.join(experts)}")
 

@@ -93,8 +93,8 @@ for point in points:
 # %% [markdown]
 # ## How little that shows
 #
-# A share p of n questions is known to 1.96 standard errors, sqrt(p (1 - p) / n). A gain is known a little
-# better than that, since both answered the same questions. Where its interval holds 0, nothing is shown.
+# A share p of n questions is known to 1.96 standard errors, sqrt(p (1 - p) / n). The interval of a gain comes
+# from drawing the questions anew, again and again; where it holds 0, nothing is shown.
 
 # %%
 n, single = found["n_test"], found["best_single"]

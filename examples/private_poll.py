@@ -97,8 +97,8 @@ except openai.UnprocessableEntityError as refused:
 # %% [markdown]
 # ## Until all is told
 #
-# Each source may tell no more than epsilon 8 in all its answers. So the poll goes on for some rounds, in
-# which the noise shows, and ends with the numbers.
+# Each source may tell no more than epsilon 8 in all its answers. So the poll goes on for a few rounds, whose
+# answers may differ by their noise, and ends with the numbers.
 
 # %%
 print("\nAsked again and again at epsilon 4:")

@@ -30,7 +30,7 @@ ANN = f"""
 [[expert]]
 name = "leafy"                # the model to publish
 url = "{own.speaker}"         # where it answers
-model = "{speaks("B", 1)}"       # its name there
+model = "{speaks("B", 1)}"    # its name there
 accuracy = 0.8                # as she says; what is measured of it counts from then on
 skills = ["plant diseases"]
 

@@ -14,12 +14,12 @@ import openai
 from nodes import starter
 
 # %% [markdown]
-# Your own node's URL in MANYMINDS_URL, and its key, if it wants one, in MANYMINDS_KEY. Without, a node with
-# the two models of the starter tier is started for as long as this runs.
+# Your own node's URL in NODE_URL, and its key, if it wants one, in NODE_KEY. Without, a node with the two
+# models of the starter tier is started for as long as this runs.
 
 # %%
-URL = os.environ.get("MANYMINDS_URL") or starter()
-client = openai.OpenAI(base_url=URL, api_key=os.environ.get("MANYMINDS_KEY", "any"))
+URL = os.environ.get("NODE_URL") or starter()
+client = openai.OpenAI(base_url=URL, api_key=os.environ.get("NODE_KEY", "any"))
 
 
 # %%

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import need
+from tests.e2e.node import need, served
 from tests.e2e.test_demo import running
 from tests.pulled import ENCODER
 from tests.pulled import need as need_models
@@ -24,11 +24,14 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CELLS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.read_text().startswith("# %% [markdown]"))
 
 
-def said(name: str, folder: Path) -> str:
-    """What an example prints, from an empty folder for temporary files; that is empty again when it ends."""
+def said(name: str, folder: Path, url: str = "") -> str:
+    """What an example prints, from an empty folder for temporary files; that is empty again when it ends.
+
+    It asks the node at `url`, or one that it starts.
+    """
     folder = folder / "tmp"
     folder.mkdir()
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("MANYMINDS_U")}
+    environ = os.environ | {"NODE_URL": url}
     ended = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{name}.py")],
         stdout=subprocess.PIPE,
@@ -71,7 +74,9 @@ def test_every_cell_is_words_or_code(name: str) -> None:
 
 def test_openai_s_client_reads_who_is_owed_what(tmp_path: Path) -> None:
     need()
-    text = said("openai_client", tmp_path)
+    with served(tmp_path) as node:
+        text = said("openai_client", tmp_path, node.url)
+    assert f"Asking {node.url}, which has: qwen2.5-coder-0.5b, smollm2-135m\n" in text
     (whole,) = re.findall(r"^auto: (.+)$", text, re.MULTILINE)
     assert f"\nstreamed: {whole}\n" in text
     assert "Canberra" in whole
