@@ -5,16 +5,12 @@ another organisation: the asker's owner and the hub's have federated, and the as
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 from threading import Timer
-from typing import Any
 
-from manyminds import catalog
-from manyminds.config import home_of
+from nodes import manyminds, pulled
+
 from manyminds.evals.fleet import Fleet, Running, free_port, until
 from manyminds.evals.speaker import name as speaks
 
@@ -92,21 +88,13 @@ def node(name: str, expert: str, *, listen: int | None = None, join: int | None 
 
 def local(name: str) -> str:
     """An expert that is a model of this machine."""
-    home = home_of(os.environ)
-    path = catalog.path_of(home, catalog.find(name).files[0])
-    if not path.exists():
-        sys.exit(f"{name} is not on this machine: run `manyminds pull {name}`.")
+    (path,) = pulled(name).values()
     return f'name = "{name}"\nkind = "local"\npath = "{path}"'
 
 
 def run(at: Running, *words: str) -> str:
     """A command in that node's home: what it prints."""
-    environ: dict[str, Any] = {**os.environ, "MANYMINDS_HOME": str(at.folder), "COLUMNS": "160"}
-    command = [sys.executable, "-m", "manyminds", "--config", str(Path(at.folder) / "manyminds.toml"), *words]
-    ended = subprocess.run(command, capture_output=True, env=environ, text=True)  # noqa: S603
-    if ended.returncode:
-        sys.exit(ended.stderr)
-    return ended.stdout
+    return manyminds(at.folder, *words, shown=False)
 
 
 def say(text: str) -> None:

@@ -3,6 +3,8 @@
 Linear algebra: one thread for each process. There is a worker for each core already, and more threads than
 cores wait for one another by spinning.
 
+onnxruntime: reports to nobody, also where a test imports it before the encoder does.
+
 Bytecode: kept, whatever the environment says. Hundreds of processes that tests start would compile all anew.
 """
 
@@ -19,6 +21,7 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile("default")
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy and scipy are first imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

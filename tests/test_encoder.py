@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -213,3 +216,12 @@ class TestEncoder:
             ]
         )
         assert city @ capital > 0.7 > 0.3 > city @ code
+
+
+@needs_encoder
+def test_nothing_is_reported_to_the_makers_of_its_runtime(tmp_path: Path) -> None:
+    """onnxruntime leaves a file of its telemetry among temporary ones, unless it is told not to report."""
+    script = f"from manyminds.encoder import Encoder; Encoder(__import__('pathlib').Path({str(MINILM)!r}))"
+    environ = {key: value for key, value in os.environ.items() if key not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environ | {"TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []

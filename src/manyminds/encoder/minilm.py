@@ -3,6 +3,7 @@
 Knows no query, no expert and no download: a folder that lacks its files is a `CatalogError`.
 """
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -35,6 +36,7 @@ class Encoder:
 
         Raises: CatalogError when one is missing or is not what it should be.
         """
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.29 on it reports to its makers, else
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as native
 

@@ -116,6 +116,8 @@ class Fleet:
     def start(self, nodes: Mapping[str, str]) -> list[Running]:
         """Starts nodes by name, each with this manyminds.toml; returns when all are ready.
 
+        Models of a tier run only where it says so under `[local]`, and lie in the node's home.
+
         Raises: ManymindsError where one does not get so far.
         """
         names = list(nodes)
@@ -128,6 +130,12 @@ class Fleet:
             if not until(lambda node=node: _is_ready(node), _READY_S):  # type: ignore[misc]
                 raise ManymindsError(f"the node {node.name} was not ready within {_READY_S:g} s")
         return found
+
+    def home(self, name: str) -> Path:
+        """The home of the node of that name, which may not have been started yet."""
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def identity(self, name: str) -> Identity:
         """The keys of the node of that name, which may not have been started yet."""
@@ -165,9 +173,9 @@ class Fleet:
             _ended(process)
 
     def _begin(self, name: str, toml: str) -> "subprocess.Popen[bytes]":
-        folder = self._folder / name
-        folder.mkdir(exist_ok=True)
-        (folder / "manyminds.toml").write_text(f'{toml}\n[local]\ntier = "none"\n')
+        folder = self.home(name)
+        local = "" if "[local]" in toml else '[local]\ntier = "none"\n'
+        (folder / "manyminds.toml").write_text(f"{toml}\n{local}")
         own = {"MANYMINDS_HOME": str(folder), "MANYMINDS_POLICY_EXPLORE_RATE": "0"}
         own |= {"MANYMINDS_NETWORK_CANARIES": "0", _SECRET: "of this fleet"}
         environ = os.environ | own | self._environ
