@@ -49,8 +49,11 @@ lint: $(VENV)/.dev ## check format, style, types, layers and generated docs
 	$(BIN)/lint-imports --no-logo
 	$(COG) --check --diff --check-fail-msg "Run 'make docs' and commit what it changes." docs/*.md
 
-docs: $(VENV)/.dev ## write the generated parts of docs/ anew
+docs: $(VENV)/.dev ## write the generated parts of docs/ anew, and build build/site
 	$(COG) -r docs/*.md
+	rm -rf build/site
+	$(BIN)/zensical build --clean --strict
+	@echo "Open build/site/index.html in a browser."
 
 clean: ## remove what was installed and built here; models stay
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -99,7 +99,7 @@ def test_ci_runs_the_documented_targets() -> None:
     assert re.search(r"^check: lint test ", MAKEFILE, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["cli.md", "configuration.md", "api.md"])
+@pytest.mark.parametrize("name", ["cli.md", "configuration.md", "api.md", "measured.md"])
 def test_generated_parts_are_current(name: str) -> None:
     command = [sys.executable, "-m", "cogapp", "-P", "--check", "--diff", str(DOCS / name)]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
