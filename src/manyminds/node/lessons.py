@@ -6,11 +6,12 @@ Reads; the router decides what comes of it. Each outcome counts once, whoever wr
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from manyminds.ledger import Ledger
+from manyminds.errors import AlreadyGradedError, UnknownRequestError
+from manyminds.ledger import Grade, Ledger
 from manyminds.router.grades import GRADES
 from manyminds.types import Outcome
 
-__all__ = ["Lessons"]
+__all__ = ["Lessons", "is_learnt"]
 
 _UNDER_WAY_S = 10.0  # that a transaction takes at most, in which a place was given that is not seen yet
 _UNDER_WAY = 1000  # places that all of them together may be about to fill when a node starts
@@ -42,6 +43,22 @@ class Lessons:
     def reread(self) -> None:
         """Grades are read from the start again: for experts that are new."""
         self._graded = _Bookmark()
+
+
+def is_learnt(kept: Grade, request_id: str) -> bool:
+    """Whether the router learns from a grade of that request, by what became of it.
+
+    Raises: UnknownRequestError, AlreadyGradedError: it was not kept.
+    """
+    if kept == "unknown":
+        raise UnknownRequestError(
+            f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
+            "same key.",
+            param="request_id",
+        )
+    if kept == "twice":
+        raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
+    return kept == "learnt"
 
 
 class _Bookmark:

@@ -25,12 +25,10 @@ from manyminds.artefact import Artefact
 from manyminds.candidates import is_spared
 from manyminds.config import POLICIES, Config
 from manyminds.errors import (
-    AlreadyGradedError,
     ConfigError,
     LedgerError,
     ManymindsError,
     UnavailableError,
-    UnknownRequestError,
 )
 from manyminds.experts.asked import variant
 from manyminds.experts.guarded import Guarded
@@ -40,9 +38,9 @@ from manyminds.gateway import Record
 from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
 from manyminds.node.entrance import opened, secret_of
 from manyminds.node.learnt import usable
-from manyminds.node.lessons import Lessons
+from manyminds.node.lessons import Lessons, is_learnt
 from manyminds.node.libraries import Libraries, renew
-from manyminds.node.rated import beside, rated
+from manyminds.node.rated import Recent, beside, rated
 from manyminds.node.roster import Member, Roster, Shared
 from manyminds.node.wiring import DIMENSION, ENCODER, Made, cache_of, encoder_of, wired
 from manyminds.ratings import Rated
@@ -69,7 +67,6 @@ _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
 _PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
-_RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
 
 _P = ParamSpec("_P")
@@ -139,7 +136,7 @@ class Node:
             stack.push_async_callback(self.admission.close)
             self._gone, self._reloading = await self._in_ledger(self._ledger.gone), asyncio.Lock()
             self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
-            self._rating, self._rated_until_s = asyncio.Lock(), 0.0
+            self._recent = Recent(lambda cards: self._in_ledger(rated, self._ledger, cards))
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(
@@ -278,17 +275,9 @@ class Node:
         """
         key_id = key.id if key is not None else ""
         kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct, judged, _GRADES)
-        if kept == "unknown":
-            raise UnknownRequestError(
-                f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
-                "same key.",
-                param="request_id",
-            )
-        if kept == "twice":
-            raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
-        if kept == "learnt":
+        if learns := is_learnt(kept, request_id):
             await self._study()
-        return kept == "learnt"
+        return learns
 
     async def _study(self) -> None:
         """Learns what has come to the ledger since it last did. Raises: LedgerError."""
@@ -363,20 +352,9 @@ class Node:
         return [expert.card for _, expert in sorted(self._all.items())]
 
     async def rated(self) -> list[Rated]:
-        """Every expert's card with what was measured of late; at most `_RATED_S` old."""
-        async with self._rating:
-            now_s = time.monotonic()
-            if now_s >= self._rated_until_s:
-                try:
-                    self._ratings = await self._in_ledger(rated, self._ledger, self.cards)
-                except LedgerError as error:
-                    log.error("%s", error)
-                    self._ratings = {}
-                self._rated_until_s = now_s + _RATED_S
-            return [
-                beside(card, self._ratings.get(card.name), self._router.standing(card.name).drifted_utc)
-                for card in self.cards
-            ]
+        """Every expert's card with what was measured of late."""
+        found, standing = await self._recent.of(self.cards), self._router.standing
+        return [beside(card, found.get(card.name), standing(card.name).drifted_utc) for card in self.cards]
 
     async def _watch(self) -> None:
         """Takes over what `manyminds keys` changes while this node runs, and what others write down."""
@@ -430,7 +408,8 @@ class Node:
         await self._study()
         if self._cache is not None:
             self._cache.clear()
-        self._rated_until_s, self._gone = 0.0, gone
+        self._gone = gone
+        self._recent.forget()
         self.renewed()
         for card in (expert.card for expert in left):
             told = Withdrawal(
