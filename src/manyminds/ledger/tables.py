@@ -169,7 +169,7 @@ def _withdrawals(
         "withdrawals",
         every,
         sa.Column("id", row, primary_key=True),  # the order in which they count
-        _text("event"),  # withdrawn, dropped, relearnt, returned
+        _text("event"),  # withdrawn, dropped, relearnt, returned; paused, resumed
         sa.Column("at_utc", time, nullable=False),
         *map(_text, ("expert", "source")),  # expert: "" is all of the source
         _text("names"),  # a JSON array: what outcomes call it

@@ -3,20 +3,25 @@
 Reads; the router decides what comes of it. Each outcome counts once, whoever wrote it.
 """
 
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from manyminds.errors import AlreadyGradedError, UnknownRequestError
+from manyminds.experts.asked import variant
 from manyminds.ledger import Grade, Ledger
+from manyminds.router import SkillRouter
 from manyminds.router.grades import GRADES
 from manyminds.types import Outcome
 
-__all__ = ["Lessons", "is_learnt"]
+__all__ = ["Lessons", "drifted", "is_learnt", "warn"]
 
 _UNDER_WAY_S = 10.0  # that a transaction takes at most, in which a place was given that is not seen yet
 _UNDER_WAY = 1000  # places that all of them together may be about to fill when a node starts
 _CALLS = 2000  # of other gateways at the start, which for most experts are more than are remembered
 _MORE_CALLS = 256  # at once, later on
+
+log = logging.getLogger(__name__)
 
 
 class Lessons:
@@ -59,6 +64,26 @@ def is_learnt(kept: Grade, request_id: str) -> bool:
     if kept == "twice":
         raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
     return kept == "learnt"
+
+
+def drifted(router: SkillRouter, experts: Collection[str]) -> dict[str, str]:
+    """Those that are worse than they were, in whatever way they are asked; since when, in UTC."""
+    since = {name: utc for name, utc in router.drifted.items() if name in experts}
+    for name, utc in router.drifted.items():
+        if (made := variant(name)) is not None and made[0] in experts:
+            since[made[0]] = max(utc, since.get(made[0], utc))
+    return since
+
+
+def warn(router: SkillRouter, fell: Sequence[str]) -> None:
+    """Says in the log who has become worse."""
+    for name in fell:
+        log.warning(
+            "%s has changed for the worse since %s: of how right it is, what was known before no longer "
+            "counts.",
+            name,
+            router.standing(name).drifted_utc,
+        )
 
 
 class _Bookmark:

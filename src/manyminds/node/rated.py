@@ -57,6 +57,7 @@ def rated(ledger: Ledger, cards: Sequence[Card]) -> dict[str, Ratings]:
     return rate(cards, ledger.calls(windows, _MOST), ledger.grades(windows, _MOST))
 
 
-def beside(card: Card, ratings: Ratings | None, drifted_utc: str | None) -> Rated:
+def beside(card: Card, ratings: Ratings | None, drifted_utc: str | None, *, paused: bool = False) -> Rated:
     """The card with what was measured."""
-    return Rated(**msgspec.structs.asdict(card), ratings=ratings, drifted_utc=drifted_utc)
+    fields = msgspec.structs.asdict(card)
+    return Rated(**fields, ratings=ratings, drifted_utc=drifted_utc, paused=paused)
