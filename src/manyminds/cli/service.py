@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from manyminds import catalog
+from manyminds.cli.administer import Administering
 from manyminds.cli.canaries import canaries
 from manyminds.cli.relearn import relearn
 from manyminds.cli.reprobe import reprobe
@@ -156,6 +157,7 @@ class Service:
             return metrics.render()
 
         shown = await asyncio.to_thread(pages)
+        administering = Administering(node, lambda: self._config, self._listener.getsockname()[1])
 
         def edge() -> Edge:
             return Edge(
@@ -172,10 +174,13 @@ class Service:
                 metrics=figures,
                 grade=node.grade,
                 rated=node.rated,
+                paused=lambda: node.paused,
                 encoder=ENCODER,
                 embed=node.embed,
                 network=_network_edge(node.membership),
-                admin=AdminEdge(tls=self._tls is not None),
+                admin=AdminEdge(
+                    posts=administering.posts, streams=administering.streams, tls=self._tls is not None
+                ),
                 pages=shown,
             )
 
