@@ -14,11 +14,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from openapi_schema_validator import OAS31Validator
 
+from manyminds.web.openapi import document
 from tests.conformance.upstream import Upstream, running, says
 from tests.e2e.node import Served, served, wait_until
 from tests.web.test_markdown import Seen
 
+DOCUMENT = document("1")
 GETS = ("experts", "library", "frontier", "network", "ledger")
 REQUIRED = {"MANYMINDS_SERVER_KEYS": "required"}
 PRICE = "price_out_usd_per_m = 1000.0\n"
@@ -128,6 +131,29 @@ def test_an_administrators_key_is_asked_for(node: Served, keys: dict[str, str], 
         assert ask(node, path, key=keys["admin"])[0] == (404 if name == "nothing" else 200)
 
 
+def check(name: str, found: Any) -> None:
+    """It is as the OpenAPI document says, and has no field of which that says nothing."""
+    schema = DOCUMENT["components"]["schemas"][f"Admin{name}"]
+    OAS31Validator(schema | {"components": DOCUMENT["components"]}).validate(found)
+    if name != "Experts":
+        assert unknown(schema, found) == set()
+
+
+def unknown(schema: Any, found: Any) -> set[str]:
+    """Fields that no part of the schema names; a row without any is as a command prints it."""
+    if isinstance(found, list):
+        return {name for one in found for name in unknown(schema.get("items", {}), one)}
+    if not isinstance(found, dict):
+        return set()
+    among = [one for one in schema.get("anyOf", [schema]) if one.get("properties")]
+    if not among:
+        return set()
+    best = max(among, key=lambda one: len(one["properties"].keys() & found.keys()))
+    known = best["properties"]
+    deeper = (unknown(known[name], value) for name, value in found.items() if name in known)
+    return set.union(found.keys() - known.keys(), *deeper)
+
+
 @pytest.mark.parametrize("name", [*GETS, "events"])
 def test_other_pages_are_refused(node: Served, keys: dict[str, str], name: str) -> None:
     port = urlsplit(node.url).port
@@ -164,6 +190,8 @@ def test_what_is_asked_is_told_as_it_ends(node: Served, keys: dict[str, str]) ->
         told = listening.until(event="request", request_id=request_id)
         assert (told["policy"], told["status"], told["cost_usd"] > 0) == ("auto", "ok", True)
         assert told["answered"] in [entry["expert"] for entry in told["panel"]]
+        for event in (first, told):
+            check("Event", event)
         later = listening.until(event="traffic", requests=first["requests"] + 1)
         assert later["cost_usd"] == pytest.approx(first["cost_usd"] + told["cost_usd"])
         assert later["requests_per_min"] >= 1
@@ -171,6 +199,8 @@ def test_what_is_asked_is_told_as_it_ends(node: Served, keys: dict[str, str]) ->
 
 def test_what_was_asked_is_shown(node: Served, keys: dict[str, str]) -> None:
     request_id = chat(node, keys["admin"])
+    for name in GETS:
+        check(name.title(), ask(node, f"/v1/admin/{name}", key=keys["admin"])[1])
     assert ask(node, "/v1/feedback", {"request_id": request_id, "correct": 1}, key=keys["admin"])[0] == 200
 
     def shown(name: str) -> Any:
