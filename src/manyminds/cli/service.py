@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from manyminds import catalog
+from manyminds.cli.administer import Administering
 from manyminds.cli.canaries import canaries
 from manyminds.cli.relearn import relearn
 from manyminds.cli.reprobe import reprobe
@@ -147,9 +148,9 @@ class Service:
                 lambda: _network(node.membership),
             )
             observer = Observer(metrics, lines, spans)
-            await self._serve(node, metrics, observer, admin_edge(node, observed, tls=self._tls is not None))
+            await self._serve(node, metrics, observer, observed)
 
-    async def _serve(self, node: Node, metrics: Metrics, observer: Observer, admin: AdminEdge) -> None:
+    async def _serve(self, node: Node, metrics: Metrics, observer: Observer, observed: Observed) -> None:
         seat = self._seat
 
         def snapshot() -> bytes:
@@ -163,6 +164,8 @@ class Service:
             return metrics.render()
 
         shown = await asyncio.to_thread(pages)
+        administering = Administering(node, lambda: self._config, self._listener.getsockname()[1])
+        admin = admin_edge(Overview(node, observed), administering, tls=self._tls is not None)
 
         def edge() -> Edge:
             return Edge(
@@ -179,6 +182,7 @@ class Service:
                 metrics=figures,
                 grade=node.grade,
                 rated=node.rated,
+                paused=lambda: node.paused,
                 encoder=ENCODER,
                 embed=node.embed,
                 network=_network_edge(node.membership),
@@ -317,9 +321,8 @@ def _network_edge(membership: "Membership | None") -> "NetworkEdge | None":
     return NetworkEdge(lambda: membership.card, answer, answering.tell)
 
 
-def admin_edge(node: Node, observed: Observed, *, tls: bool) -> AdminEdge:
+def admin_edge(overview: Overview, administering: Administering, *, tls: bool) -> AdminEdge:
     """What the node's owner finds at `/v1/admin/`."""
-    overview = Overview(node, observed)
     return AdminEdge(
         gets={
             "experts": overview.experts,
@@ -328,7 +331,9 @@ def admin_edge(node: Node, observed: Observed, *, tls: bool) -> AdminEdge:
             "network": overview.network,
             "ledger": overview.ledger,
         },
-        events=lambda: observed.events(overview.state),
+        posts=administering.posts,
+        streams=administering.streams,
+        events=overview.events,
         tls=tls,
     )
 

@@ -5,15 +5,14 @@ Reads; changes nothing. What takes time is made anew only after a while, however
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from manyminds import catalog
 from manyminds.candidates import candidates
-from manyminds.config import ADDED, Config, tables
+from manyminds.config import Config
 from manyminds.errors import ArtefactError, ConfigError
 from manyminds.ledger import Ledger
 from manyminds.ledger.tables import stamp
@@ -21,6 +20,7 @@ from manyminds.node.books import budgeted, limits_of, owed, priced, settled, tol
 from manyminds.node.learnt import learnt
 from manyminds.node.node import Node
 from manyminds.node.observed import Last, Observed, State, answered
+from manyminds.node.origins import origin
 from manyminds.node.shelved import shelved
 from manyminds.ratings import WINDOWS, Rated, Rating
 from manyminds.types import Card
@@ -64,7 +64,10 @@ class Overview:
         self.frontier = _Kept(self._read_frontier)
         self.ledger = _Kept(self._read_ledger)
         self._traded = _Kept(self._read_trade)
-        self._origins = _Kept(self._read_origins)
+
+    def events(self) -> AsyncGenerator[_Fields, None]:
+        """What happens, from now on: see `Observed.events`."""
+        return self._observed.events(self.state)
 
     def state(self) -> State:
         """What is told every second; at most half a second old."""
@@ -94,7 +97,8 @@ class Overview:
 
     async def experts(self) -> _Fields:
         """Every card with what was measured, and how its expert is just now."""
-        rated, (own, added) = await self._node.rated(), await self._origins()
+        rated, config = await self._node.rated(), self._node.config
+        origins = await asyncio.to_thread(lambda: {card.name: origin(card, config) for card in rated[:_MOST]})
         spared, running = self._node.circuits(), set(self._node.running)
         shown = [
             msgspec.to_builtins(card, order="deterministic")
@@ -102,21 +106,11 @@ class Overview:
                 "paused": card.paused,
                 "spared": spared.get(card.name, False),
                 "running": card.name in running,
-                "origin": _origin(card, self._node.config, own, added),
+                "origin": origins[card.name],
             }
             for card in rated[:_MOST]
         ]
         return {"object": "list", "data": shown, "more": len(rated) - len(shown)}
-
-    async def _read_origins(self) -> tuple[set[str], set[str]]:
-        """Names of the files that were pulled from elsewhere than the catalogue, and of who was added."""
-        home = self._node.config.home
-
-        def read() -> tuple[set[str], set[str]]:
-            own = {model.name for model in catalog.own(home)}
-            return own, {str(table.get("name")) for table in tables(home / ADDED)}
-
-        return await asyncio.to_thread(read)
 
     # --- library ---
 
@@ -305,15 +299,6 @@ class _Kept(Generic[_T]):
                 ended_s = time.monotonic()
                 self._until_s = ended_s + max(_KEPT_S, _SHARE * (ended_s - began_s))
             return self._found[0]
-
-
-def _origin(card: Card, config: Config, own: Collection[str], added: Collection[str]) -> str:
-    """Where this node has an expert from."""
-    if card.kind == "peer":
-        return "peer"
-    if any(entry.name == card.name for entry in config.experts):
-        return "added" if card.name in added else "file"
-    return "own" if card.name in own else "catalogue"
 
 
 def _point(name: str, card: Card | None, called: _Fields | None, said: Sequence[float]) -> _Fields:

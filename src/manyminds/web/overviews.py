@@ -92,5 +92,8 @@ def _event() -> Schema:
     request |= dict.fromkeys(("at_utc", "request_id", "policy", "strategy", "status", "section"), _STRING)
     request |= dict.fromkeys(("seconds", "cost_usd", "saved_usd"), _NUMBER)
     request |= {"panel": listed(record(call)), "answered": _MAYBE}
-    changed = {"event": {"const": "changed"}, "what": {"enum": ["experts", "network", "config"]}}
+    changed: dict[str, Schema] = {
+        "event": {"const": "changed"},
+        "what": {"enum": ["experts", "network", "config"]},
+    }
     return either(record(traffic), record(request), record(changed))
