@@ -54,6 +54,15 @@ def test_whom_nobody_asked_has_no_figures() -> None:
     assert rated(called(expert="b")) == Ratings()
 
 
+def test_an_expert_is_measured_in_every_way_that_it_is_asked() -> None:
+    calls = [called(), called(expert="a:cot"), called(expert="a:code"), called(expert="a:7b")]
+    grades = ((HOUR, "a:cot", "law", 1.0), (HOUR, "a", "law", 0.0), (HOUR, "a:7b", "law", 0.0))
+    found = rated(*calls, grades=grades)
+    assert (found.hour.calls, found.hour.graded, found.hour.accuracy) == (3, 2, 0.5)
+    both = rate([CARD, Card("a:cot", "openai")], calls, grades)
+    assert [both[name].hour.calls for name in ("a", "a:cot")] == [2, 1]
+
+
 def test_only_what_an_expert_failed_itself_counts_against_it() -> None:
     cut = called(status="cut", error="CutError")
     failed = [called(status="failed", error=kind, ttft_s=None) for kind in ("SlowError", "RefusedError")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from msgspec import Struct
 
+from manyminds.experts.asked import variant
 from manyminds.types import Card
 
 if TYPE_CHECKING:
@@ -79,11 +80,14 @@ class Rated(Card, frozen=True, kw_only=True):
 
 
 def rate(cards: Sequence[Card], calls: Sequence[CallRow], grades: Sequence[GradeRow]) -> dict[str, Ratings]:
-    """The ratings of every card's expert, by name. O(n log n) in the rows."""
-    columns = _Columns(calls)
+    """The ratings of every card's expert, by name, in whatever way it was asked. O(n log n) in the rows."""
+    asked = {row[1] for row in calls} | {row[1] for row in grades}
+    others = asked - {card.name for card in cards}
+    ways = {name: made[0] for name in others if (made := variant(name))}
+    columns = _Columns([(row[0], ways.get(row[1], row[1]), *row[2:]) for row in calls] if ways else calls)
     said: dict[str, list[GradeRow]] = {}
     for row in grades:
-        said.setdefault(row[1], []).append(row)
+        said.setdefault(ways.get(row[1], row[1]), []).append(row)
     found = {}
     for card in cards:
         own = said.get(card.name, ())
