@@ -26,18 +26,14 @@ export function ticks(low, high, n = 5) {
   return found;
 }
 
-/** Powers of ten from at most `low` to at least `high`; with 2 and 5 between where there are few. */
-export function powers(low, high) {
-  const [first, last] = [Math.floor(Math.log10(low) + 1e-9), Math.ceil(Math.log10(high) - 1e-9)];
-  const between = last - first <= 2 ? [1, 2, 5] : [1];
+/** Marks on a scale of factors from at most `low` to at least `high`: 1, 2 and 5 times powers of ten. */
+export function factors(low, high) {
   const found = [];
-  for (let power = first; power <= last; power += 1) {
-    for (const by of between) if (power < last || by === 1) found.push(Number((by * 10 ** power).toPrecision(6)));
+  for (let power = Math.floor(Math.log10(low) + 1e-9); power <= Math.log10(high) + 1; power += 1) {
+    for (const by of [1, 2, 5]) found.push(Number((by * 10 ** power).toPrecision(6)));
   }
-  if (between.length === 1) return found;
-  const below = found.filter((tick) => tick <= low * (1 + 1e-9)).length;
-  const above = found.findIndex((tick) => tick >= high * (1 - 1e-9));
-  return found.slice(Math.max(0, below - 1), above < 0 ? undefined : above + 1);
+  const first = found.findLastIndex((mark) => mark <= low * (1 + 1e-9));
+  return found.slice(first, found.findIndex((mark) => mark >= high * (1 - 1e-9)) + 1);
 }
 
 /** Calls `draw(width)` with the width of `element` in pixels, now and whenever that changes. Returns what ends it. */
@@ -93,15 +89,16 @@ export function undominated(points) {
 function scales(points, oracle, width, height) {
   const costs = points.map((point) => point.cost).filter((cost) => cost > 0);
   const free = points.some((point) => point.cost === 0);
-  const area = { left: 50, right: 18, top: 14, bottom: 46 };
-  const gutter = free ? Math.min(64, width / 6) : 0;
+  const area = { left: 50, right: 26, top: 18, bottom: 46 };
+  const gutter = free ? Math.min(72, width / 6) : 0;
   const [least, most] = costs.length ? [Math.min(...costs), Math.max(...costs)] : [0.01, 1];
-  let costTicks = powers(least === most ? least / 2 : least, least === most ? most * 2 : most);
-  const [low, high] = [Math.log10(costTicks[0]), Math.log10(costTicks.at(-1))];
+  const marked = factors(least === most ? least / 2 : least, least === most ? most * 2 : most);
+  const [low, high] = [Math.log10(marked[0]), Math.log10(marked.at(-1))];
   const [from, to] = [area.left + gutter, width - area.right];
   const x = (cost) => (cost > 0 ? from + ((Math.log10(cost) - low) / (high - low || 1)) * (to - from) : area.left + gutter / 2 - 4);
-  const room = Math.max(2, Math.floor((to - from) / 54));
-  while (costTicks.length > room + 1) costTicks = costTicks.filter((_, i) => i % 2 === 0);
+  const room = Math.max(3, Math.floor((to - from) / 64));
+  const ten = (tick) => Math.abs(Math.log10(tick) - Math.round(Math.log10(tick))) < 1e-9;
+  const costTicks = marked.length <= room ? marked : marked.filter(ten);
   const shares = [...points.map((point) => point.accuracy), ...(oracle === null ? [] : [oracle])];
   const pad = Math.max(0.01, (Math.max(...shares) - Math.min(...shares)) * 0.05);
   const shareTicks = ticks(Math.max(0, Math.min(...shares) - pad), Math.min(1, Math.max(...shares) + pad), 6);
@@ -156,7 +153,7 @@ function mark(point, cx, cy, good) {
   return { point, cx, cy, element: s("g", attributes, target, shape) };
 }
 
-/** Names beside the points that matter, where there is room: right, left, above or below. */
+/** Names beside the points that matter, where there is room: to the left above first, where nobody is better for less. */
 function labels(marks, wanted, area, width, height) {
   const taken = marks.map(({ cx, cy }) => [cx - 6, cy - 6, cx + 6, cy + 6]);
   const found = [];
@@ -164,7 +161,7 @@ function labels(marks, wanted, area, width, height) {
     const { cx, cy } = marks.find((one) => one.point === point);
     const text = point.name.length > 26 ? `${point.name.slice(0, 25)}…` : point.name;
     const wide = text.length * 6.6 + 4;
-    const places = [[cx + 9, cy + 4, "start"], [cx - 9, cy + 4, "end"], [cx, cy - 11, "middle"], [cx, cy + 19, "middle"]];
+    const places = [[cx - 6, cy - 9, "end"], [cx, cy - 11, "middle"], [cx - 11, cy + 4, "end"], [cx + 11, cy + 4, "start"], [cx + 6, cy + 18, "start"]];
     for (const [px, py, anchor] of places) {
       const left = px - { start: 0, middle: wide / 2, end: wide }[anchor];
       const box = [left, py - 11, left + wide, py + 3];

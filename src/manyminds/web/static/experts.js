@@ -105,7 +105,7 @@ const columns = (act) => [
   { name: "speed", label: "Tokens/s", num: true, hint: "Tokens per second after the first: the median", value: (one) => one.rating.tokens_per_s_p50, cell: (one) => figure(one.rating.tokens_per_s_p50) },
   { name: "price", label: "Price per million", num: true, hint: "Claimed: what is read, and what is written. Paid: for a million tokens of both, as charged", value: (one) => one.price_out_usd_per_m, cell: priceCell },
   { name: "charged", label: "Charged", num: true, hint: "What was charged, over what its card makes of the same texts", value: (one) => one.rating.charged_ratio, cell: (one) => chargedCell(one.rating.charged_ratio) },
-  { name: "terms", label: "Offers and terms", cell: (one) => [(one.offers ?? []).length ? h("span", { class: "badges" }, [...one.offers].sort().map((offer) => badge(offer))) : null, sub(terms(one.terms))] },
+  { name: "terms", label: "Offers and terms", cell: (one) => [(one.offers ?? []).length ? h("span", { class: "badges" }, [...one.offers].sort().map((offer) => badge(offer))) : null, h("span", { class: "sub note clamp", title: terms(one.terms), dir: "auto" }, terms(one.terms))] },
   { name: "actions", label: "", cell: (one) => actions(one, act) },
 ];
 
@@ -131,7 +131,7 @@ function priceCell(one) {
   const [read, written, paid] = [one.price_in_usd_per_m, one.price_out_usd_per_m, one.rating.usd_per_m];
   const free = !read && !written;
   const hour = one.price_cpu_usd_per_hour ? `${usd(one.price_cpu_usd_per_hour)} a CPU hour` : "";
-  return [free ? hour || "free" : `${usd(read)} in, ${usd(written)} out`, sub(paid === null || paid === undefined ? "" : `paid ${usd(paid)}`)];
+  return [free ? hour || "free" : `${usd(read)} in, ${usd(written)} out`, sub(!paid ? "" : `paid ${usd(paid)}`)];
 }
 
 function chargedCell(ratio) {

@@ -63,7 +63,7 @@ export function mount(root, api) {
     const drawn = shown.points.filter((one) => one.accuracy !== null && one.cost !== null);
     const left = shown.points.length - drawn.length;
     holding(stage, () => {
-      drawing.replaceChildren(...(drawn.length ? [scatter({ points: drawn, oracle: shown.oracle, format: usd, width: Math.max(280, root.clientWidth - inset(root)), about: words(drawn) }), legend(left)] : [empty(view.source, shown.points.length)]));
+      drawing.replaceChildren(...(drawn.length ? [scatter({ points: drawn, oracle: shown.oracle, format: (dollars) => `$${dollars}`, width: Math.max(280, root.clientWidth - inset(root)), about: words(drawn) }), legend(left)] : [empty(view.source, shown.points.length)]));
       gained.replaceChildren(...gains(shown.gains ?? []));
       listing.hidden = !shown.points.length;
       const good = new Set(undominated(drawn.filter((one) => one.kind === "model")));
@@ -99,7 +99,8 @@ function gains(rows) {
 }
 
 const columns = [
-  { name: "name", label: "Name", value: (one) => one.name, cell: (one) => [cut(one.name, "strong"), one.kind === "network" ? badge("policy", "busy") : one.good ? badge("unbeaten", "ok") : null] },
+  { name: "name", label: "Name", value: (one) => one.name, cell: (one) => cut(one.name, "strong") },
+  { name: "kind", label: "What", value: (one) => (one.kind === "network" ? 0 : one.good ? 1 : 2), cell: (one) => (one.kind === "network" ? badge("policy", "busy") : one.good ? badge("unbeaten", "ok") : "model") },
   { name: "accuracy", label: "Right", num: true, value: (one) => one.accuracy, cell: (one) => exact(one.accuracy) },
   { name: "of", label: "Graded", num: true, value: (one) => one.of, cell: (one) => count(one.of) },
   { name: "cost", label: "$ per 1,000", num: true, value: (one) => one.cost, cell: (one) => (one.cost === 0 ? "free" : usd(one.cost)) },

@@ -1,7 +1,7 @@
 /** What was asked, of whom, what it cost, and what is left: of budgets, and of what sources may tell. */
 
 import { bars, fitted } from "./chart.js";
-import { choice, cut, exact, figure, filled, follow, holding, nothing, table, when } from "./parts.js";
+import { choice, cut, exact, figure, filled, follow, short, holding, nothing, table, when } from "./parts.js";
 import { announce, badge, count, duration, h, percent, plural, usd } from "./ui.js";
 
 export const title = "Ledger";
@@ -19,7 +19,7 @@ export function mount(root, api) {
   const summary = h("dl", { class: "figures card" });
   const sums = Object.fromEntries(BY.map(([by, label]) => [by, table({ label: `Totals by ${label.toLowerCase()}`, columns: totals(by, label), key: (row) => String(row[by]), sort: by === "day" ? "-name" : "-cost" })]));
   const picture = h("div", { class: "drawing" });
-  const listed = h("div", {});
+  const listed = h("div", { class: "summed" });
   const which = choice("Sum by", BY, view.by, (by) => ((view.by = by), summed(), announce(`Totals by ${by}`)));
   const what = choice("Draw", WHAT, view.what, (name) => ((view.what = name), summed()));
   const spent = h("section", {}, h("div", { class: "row apart tools" }, h("h2", {}, "Totals"), h("div", { class: "row" }, which, what)), picture, listed);
@@ -75,7 +75,8 @@ function overview({ totals: { day = [] } = {}, requests = [] }) {
     ["Today (UTC)", today ? `${usd(today.cost_usd)} for ${plural(today.requests, "request")}` : "nothing yet"],
     [`${plural(day.length, "day")}`, `${usd(sum("cost_usd"))} for ${plural(sum("requests"), "request")}`],
     ["Calls", count(sum("calls"))],
-    ["Tokens read, written", `${figure(sum("prompt_tokens"))}, ${figure(sum("completion_tokens"))}`],
+    ["Tokens read", short(sum("prompt_tokens"))],
+    ["Tokens written", short(sum("completion_tokens"))],
     [`Saved by the latest ${count(requests.length)}`, usd(saved)],
   ];
   return pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));

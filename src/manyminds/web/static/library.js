@@ -43,7 +43,7 @@ export function mount(root, api) {
     view.path = standing(data, view.path);
     view.width ||= shown.clientWidth;
     about.textContent = `${plural(data.experts, "expert")}, ${plural(data.vectors, "skill vector")}${data.parameters ? `, ${figure(data.parameters / 1e9)} billion parameters` : ""}. A tile is as large as the number of books below it.`;
-    const walked = marks(data.last);
+    const walked = marks(data);
     holding(root, () => {
       way.replaceChildren(...told(data.last, find, go));
       crumbs.replaceChildren(...trail(view.path, go));
@@ -88,21 +88,22 @@ function standing(data, path) {
 
 // --- the last request ------------------------------------------------------------------------------
 
-/** What the last request made of everybody that it came by. */
-function marks(last) {
+/** What the last request made of everybody that it came by: in its own section, where the library has that. */
+function marks({ last, ...data }) {
   const of = new Map();
   for (const name of last?.considered ?? []) of.set(name, "considered");
   for (const name of last?.asked ?? []) of.set(name, "asked");
   if (last?.answered) of.set(last.answered, "answered");
-  return { of, section: last?.section ?? "" };
+  const section = data.sections.some((one) => one.label === last?.section) ? last.section : null;
+  return { how: (name, of_section) => (section === null || section === of_section ? (of.get(name) ?? "") : ""), section };
 }
 
 const TONES = { considered: "", asked: "busy", answered: "ok" };
 const mark = (how) => (how ? badge(how, TONES[how]) : null);
 
 /** How far a request came on a shelf or in a section: the farthest of its books. */
-function farthest(books, walked) {
-  const found = books.map((book) => walked.of.get(book.name));
+function farthest(books, walked, section) {
+  const found = books.map((book) => walked.how(book.name, section));
   return ["answered", "asked", "considered"].find((how) => found.includes(how)) ?? "";
 }
 
@@ -139,7 +140,7 @@ function trail(path, go) {
 function mapped(data, view, walked, go, canvas) {
   const [section, shelf, book] = chosen(data, view.path);
   if (book) {
-    return h("div", { class: "card" }, reading(book, walked));
+    return h("div", { class: "card" }, reading(book, walked.how(book.name, section.label)));
   }
   const height = Math.round(Math.max(340, Math.min(620, view.width * 0.55)));
   const hue = (label) => `hue-${data.sections.findIndex((one) => one.label === label) % 8}`;
@@ -161,24 +162,24 @@ function chosen(data, path) {
 const size = (one) => Math.max(one.size || 0, 1);
 
 function sectionTile(one, walked) {
-  const how = farthest(one.shelves.flatMap((shelf) => shelf.books), walked);
-  const inside = one.shelves.map((shelf) => ({ label: shelf.label, size: size(shelf), path: [one.label, shelf.label], how: farthest(shelf.books, walked), note: plural(shelf.size, "book") }));
-  return { label: one.label, size: size(one), path: [one.label], how, here: walked.section && one.label === walked.section, note: plural(one.size, "book"), inside };
+  const how = farthest(one.shelves.flatMap((shelf) => shelf.books), walked, one.label);
+  const inside = one.shelves.map((shelf) => ({ label: shelf.label, size: size(shelf), path: [one.label, shelf.label], how: farthest(shelf.books, walked, one.label), note: plural(shelf.size, "book") }));
+  return { label: one.label, size: size(one), path: [one.label], how, note: plural(one.size, "book"), inside };
 }
 
 function shelfTile(one, [section], walked) {
-  const inside = one.books.map((book) => ({ label: book.name, size: 1, path: [section, one.label, book.name], how: walked.of.get(book.name) ?? "", note: book.kind, paused: book.paused }));
-  return { label: one.label, size: size(one), path: [section, one.label], how: farthest(one.books, walked), note: plural(one.size, "book"), inside };
+  const inside = one.books.map((book) => ({ label: book.name, size: 1, path: [section, one.label, book.name], how: walked.how(book.name, section), note: book.kind, paused: book.paused }));
+  return { label: one.label, size: size(one), path: [section, one.label], how: farthest(one.books, walked, section), note: plural(one.size, "book"), inside };
 }
 
 function bookTile(book, [section, shelf], walked) {
   const best = book.chapters.slice(0, 3).map((one) => one.label).join(", ");
-  return { label: book.name, size: 1, path: [section, shelf, book.name], how: walked.of.get(book.name) ?? "", note: [book.paused && "paused", book.kind, best].filter(Boolean).join(" · "), paused: book.paused, inside: [] };
+  return { label: book.name, size: 1, path: [section, shelf, book.name], how: walked.how(book.name, section), note: [book.paused && "paused", book.kind, best].filter(Boolean).join(" · "), paused: book.paused, inside: [] };
 }
 
 /** A tile: a button with its name, and below it smaller ones, each a button too where it is large enough. */
 function tile(one, box, hue, go) {
-  const element = h("div", { class: `tile ${hue} ${one.how} ${one.here ? "here" : ""} ${one.paused ? "paused" : ""}` });
+  const element = h("div", { class: `tile ${hue} ${one.how} ${one.paused ? "paused" : ""}` });
   put(element, box);
   const words = [one.label, one.note, one.how && `${one.how} by the last request`].filter(Boolean).join(", ");
   const head = h("button", { type: "button", title: words, "aria-label": words, onclick: () => go(one.path), dataset: { key: `tile ${one.path.join("/")}` } }, h("span", { dir: "auto" }, one.label));
@@ -205,6 +206,7 @@ function part(small, box, go) {
     : h("div", { "aria-hidden": "true", title: words });
   element.className = `part ${small.how} ${small.paused ? "paused" : ""}`;
   if (box.width >= 44 && box.height >= 20) element.append(h("span", { dir: "auto" }, small.label));
+  if (box.width >= 90 && box.height >= 44) element.append(h("span", { class: "note" }, small.note));
   put(element, box);
   return element;
 }
@@ -214,10 +216,10 @@ function put(element, { x, y, width, height }) {
 }
 
 /** One book, opened. */
-function reading(book, walked) {
+function reading(book, how) {
   const chapters = book.chapters.map((one) => h("li", {}, chapter(one)));
   const about = [book.kind, book.source !== book.name && `of ${book.source}`].filter(Boolean).join(" ");
-  return h("div", {}, h("h2", { dir: "auto" }, book.name, " ", mark(walked.of.get(book.name)), book.paused ? badge("paused") : null), h("p", { class: "note" }, about),
+  return h("div", {}, h("h2", { dir: "auto" }, book.name, " ", mark(how), book.paused ? badge("paused") : null), h("p", { class: "note" }, about),
     chapters.length ? h("ul", { class: "chapters" }, chapters) : h("p", { class: "note" }, "It has no chapters: nothing was measured in which it is better than others."));
 }
 
@@ -230,11 +232,11 @@ function chapter(one) {
 
 function outline(data, walked) {
   const leaf = (one, id) => ({ id, label: one.label, mark: null, children: null, note: one.asked && one.right !== null ? `${exact(one.right)} of ${count(one.asked)} right${one.peers === null ? "" : `, others ${exact(one.peers)}`}` : "" });
-  const book = (one, id) => ({ id, label: one.name, note: [one.kind, one.paused && "paused"].filter(Boolean).join(", "), mark: mark(walked.of.get(one.name)), children: one.chapters.length ? () => one.chapters.map((part, i) => leaf(part, `${id}${i}/`)) : null });
-  const shelf = (one, id) => ({ id, label: one.label, note: plural(one.size, "book"), mark: mark(farthest(one.books, walked)), children: () => one.books.map((each) => book(each, `${id}${each.name}/`)) });
+  const book = (one, id, section) => ({ id, label: one.name, note: [one.kind, one.paused && "paused"].filter(Boolean).join(", "), mark: mark(walked.how(one.name, section)), children: one.chapters.length ? () => one.chapters.map((part, i) => leaf(part, `${id}${i}/`)) : null });
+  const shelf = (one, id, section) => ({ id, label: one.label, note: plural(one.size, "book"), mark: mark(farthest(one.books, walked, section)), children: () => one.books.map((each) => book(each, `${id}${each.name}/`, section)) });
   return data.sections.map((one) => {
     const id = `${one.label}/`;
-    const how = farthest(one.shelves.flatMap((each) => each.books), walked);
-    return { id, label: one.label, note: plural(one.size, "book"), mark: mark(how), children: () => one.shelves.map((each) => shelf(each, `${id}${each.label}/`)) };
+    const how = farthest(one.shelves.flatMap((each) => each.books), walked, one.label);
+    return { id, label: one.label, note: plural(one.size, "book"), mark: mark(how), children: () => one.shelves.map((each) => shelf(each, `${id}${each.label}/`, one.label)) };
   });
 }

@@ -16,6 +16,9 @@ export function figure(value) {
   return text.replace("-", "−");
 }
 
+/** "734", "12.3k", "2.24M" */
+export const short = (value) => (known(value) ? value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 }) : "–");
+
 /** A time of the node's (UTC), as the reader's clock has it; the day too, where that is not today. */
 export function when(utc) {
   const at = new Date(/(Z|[+-]\d\d:\d\d)$/.test(utc) ? utc : `${utc}Z`);
