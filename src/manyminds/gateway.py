@@ -217,7 +217,9 @@ class Gateway:
             )
         due_s = asyncio.get_running_loop().time() + self._deadline_s(query)
         limits, journey = self._limits(query, PRIVATE), query.journey or Journey(due_s, self._hops)
-        async with aclosing(self._private.stream(replace(query, limits=limits, journey=journey))) as chunks:
+        async with aclosing(
+            self._private.stream(replace(query, limits=limits, journey=journey, watch=None))
+        ) as chunks:
             async for chunk in chunks:
                 yield chunk
 
