@@ -487,3 +487,4 @@ class Key(Struct, frozen=True):
     tokens_per_min: int | None = None
     budget_usd: float | None = None  # per period, in UTC
     period: Period = "month"
+    admin: bool = False  # whether it may administer the node
