@@ -28,6 +28,7 @@ from manyminds.types import (
     Search,
 )
 from manyminds.web.app import App, Edge
+from manyminds.web.pages import pages
 from tests.network import network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,7 +172,7 @@ def test_every_endpoint_is_documented() -> None:
     async def grade(request_id: str, key: Key | None, correct: float) -> bool:
         return True
 
-    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=figures, grade=grade)
+    edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=figures, grade=grade, pages=pages())
     served = {f"{method} {path}" for method, path in App(edge).routes}
     rows = re.findall(r"^\| `((?:GET|POST) \S+)` \|", text(DOCS / "api.md"), flags=re.MULTILINE)
     assert set(rows) == served

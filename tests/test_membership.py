@@ -35,6 +35,8 @@ class House:
     def __init__(self) -> None:
         self.admission = everybody()
         self.own_cards = [Card("house", "local", skills=("law",), accuracy=0.7)]
+        self.own_names = {"house"}
+        self.paused: set[str] = set()
         self.here: dict[str, tuple[Expert, Any, Any]] = {}
         self.left: list[str] = []
         self.forgotten: list[str] = []

@@ -34,6 +34,7 @@ ManymindsError                     500
 └── AnswerError                    502  the request is right, yet no answer came
     ├── ExpertError                502  one expert failed
     │   ├── UnavailableError       503  it is down
+    │   │   ├── PausedError        503  its owner has it asked by nobody for a while
     │   │   └── RejectedError      503  it lets this node in no more: its owner must mend that
     │   ├── RefusedError           400  it cannot do what this request asks for
     │   ├── GarbageError           502  what it sent is no answer
@@ -76,6 +77,7 @@ __all__ = [
     "MethodNotAllowedError",
     "ModelNotFoundError",
     "NoExpertError",
+    "PausedError",
     "PrivacyError",
     "RateLimitError",
     "RefusedError",
@@ -330,6 +332,12 @@ class UnavailableError(ExpertError):
 
     status = 503
     code = "expert_unavailable"
+
+
+class PausedError(UnavailableError):
+    """Its owner has paused the expert: it is kept, and nobody asks it until it is resumed."""
+
+    code = "expert_paused"
 
 
 class RejectedError(UnavailableError):

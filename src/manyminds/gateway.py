@@ -7,13 +7,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from dataclasses import replace as with_fields
 from functools import partial
 
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from manyminds import canonical, purse, terms
+from manyminds import canonical, pauses, purse, terms
 from manyminds.admission import Sources
 from manyminds.alarm import Alarm
 from manyminds.attribution import ALPHA
@@ -26,10 +27,8 @@ from manyminds.errors import (
     CutError,
     ForbiddenError,
     ManymindsError,
-    ModelNotFoundError,
     NoExpertError,
     PrivacyError,
-    UnavailableError,
 )
 from manyminds.fanout import Fanout, Patience, Single
 from manyminds.index import Index
@@ -98,6 +97,7 @@ class Parts:
     bank: Bank | None = None  # without it there are no private answers
     sources: Sources | None = None  # without them nobody counts what sources allow
     alpha: float = ALPHA  # order of the divergence by which answers are owed
+    every: Mapping[str, Expert] = field(default_factory=dict)  # who is asked, and who is paused
 
 
 class Gateway:
@@ -134,6 +134,11 @@ class Gateway:
     @property
     def card(self) -> Card:
         return self._card
+
+    def asking(self, experts: Mapping[str, Expert], every: Mapping[str, Expert]) -> "Gateway":
+        """The same with these of its experts, and without the others of `every`, who are paused."""
+        parts = with_fields(self._parts, experts=experts, every=every)
+        return Gateway(self._card, parts, self._patience, self._defaults, self._alarm.clock, self._hops)
 
     def stream(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """See `types.Expert`. The last chunk carries the report. Raises: ManymindsError.
@@ -209,7 +214,7 @@ class Gateway:
 
     async def _ask_privately(self, query: Query) -> AsyncGenerator[Chunk, None]:
         """A noised vote, see docs/privacy.md: it is never kept, and nothing is learnt of it."""
-        if query.fallbacks or query.model in self._parts.experts:
+        if query.fallbacks or query.model in self._parts.experts or query.model in self._parts.every:
             raise PrivacyError(
                 "A private answer polls many: name `private` as the model, alone, and whom to ask in "
                 "manyminds.include.",
@@ -217,7 +222,9 @@ class Gateway:
             )
         due_s = asyncio.get_running_loop().time() + self._deadline_s(query)
         limits, journey = self._limits(query, PRIVATE), query.journey or Journey(due_s, self._hops)
-        async with aclosing(self._private.stream(replace(query, limits=limits, journey=journey))) as chunks:
+        async with aclosing(
+            self._private.stream(replace(query, limits=limits, journey=journey, watch=None))
+        ) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -332,6 +339,7 @@ class Gateway:
 
     def _receive(self, query: Query) -> Query:
         """Fills in what the request left open. Of several models, those that nobody knows are left out."""
+        pauses.need_wanted(query, self._parts.experts, self._parts.every)
         for i, named in enumerate(names := (query.model, *query.fallbacks)):
             if named in self._parts.experts:
                 rest = names[i + 1 :]
@@ -339,8 +347,7 @@ class Gateway:
             if named in POLICIES or named == self._card.name:
                 chosen = named if named in POLICIES and named != "auto" else self._defaults.policy
                 return replace(query, model=named, fallbacks=(), limits=self._limits(query, chosen))
-        known = ", ".join([*POLICIES, PRIVATE, *sorted(self._parts.experts)])
-        raise ModelNotFoundError(f"No model is named {query.model!r:.80}. There are: {known}.", param="model")
+        raise pauses.unknown(query, self._parts.experts, self._parts.every, (*POLICIES, PRIVATE))
 
     async def _understand(self, query: Query) -> Query:
         """What the question is: its kind, and its vector, which takes milliseconds, in a thread."""
@@ -389,9 +396,7 @@ class Gateway:
         experts = self._parts.experts
         if query.model in experts:
             return self._in_order(query, refused)
-        if not experts:
-            message = "This network has no expert: set `local.tier` or add an `[[expert]]` to manyminds.toml."
-            raise UnavailableError(message)
+        pauses.need_anybody(experts, self._parts.every)
         if (well := self._candidates(query, refused, spared=False)).names:
             try:
                 return self._route_among(query, well, refused)

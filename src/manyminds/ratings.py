@@ -75,6 +75,7 @@ class Rated(Card, frozen=True, kw_only=True):
 
     ratings: Ratings | None = None  # None where the ledger is away
     drifted_utc: str | None = None  # since when it has been worse than before, if it has
+    paused: bool = False  # asked by nobody until it is resumed
 
 
 def rate(cards: Sequence[Card], calls: Sequence[CallRow], grades: Sequence[GradeRow]) -> dict[str, Ratings]:

@@ -38,6 +38,7 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(home: Path) -> None:
         "tokens_per_min": None,
         "budget_usd": 0.3,
         "period": "day",
+        "admin": False,
         "leased_usd": 0.0,
     }
     assert listed["id"] in made.stderr
@@ -47,6 +48,15 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(home: Path) -> None:
     file.close()
     assert digest(secret) in kept[0]
     assert secret not in str(kept)
+
+
+def test_an_administrator_is_shown_as_one(home: Path) -> None:
+    made = json.loads(manyminds("keys", "create", "ann", "--admin", "--json").stdout)
+    assert made["admin"] is True
+    (listed,) = json.loads(manyminds("keys", "list", "--json").stdout)
+    assert listed["admin"] is True
+    (row,) = [line for line in manyminds("keys", "list").stdout.splitlines() if made["id"] in line]
+    assert "yes" in row
 
 
 def test_a_revoked_key_is_gone(home: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import Ledger
+from manyminds.ledger import SCHEMA, Ledger
 from manyminds.types import Key
 from tests.changed import replace
 
@@ -23,6 +23,7 @@ KEYS = st.builds(
     tokens_per_min=COUNT,
     budget_usd=st.none() | st.floats(0, 1e6),
     period=st.sampled_from(["day", "month", "total"]),
+    admin=st.booleans(),
 )
 
 
@@ -61,6 +62,20 @@ def test_keys_are_there_for_other_gateways_at_once(ledger: Ledger, url: str) -> 
         assert other.keys() == {digest("a"): Key("1", "ann")}
         assert other.revoke_key("1")
         assert ledger.keys() == {}
+
+
+def test_schema_5_knew_no_administrator(url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        ledger.add_key(Key("1", "ann", admin=True), digest("a"))
+        with ledger._database.engine.begin() as raw:  # as it was
+            raw.exec_driver_sql("ALTER TABLE keys DROP COLUMN admin")
+            raw.exec_driver_sql("UPDATE schema SET version = 5")
+    with closing(Ledger(url)) as ledger:
+        assert ledger.keys() == {digest("a"): Key("1", "ann")}
+        ledger.add_key(Key("2", "bob", admin=True), digest("b"))
+        assert ledger.keys()[digest("b")].admin
+        with ledger._database.engine.begin() as raw:
+            assert raw.exec_driver_sql("SELECT version FROM schema").scalar_one() == SCHEMA
 
 
 def test_what_no_column_holds_is_an_error_without_it(ledger: Ledger) -> None:

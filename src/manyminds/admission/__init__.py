@@ -143,6 +143,11 @@ class Admission:
         )
 
     @property
+    def open(self) -> bool:
+        """Whether those without a known key are let in."""
+        return self._open
+
+    @property
     def inside(self) -> int:
         """How many requests are being answered."""
         return self._room.inside

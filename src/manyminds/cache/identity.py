@@ -74,6 +74,7 @@ def _asked(query: Query, policy: str) -> tuple[Any, ...]:
     """By whom and of whom. Without a key a caller is nobody in particular, like all who have none."""
     limits = msgspec.to_builtins(query.limits)
     limits.pop("cache", None)  # what is said to the cache itself
+    limits.pop("watch", None)  # which changes no answer
     for name in ("include", "exclude", "require"):
         limits[name] = sorted(limits[name])
     way = query.journey  # whose purpose, and the node that asks: owners may allow some only

@@ -25,6 +25,7 @@ try:
     from manyminds.cli.keys import keys
     from manyminds.cli.ledger import ledger
     from manyminds.cli.look import config, doctor, experts
+    from manyminds.cli.pause import pause, resume
     from manyminds.cli.probe import probe
     from manyminds.cli.pull import pull
     from manyminds.cli.relearn import learn_again
@@ -110,5 +111,5 @@ for command in (
     withdraw,
 ):
     main.add_command(command)
-for command in (add, index, learn_again, probe, remove):
+for command in (add, index, learn_again, pause, probe, remove, resume):
     experts.add_command(command)

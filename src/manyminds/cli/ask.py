@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ from manyminds.cli.settings import as_json, print_json, read
 from manyminds.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from manyminds.config import Config
     from manyminds.types import Query, Report
@@ -91,6 +92,35 @@ def _request(question: str, options: dict[str, Any]) -> dict[str, Any]:
     } | {name: options[name] for name in sampling if options[name] is not None}
 
 
+@contextmanager
+def _watching(query: "Query", *, quiet: bool) -> "Iterator[tuple[Query, Callable[[], None]]]":
+    """The query, whose panel is shown at work where people look on; and what takes that away again.
+
+    It is taken away before the answer is written, which begins where it stood.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield query, lambda: None
+        return
+    from msgspec.structs import replace
+    from rich.console import Console
+    from rich.live import Live
+
+    from manyminds.cli.lanes import Lanes
+
+    lanes = Lanes()
+    console = Console(stderr=True, markup=False, emoji=False)
+    live = Live(
+        lanes,
+        console=console,
+        transient=True,
+        refresh_per_second=8,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with live:
+        yield replace(query, watch=lanes.watch), live.stop
+
+
 async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "Report"]:
     """Answers and, unless quiet, writes the text as it comes. Raises: ManymindsError.
 
@@ -105,13 +135,16 @@ async def _ask(config: "Config", query: "Query", *, quiet: bool) -> tuple[str, "
     report: Report | None = None
     async with Node(config, os.environ) as node:
         await node.load()
-        async with aclosing(node.gateway.stream(query)) as chunks:
-            async for chunk in chunks:
-                parts.append(chunk.text)
-                report = chunk.report
-                if not quiet:
-                    sys.stdout.write(shown(chunk.text))
-                    sys.stdout.flush()
+        with _watching(query, quiet=quiet) as (watched, seen):
+            async with aclosing(node.gateway.stream(watched)) as chunks:
+                async for chunk in chunks:
+                    parts.append(chunk.text)
+                    report = chunk.report
+                    if chunk.text or chunk.finish_reason is not None:
+                        seen()
+                    if not quiet:
+                        sys.stdout.write(shown(chunk.text))
+                        sys.stdout.flush()
     if not quiet:
         sys.stdout.write("\n")
         sys.stdout.flush()

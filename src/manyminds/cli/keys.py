@@ -35,6 +35,7 @@ def keys() -> None:
     show_default=True,
     help="Of the budget, in UTC.",
 )
+@click.option("--admin", is_flag=True, help="May administer the node: /v1/admin, and the page at /.")
 @as_json
 @click.pass_obj
 def create(
@@ -45,6 +46,7 @@ def create(
     tokens_per_min: int | None,
     budget_usd: float | None,
     period: str,
+    admin: bool,
     as_json: bool,
 ) -> None:
     """Make a key for NAME and print it, this once: only its hash is kept."""
@@ -53,7 +55,7 @@ def create(
 
     secret = new_secret()
     key_id = f"key_{secrets.token_hex(6)}"
-    key = Key(key_id, name, models, requests_per_min, tokens_per_min, budget_usd, period)  # type: ignore[arg-type]
+    key = Key(key_id, name, models, requests_per_min, tokens_per_min, budget_usd, period, admin)  # type: ignore[arg-type]
     with opened(file) as ledger:
         ledger.add_key(key, digest(secret))
     if as_json:
@@ -79,12 +81,16 @@ def list_keys(file: str | None, as_json: bool) -> None:
     if as_json:
         print_json([{**_shown(key), "leased_usd": leased[key.id]} for key in found])
         return
-    table = table_of("id", "name", "models", "requests/min", "tokens/min", "budget $", "period", "leased $")
+    table = table_of(
+        "id", "name", "models", "requests/min", "tokens/min", "budget $", "period", "leased $", "admin"
+    )
     for key in found:
         limits = [key.requests_per_min, key.tokens_per_min, key.budget_usd]
         shown = ["" if limit is None else f"{limit:,}" for limit in limits]
         models = ", ".join(key.models) or "all"
-        table.add_row(key.id, key.name, models, *shown, key.period, f"{leased[key.id]:.6f}")
+        table.add_row(
+            key.id, key.name, models, *shown, key.period, f"{leased[key.id]:.6f}", "yes" if key.admin else ""
+        )
     print_table(table)
 
 
@@ -120,4 +126,5 @@ def _shown(key: "Key") -> dict[str, object]:
         "tokens_per_min": key.tokens_per_min,
         "budget_usd": key.budget_usd,
         "period": key.period,
+        "admin": key.admin,
     }

@@ -249,7 +249,7 @@ def _priced(row: dict[str, Any]) -> dict[str, Any]:
 @as_json
 @click.pass_obj
 def withdrawals(file: str | None, /, as_json: bool) -> None:
-    """Show who was withdrawn and who came back, oldest first, with the proof.
+    """Show who was withdrawn, or paused, and who came back, oldest first, with the proof.
 
     With --json, what a node signed to revoke itself is the `document` that `manyminds verify` checks.
     """
@@ -272,6 +272,8 @@ def _came(row: Mapping[str, Any]) -> str:
         before, after = row["artefact_before"][:12] or "none", row["artefact_after"][:12] or "none"
         same = "had no part in what was learnt" if before == after else f"learnt anew: {before} -> {after}"
         return f"{same}; state {row['state'][:12]}"
+    if row["event"] in ("paused", "resumed"):
+        return "nobody asks it; all that is known of it stays" if row["event"] == "paused" else "as it was"
     signed = "; signed" if row["document"] else ""
     if row["event"] == "returned":
         return f"as new{signed}"

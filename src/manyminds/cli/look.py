@@ -63,6 +63,10 @@ def list_experts(file: str | None, as_json: bool) -> None:
     for entry in reading:
         click.echo(f"documents: {entry.name}: {told(entry, states[entry.name])}.", err=True)
     for card in found:
+        if card.paused:
+            click.echo(
+                f"paused: {card.name} is asked by nobody: `manyminds experts resume {card.name}`.", err=True
+            )
         if card.drifted_utc:
             click.echo(f"changed: {card.name} has been worse than before since {card.drifted_utc}.", err=True)
     for model in absent:

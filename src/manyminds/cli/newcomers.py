@@ -134,12 +134,15 @@ def probe_all(
 async def _probe_all(
     config: "Config", newcomers: "Newcomers", names: Collection[str], how: Asking, anew: bool
 ) -> list[dict[str, Any]]:
+    from manyminds import pauses
     from manyminds.errors import ConfigError
     from manyminds.node import Node
 
     found = []
     async with Node(config, os.environ, learnt=False) as node:
         for name in names:
+            if name in node.paused:
+                raise pauses.refusal(name)
             if name not in node.experts:
                 raise ConfigError(f"{name} cannot be asked here now: see `manyminds doctor`.")
             until_s = asyncio.get_running_loop().time() + 60 * how.minutes

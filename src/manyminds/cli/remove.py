@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from manyminds.errors import ManymindsError
     from manyminds.ledger import Ledger
 
-__all__ = ["remove"]
+__all__ = ["peers", "remove"]
 
 _Where: TypeAlias = Literal["added", "own", "file", "catalogue", "peer", "past"]
 
@@ -136,7 +136,7 @@ def _others(config: "Config", ledger: "Ledger", names: Sequence[str], source: st
 
     every = [_Leaving(entry.name, entry.source or entry.name, "file") for entry in config.experts]
     every += [_Leaving(name, name, "catalogue") for name in catalog.load()]
-    every += [_Leaving(name, name, "peer") for name in _peers(config)]
+    every += [_Leaving(name, name, "peer") for name in peers(config)]
     try:
         learnt = {name.rpartition(":")[0] or name for name in load(base(config.home)[0]).experts}
     except ArtefactError:
@@ -151,7 +151,7 @@ def _others(config: "Config", ledger: "Ledger", names: Sequence[str], source: st
     return list(found.values())
 
 
-def _peers(config: "Config") -> list[str]:
+def peers(config: "Config") -> list[str]:
     """Other nodes, by what they are called here."""
     from manyminds.node.names import NAMES, Names
 

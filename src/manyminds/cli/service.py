@@ -29,9 +29,11 @@ from manyminds.node.learnt import bases
 from manyminds.node.revocation import WORD
 from manyminds.private import PRIVATE
 from manyminds.router.policy import DIRECT, POLICIES
+from manyminds.web.admin import AdminEdge
 from manyminds.web.app import ENDPOINTS, App, Edge
 from manyminds.web.metrics import Metrics, Network, render_all
 from manyminds.web.observer import Observer
+from manyminds.web.pages import pages
 from manyminds.web.replies import new_id
 from manyminds.web.requestlog import RequestLog
 from manyminds.web.server import Server, room
@@ -153,6 +155,8 @@ class Service:
             metrics.in_flight = node.admission.inside
             return metrics.render()
 
+        shown = await asyncio.to_thread(pages)
+
         def edge() -> Edge:
             return Edge(
                 expert=node.gateway,
@@ -171,6 +175,8 @@ class Service:
                 encoder=ENCODER,
                 embed=node.embed,
                 network=_network_edge(node.membership),
+                admin=AdminEdge(tls=self._tls is not None),
+                pages=shown,
             )
 
         if seat is not None:

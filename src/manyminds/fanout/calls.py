@@ -20,6 +20,7 @@ from manyminds.alarm import Alarm
 from manyminds.errors import GarbageError, RequiredError, UnavailableError
 from manyminds.fanout.patience import Patience, hear, note_slow
 from manyminds.fanout.tally import Tally
+from manyminds.fanout.watched import Watched, routed
 from manyminds.types import Answer, Arrival, Call, Card, Chunk, Expert, Query, Route, Scorer
 from manyminds.wire import capped
 
@@ -57,6 +58,7 @@ class Fanout:
         self._experts = experts
         self._patience = patience
         self._enough = enough
+        self._route = route
         self._quorum = route.quorum
         self._fuser_usd = route.fuser_usd
         self._waiting = _stages(route.calls)
@@ -67,10 +69,13 @@ class Fanout:
         self._arrivals: list[_Arrival] = []
         self._closed = False
         self._begun, self._ended = asyncio.Event(), asyncio.Event()  # since somebody last looked
-        self.deadline = 0.0
+        self._began_s = self.deadline = 0.0
 
     async def __aenter__(self) -> "Fanout":
-        self.deadline = asyncio.get_running_loop().time() + self._patience.deadline_s
+        self._began_s = asyncio.get_running_loop().time()
+        self.deadline = self._began_s + self._patience.deadline_s
+        if self._query.watch is not None:
+            self._query.watch(routed(self._route))
         return self
 
     async def __aexit__(
@@ -189,17 +194,22 @@ class Fanout:
         self._hedges -= 1
         call = replace(self._reserve.pop(0), stage=slow.call.stage)
         slow.overdue = True
-        slow.rival = hedge = self._start(call, self._query)
+        slow.rival = hedge = self._start(call, self._query, beside=slow.call.expert)
         hedge.rival = slow
 
-    def _start(self, call: Call, query: Query) -> "_Arrival":
+    def _start(self, call: Call, query: Query, beside: str | None = None) -> "_Arrival":
         expert = self._experts.get(call.expert)
         if call.budget_usd is not None:
             query = _paying(query, call.budget_usd, expert.card if expert else None)
         if query.bound is not call.bound:
             query = replace(query, bound=call.bound)
+        watched = None
+        if query.watch is not None:
+            watched = Watched(query.watch, len(self._arrivals))
+            watched.began(call, beside, asyncio.get_running_loop().time() - self._began_s)
+            query = replace(query, watch=None)
         news = (self._begun, self._ended)
-        arrival = _Arrival(call, expert, query, news, self._alarm)
+        arrival = _Arrival(call, expert, query, news, self._alarm, watched)
         work = arrival.run(self._patience, self.deadline)
         arrival.task = asyncio.get_running_loop().create_task(work, name=f"call {call.expert}")
         arrival.task.add_done_callback(arrival.settle)
@@ -220,6 +230,7 @@ class _Arrival:
         query: Query,
         news: tuple[asyncio.Event, asyncio.Event],
         alarm: Alarm,
+        watched: Watched | None,
     ) -> None:
         self.rival: _Arrival | None = None
         self.overdue = False  # a hedge was started beside it
@@ -233,6 +244,7 @@ class _Arrival:
         self._begun, self._ended = news  # of all calls; whoever waits for ends is not woken by beginnings
         self._news: asyncio.Event | None = None  # of this one, where somebody reads it
         self._alarm = alarm  # where its hedge is noted, if it may have one
+        self._watched = watched  # None where nobody watches
 
     @property
     def call(self) -> Call:
@@ -295,6 +307,8 @@ class _Arrival:
                 return False
             self._begun.set()
         tally.take(chunk, self._alarm.clock())
+        if self._watched is not None:
+            self._watched.wrote(chunk)
         self._tell()
         return True
 
@@ -318,6 +332,8 @@ class _Arrival:
         self.answer = self.tally.answer(self.ended_at)
         if self.overdue and self.lost and self.answer.status == "cancelled" and self._expert is not None:
             note_slow(self._expert)
+        if self._watched is not None:
+            self._watched.ended(self.answer, lost=self.lost)
         self._tell()
         self._begun.set()
         self._ended.set()

@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from manyminds.errors import LedgerError
-from manyminds.ledger import budgets, history, keys, lessons, queries, receipts, withdrawals
+from manyminds.ledger import budgets, history, keys, lessons, pauses, queries, receipts, withdrawals
 from manyminds.ledger.database import Database
 from manyminds.ledger.queries import Filter, Grade, Group, Judge
 from manyminds.ledger.receipts import Kept, Receipts, Role
@@ -198,10 +198,21 @@ class Ledger:
         """Whoever is added under a name that was withdrawn is as new: nothing that was before counts."""
         if name in self.gone().experts:
             self.withdraw(Withdrawal("returned", name, "", tuple(names)))
+        self.pause(name, "", pause=False)
 
     def asked(self) -> list[tuple[str, str]]:
         """Every expert that was ever asked, with its source then, but for ways of asking one. O(calls)."""
         return queries.asked(self._database)
+
+    # --- who is paused ---
+
+    def pause(self, name: str, source: str, *, pause: bool = True) -> bool:
+        """See `pauses.turn`: nobody asks it, or it is asked again. False where that was so already."""
+        return pauses.turn(self._database, name, source, pause=pause)
+
+    def paused(self) -> frozenset[str]:
+        """See `pauses.paused`: who is."""
+        return pauses.paused(self._database)
 
     # --- what can be learnt ---
 

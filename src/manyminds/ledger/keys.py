@@ -60,6 +60,7 @@ def _values(key: Key) -> dict[str, Any]:
         "tokens_per_min": key.tokens_per_min,
         "budget_usd": key.budget_usd,
         "period": key.period,
+        "admin": int(key.admin),
     }
 
 
@@ -72,4 +73,5 @@ def _key(row: "sa.Row[Any]") -> Key:
         row.tokens_per_min,
         row.budget_usd,
         row.period,
+        bool(row.admin),
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Tables", "define", "migrate", "stamp"]
 
-SCHEMA: Final = 5
+SCHEMA: Final = 6
 """Version of the tables. A ledger with a higher one is refused."""
 
 
@@ -105,6 +105,7 @@ def define() -> Tables:
             _text("period"),
             sa.Column("created_utc", time, nullable=False),
             sa.Column("revoked_utc", time),
+            _count("admin"),  # 0 or 1
         ),
         budgets=sa.Table(
             "budgets",
@@ -169,7 +170,7 @@ def _withdrawals(
         "withdrawals",
         every,
         sa.Column("id", row, primary_key=True),  # the order in which they count
-        _text("event"),  # withdrawn, dropped, relearnt, returned
+        _text("event"),  # withdrawn, dropped, relearnt, returned; paused, resumed
         sa.Column("at_utc", time, nullable=False),
         *map(_text, ("expert", "source")),  # expert: "" is all of the source
         _text("names"),  # a JSON array: what outcomes call it
@@ -186,11 +187,12 @@ def migrate(connection: "sa.Connection", tables: Tables, version: int) -> None:
     import sqlalchemy as sa
 
     _rename_budgets(connection)
+    _mark_admins(connection)
     if version == 1:
         _from_1(connection, tables)
     elif version == 2:
         _from_2(connection, tables)
-    else:
+    elif version < 5:
         connection.exec_driver_sql("ALTER TABLE requests ADD COLUMN purpose TEXT")
         if version == 4:
             _from_4(connection)
@@ -251,6 +253,15 @@ def _rename_budgets(connection: "sa.Connection") -> None:
     found = sa.inspect(connection)
     if found.has_table("budgets") and "leased_nusd" in {c["name"] for c in found.get_columns("budgets")}:
         connection.exec_driver_sql("ALTER TABLE budgets RENAME COLUMN leased_nusd TO leased_units")
+
+
+def _mark_admins(connection: "sa.Connection") -> None:
+    """Up to schema 5, no key was an administrator's."""
+    import sqlalchemy as sa
+
+    found = sa.inspect(connection)
+    if found.has_table("keys") and "admin" not in {c["name"] for c in found.get_columns("keys")}:
+        connection.exec_driver_sql("ALTER TABLE keys ADD COLUMN admin BIGINT NOT NULL DEFAULT 0")
 
 
 def _from_2(connection: "sa.Connection", tables: Tables) -> None:

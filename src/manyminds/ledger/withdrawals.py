@@ -1,6 +1,7 @@
 """Who was withdrawn, and since when: nobody asks it, and what was recorded of it before teaches nobody.
 
-What was recorded stays as it was. Knows no expert: names are texts.
+What was recorded stays as it was. Of who is paused, see `pauses`, this keeps the
+events, and no more. Knows no expert: names are texts.
 """
 
 import json
@@ -22,6 +23,7 @@ Event: TypeAlias = Literal["withdrawn", "dropped", "relearnt", "returned"]
 """Nobody asks it from then on; a gateway let it go; what was learnt is without it; it is asked, as new."""
 
 _TURNS: Final = ("withdrawn", "returned")
+_STILL: Final = ("dropped", "paused", "resumed")  # which change nothing of who was withdrawn
 
 
 class Withdrawal(Struct, frozen=True):
@@ -117,7 +119,7 @@ def gone(database: Database) -> Gone:
     sources: set[str] = set()
     out: dict[str, set[str]] = {}  # by whom each was withdrawn who has not taken that back
     for row in withdrawals(database):
-        if row["event"] != "dropped":
+        if row["event"] not in _STILL:
             last = row["id"]
         if row["event"] not in _TURNS:
             continue

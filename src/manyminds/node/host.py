@@ -20,7 +20,17 @@ class Host(Protocol):
 
     @property
     def own_cards(self) -> Sequence[Card]:
-        """Of its experts, without peers; another sequence once any has changed."""
+        """Of its experts that are asked, without peers; another sequence once any has changed."""
+        ...
+
+    @property
+    def own_names(self) -> Collection[str]:
+        """Of its experts, also of those that are paused."""
+        ...
+
+    @property
+    def paused(self) -> Collection[str]:
+        """Names of experts and peers that nobody asks for now."""
         ...
 
     def skills(self, names: Collection[str] | None = None) -> "Vectors":

@@ -3,19 +3,25 @@
 Reads; the router decides what comes of it. Each outcome counts once, whoever wrote it.
 """
 
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from manyminds.ledger import Ledger
+from manyminds.errors import AlreadyGradedError, UnknownRequestError
+from manyminds.experts.asked import variant
+from manyminds.ledger import Grade, Ledger
+from manyminds.router import SkillRouter
 from manyminds.router.grades import GRADES
 from manyminds.types import Outcome
 
-__all__ = ["Lessons"]
+__all__ = ["Lessons", "drifted", "is_learnt", "warn"]
 
 _UNDER_WAY_S = 10.0  # that a transaction takes at most, in which a place was given that is not seen yet
 _UNDER_WAY = 1000  # places that all of them together may be about to fill when a node starts
 _CALLS = 2000  # of other gateways at the start, which for most experts are more than are remembered
 _MORE_CALLS = 256  # at once, later on
+
+log = logging.getLogger(__name__)
 
 
 class Lessons:
@@ -42,6 +48,42 @@ class Lessons:
     def reread(self) -> None:
         """Grades are read from the start again: for experts that are new."""
         self._graded = _Bookmark()
+
+
+def is_learnt(kept: Grade, request_id: str) -> bool:
+    """Whether the router learns from a grade of that request, by what became of it.
+
+    Raises: UnknownRequestError, AlreadyGradedError: it was not kept.
+    """
+    if kept == "unknown":
+        raise UnknownRequestError(
+            f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
+            "same key.",
+            param="request_id",
+        )
+    if kept == "twice":
+        raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
+    return kept == "learnt"
+
+
+def drifted(router: SkillRouter, experts: Collection[str]) -> dict[str, str]:
+    """Those that are worse than they were, in whatever way they are asked; since when, in UTC."""
+    since = {name: utc for name, utc in router.drifted.items() if name in experts}
+    for name, utc in router.drifted.items():
+        if (made := variant(name)) is not None and made[0] in experts:
+            since[made[0]] = max(utc, since.get(made[0], utc))
+    return since
+
+
+def warn(router: SkillRouter, fell: Sequence[str]) -> None:
+    """Says in the log who has become worse."""
+    for name in fell:
+        log.warning(
+            "%s has changed for the worse since %s: of how right it is, what was known before no longer "
+            "counts.",
+            name,
+            router.standing(name).drifted_utc,
+        )
 
 
 class _Bookmark:

@@ -258,7 +258,9 @@ class Membership:
         that network it is not, since there everybody sees everybody.
         """
         found: list[NodeCard] = []
-        for _, card in self.present if self._word is None or not self._word.whole else ():
+        for name, card in self.present if self._word is None or not self._word.whole else ():
+            if name in self._host.paused:
+                continue
             entry = self._listed.get(card.id)
             joined = self._ways[card.id][0] is not self._http
             speaks = (entry is not None and entry.speaks_for) or (by_https and joined)
@@ -472,7 +474,7 @@ class Membership:
             return entry.name
         others = {name for node, name in self._names.items() if node != card.id}
         taken = {*others, *(e.name for e in self._listed.values()), *self._taken_names}
-        taken |= {expert.name for expert in self._host.own_cards}
+        taken |= {*self._host.own_names}
         return self._called.of(card.id, card.name, taken)
 
     def _take_in(self, card: NodeCard, entry: PeerEntry | None) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
@@ -20,30 +19,27 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 from msgspec.structs import replace
 
-from manyminds import catalog, network
+from manyminds import catalog, network, pauses
 from manyminds.artefact import Artefact
 from manyminds.candidates import is_spared
 from manyminds.config import POLICIES, Config
 from manyminds.errors import (
-    AlreadyGradedError,
     ConfigError,
     LedgerError,
     ManymindsError,
     UnavailableError,
-    UnknownRequestError,
 )
-from manyminds.experts.asked import variant
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
 from manyminds.feedback import agreed, judged
-from manyminds.gateway import Record
+from manyminds.gateway import Gateway, Record
 from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
 from manyminds.node.entrance import opened, secret_of
 from manyminds.node.learnt import usable
-from manyminds.node.lessons import Lessons
+from manyminds.node.lessons import Lessons, drifted, is_learnt, warn
 from manyminds.node.libraries import Libraries, renew
-from manyminds.node.rated import beside, rated
-from manyminds.node.roster import Member, Roster, Shared
+from manyminds.node.rated import Recent, beside, rated
+from manyminds.node.roster import Member, Neighbour, Roster, Shared
 from manyminds.node.wiring import DIMENSION, ENCODER, Made, cache_of, encoder_of, wired
 from manyminds.ratings import Rated
 from manyminds.types import (
@@ -69,7 +65,6 @@ _TIDY_S = 3600.0
 _GRADES = 100  # of each key a day that are learnt from
 _PEER_RETRIES = 2  # while the way to a peer is found anew
 _THREADS = 4  # in which the ledger is asked
-_RATED_S = 5.0  # for which ratings are shown again: many may look, and 100,000 calls take a moment
 _WATCH_S = 2.0  # until a new key is known, a revoked one is not, and what others learnt is
 
 _P = ParamSpec("_P")
@@ -114,10 +109,11 @@ class Node:
         self._shared = shared
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
-        self._own_cards: tuple[dict[str, Member], tuple[Card, ...]] = (self._members, ())
+        self._paused: frozenset[str] = frozenset()
+        self._own_cards: tuple[Card, ...] = ()
         self._loading = True
         self._retiring: dict[asyncio.Task[None], Local] = {}
-        self._peers: dict[str, _Neighbour] = {}
+        self._peers: dict[str, Neighbour] = {}
         self.membership: Membership | None = None
         """Other nodes; None where it is alone."""
         self.renewed: Callable[[], None] = lambda: None
@@ -138,8 +134,9 @@ class Node:
             )
             stack.push_async_callback(self.admission.close)
             self._gone, self._reloading = await self._in_ledger(self._ledger.gone), asyncio.Lock()
+            self._paused = await self._in_ledger(self._ledger.paused)
             self._lessons, self._studying = Lessons(self._ledger, time.monotonic), asyncio.Lock()
-            self._rating, self._rated_until_s = asyncio.Lock(), 0.0
+            self._recent = Recent(lambda cards: self._in_ledger(rated, self._ledger, cards))
             client = await stack.enter_async_context(Client(_CONNECT_S))
             loopback = await stack.enter_async_context(Client(_CONNECT_S, keep=False))
             self._roster = Roster(
@@ -151,9 +148,9 @@ class Node:
             stack.push_async_callback(asyncio.to_thread, self._libraries.close)
             self._members = await self._make_members(self._config, {})
             self._cache = cache_of(self._config)
-            self._experts, self._index, self._router, self.gateway = self._make_gateway(
-                self._config, self._members
-            )
+            made = self._make_gateway(self._config, self._members)
+            self._every, self._index, self._router, gateway = made
+            self._open(gateway)
             self._client = client
             stack.push_async_callback(self._leave)
             await self._join(self._config)
@@ -174,7 +171,7 @@ class Node:
 
         One that fails is logged, its calls say so too, and the next is loaded instead.
         """
-        for local in self.locals:
+        for local in (local for local in self.locals if local.card.name not in self._paused):
             try:
                 await local.start()
                 break
@@ -204,9 +201,10 @@ class Node:
         made = await asyncio.to_thread(self._make_gateway, config, members)
         async with self._studying:
             before, self._members = self._members, members
-            known, (self._experts, self._index, self._router, self.gateway) = self._router, made
+            known, (self._every, self._index, self._router, gateway) = self._router, made
             for peer in self._peers.values():
                 self._place(peer)
+            self._open(gateway)
             same = [name for name in members if members[name] is before.get(name)]
             self._router.inherit(known, {*same, *self._peers} - {*but}, graded=graded)
             self._lessons.reread()
@@ -242,8 +240,8 @@ class Node:
 
     @property
     def experts(self) -> dict[str, Expert]:
-        """By name, peers included."""
-        return dict(self._all)
+        """Those who are asked, by name, peers included: nobody who is paused."""
+        return pauses.asked(self._all, self._paused)
 
     @property
     def _all(self) -> dict[str, Guarded]:
@@ -261,8 +259,11 @@ class Node:
 
     @property
     def running(self) -> list[str]:
-        """Names of the experts that can be asked: all but local models that have failed to load."""
-        return sorted(self._all.keys() - {local.card.name for local in self.locals if local.failed})
+        """Names of the experts that can be asked: not those that are paused, nor local models that have
+        failed to load.
+        """
+        failed = {local.card.name for local in self.locals if local.failed}
+        return sorted(self._all.keys() - failed - self._paused)
 
     @property
     def backlog(self) -> Backlog:
@@ -278,17 +279,9 @@ class Node:
         """
         key_id = key.id if key is not None else ""
         kept = await self._in_ledger(self._ledger.grade, request_id, key_id, correct, judged, _GRADES)
-        if kept == "unknown":
-            raise UnknownRequestError(
-                f"No request of yours has the id {request_id!r:.80}: send the reply's x-request-id, with the "
-                "same key.",
-                param="request_id",
-            )
-        if kept == "twice":
-            raise AlreadyGradedError(f"The answer to {request_id} has been graded: once is what counts.")
-        if kept == "learnt":
+        if learns := is_learnt(kept, request_id):
             await self._study()
-        return kept == "learnt"
+        return learns
 
     async def _study(self) -> None:
         """Learns what has come to the ledger since it last did. Raises: LedgerError."""
@@ -300,27 +293,14 @@ class Node:
             if self.membership is not None:
                 self.membership.hear(graded)
             if graded:
-                self._warn(await self._in_ledger(router.learn, graded))
-
-    def _warn(self, fell: Sequence[str]) -> None:
-        for name in fell:
-            log.warning(
-                "%s has changed for the worse since %s: of how right it is, what was known before no longer "
-                "counts.",
-                name,
-                self._router.standing(name).drifted_utc,
-            )
+                warn(router, await self._in_ledger(router.learn, graded))
 
     @property
     def drifted(self) -> dict[str, str]:
         """Experts that have become worse than they were, by what was graded, in whatever way they are asked;
-        since when, in UTC.
+        since when, in UTC. Nobody who is paused.
         """
-        since = {name: utc for name, utc in self._router.drifted.items() if name in self._members}
-        for name, utc in self._router.drifted.items():
-            if (made := variant(name)) is not None and made[0] in self._members:
-                since[made[0]] = max(utc, since.get(made[0], utc))
-        return since
+        return drifted(self._router, self._members.keys() - self._paused)
 
     def circuits(self) -> dict[str, bool]:
         """Of each expert, whether it is left alone for a while because it failed too often."""
@@ -359,24 +339,17 @@ class Node:
 
     @property
     def cards(self) -> list[Card]:
-        """Every expert's card, by name."""
-        return [expert.card for _, expert in sorted(self._all.items())]
+        """The card of everybody who is asked, by name."""
+        return [expert.card for _, expert in sorted(self.experts.items())]
 
     async def rated(self) -> list[Rated]:
-        """Every expert's card with what was measured of late; at most `_RATED_S` old."""
-        async with self._rating:
-            now_s = time.monotonic()
-            if now_s >= self._rated_until_s:
-                try:
-                    self._ratings = await self._in_ledger(rated, self._ledger, self.cards)
-                except LedgerError as error:
-                    log.error("%s", error)
-                    self._ratings = {}
-                self._rated_until_s = now_s + _RATED_S
-            return [
-                beside(card, self._ratings.get(card.name), self._router.standing(card.name).drifted_utc)
-                for card in self.cards
-            ]
+        """Every expert's card with what was measured of late, also of those who are paused."""
+        cards = [expert.card for _, expert in sorted(self._all.items())]
+        found, standing, paused = await self._recent.of(cards), self._router.standing, self._paused
+        return [
+            beside(card, found.get(card.name), standing(card.name).drifted_utc, paused=card.name in paused)
+            for card in cards
+        ]
 
     async def _watch(self) -> None:
         """Takes over what `manyminds keys` changes while this node runs, and what others write down."""
@@ -386,6 +359,7 @@ class Node:
                 others = self.membership.keys if self.membership is not None else ()
                 self.admission.replace(await self._in_ledger(self._ledger.keys), others)
                 await self._in_ledger(self._renew_documents)
+                self._heed(await self._in_ledger(self._ledger.paused))
                 gone = await self._in_ledger(self._ledger.gone)
                 if gone.last != self._gone.last:
                     await self._part(gone)
@@ -430,7 +404,8 @@ class Node:
         await self._study()
         if self._cache is not None:
             self._cache.clear()
-        self._rated_until_s, self._gone = 0.0, gone
+        self._gone = gone
+        self._recent.forget()
         self.renewed()
         for card in (expert.card for expert in left):
             told = Withdrawal(
@@ -443,6 +418,41 @@ class Node:
 
     def _forget_answers(self, source: str) -> int:
         return self._cache.forget(source) if self._cache is not None else 0
+
+    async def pause(self, name: str, *, pause: bool = True) -> None:
+        """Nobody asks that expert from now on, or it is asked again. What is being answered ends as it began.
+
+        Raises: ModelNotFoundError, LedgerError: nothing has changed.
+        """
+        pauses.need_known(name, {*self._all, *self._paused})
+        expert = self._all.get(name)
+        source = expert.card.source if expert is not None else ""
+        await self._in_ledger(self._ledger.pause, name, source, pause=pause)
+        self._heed(await self._in_ledger(self._ledger.paused))
+
+    def _heed(self, paused: frozenset[str]) -> None:
+        """These are paused, and nobody else; all that is known of anybody stays."""
+        if paused == self._paused:
+            return
+        self._paused = paused
+        self._open(self.gateway)
+        if self._cache is not None:
+            self._cache.clear()
+        if self.membership is not None:
+            self.membership.refresh()
+        self.renewed()
+
+    def _open(self, gateway: Gateway) -> None:
+        """Has everybody asked by such a gateway who is not paused: whoever asks next is to ask that one."""
+        self._experts = pauses.asked(self._every, self._paused)
+        asked = sorted(self._members.keys() - self._paused)
+        self._own_cards = tuple(self._members[name].expert.card for name in asked)
+        self.gateway = gateway.asking(self._experts, self._every)
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """Names of those who are kept, and not asked; some may not be here."""
+        return self._paused
 
     @property
     def gone(self) -> Gone:
@@ -514,15 +524,16 @@ class Node:
     @property
     def own_cards(self) -> Sequence[Card]:
         """See `host.Host`."""
-        of, cards = self._own_cards
-        if of is not self._members:  # which are replaced, never changed
-            cards = tuple(self._members[name].expert.card for name in sorted(self._members))
-            self._own_cards = (self._members, cards)
-        return cards
+        return self._own_cards
+
+    @property
+    def own_names(self) -> Collection[str]:
+        """See `host.Host`."""
+        return self._members.keys()
 
     def skills(self, names: Collection[str] | None = None) -> "Vectors":
         """See `host.Host`."""
-        of = sorted(self._members if names is None else names)
+        of = sorted(self._members.keys() - self._paused if names is None else names)
         made = {name: m.vectors for name, m in self._members.items() if m.vectors is not None}
         found = [made.get(name, self._index.vectors_of(name)) for name in of if name in self._index]
         return np.concatenate([np.zeros((0, DIMENSION), np.float32), *found])
@@ -538,7 +549,7 @@ class Node:
         guarded = Guarded(expert, SystemRandom().random, retries=_PEER_RETRIES)
         if known is not None and known.made_of == made_of:
             guarded.inherit(known.expert)
-        self._peers[name] = peer = _Neighbour(guarded, vectors, made_of)
+        self._peers[name] = peer = Neighbour(guarded, vectors, made_of)
         self._place(peer)
         if known is None and self.membership is not None:
             self.membership.refresh()
@@ -547,6 +558,7 @@ class Node:
         """See `host.Host`. What was measured of it is remembered."""
         if self._peers.pop(name, None) is not None:
             self._experts.pop(name, None)
+            self._every.pop(name, None)
             if self.membership is not None:
                 self.membership.refresh()
 
@@ -556,9 +568,11 @@ class Node:
             self._peers[name].expert.withdraw()
         self._forget_answers(name)
 
-    def _place(self, peer: "_Neighbour") -> None:
+    def _place(self, peer: Neighbour) -> None:
         card = peer.expert.card
-        self._experts[card.name] = peer.expert
+        self._every[card.name] = peer.expert
+        if card.name not in self._paused:
+            self._experts[card.name] = peer.expert
         self._router.renew(card, peer.vectors)
 
     # --- gateway ---
@@ -576,15 +590,6 @@ class Node:
     def _load_artefact(self, config: Config, experts: Collection[str]) -> Artefact | None:
         """None where it is not wanted. Raises: ArtefactError."""
         return usable(config.home, self._gone, experts) if self._learnt else None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Neighbour:
-    """Another node as an expert: with where its skills lie, and what it was made of."""
-
-    expert: Guarded
-    vectors: "Vectors | None"
-    made_of: object
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

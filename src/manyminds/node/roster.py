@@ -32,7 +32,7 @@ from manyminds.upstream import Client
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["Member", "Roster", "Shared"]
+__all__ = ["Member", "Neighbour", "Roster", "Shared"]
 
 _MB = 1_000_000
 _NOBODY = Gone()
@@ -62,6 +62,15 @@ class Member:
     expert: Guarded
     local: Local | None  # it, where it runs here
     vectors: "Vectors | None" = None  # where its skills lie, if that is not where its words do
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbour:
+    """Another node as an expert."""
+
+    expert: Guarded
+    vectors: "Vectors | None"  # where its skills lie
+    made_of: object
 
 
 class Roster:

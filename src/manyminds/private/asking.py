@@ -157,7 +157,7 @@ class Asking:
         if public is None:
             raise PrivacyError(
                 f"Private answers in words need {name} (private.public), a local model that says how likely"
-                " each next token is, and it is not here.",
+                " each next token is, and it is not here, or paused.",
                 param="model",
             )
         return public

@@ -48,6 +48,7 @@ from manyminds.types.protocols import (
     Scorer,
 )
 from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
+from manyminds.types.watching import Asked, Began, Ended, Event, Routed, Watch, Wrote
 
 if TYPE_CHECKING:
     from manyminds.types.nouns import Vectors as Vectors
@@ -57,7 +58,9 @@ __all__ = [
     "Answer",
     "Arrival",
     "Arrivals",
+    "Asked",
     "Attribution",
+    "Began",
     "Bound",
     "Call",
     "Card",
@@ -69,6 +72,8 @@ __all__ = [
     "Count",
     "Distributor",
     "Embed",
+    "Ended",
+    "Event",
     "Expert",
     "Following",
     "Granted",
@@ -89,6 +94,7 @@ __all__ = [
     "Query",
     "Report",
     "Route",
+    "Routed",
     "Router",
     "Sampler",
     "Samples",
@@ -101,5 +107,7 @@ __all__ = [
     "Task",
     "Terms",
     "Usage",
+    "Watch",
     "Weighed",
+    "Wrote",
 ]

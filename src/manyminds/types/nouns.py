@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from manyminds.errors import ExpertError
 from manyminds.types.knowledge import Citation, Conflict, Grounds
 from manyminds.types.terms import FREE, Bound, Granted, Period, Privacy, Terms
+from manyminds.types.watching import Watch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,7 @@ class Limits(Struct, frozen=True):
     topic: str = ""  # what the question is about, in a word of the set that was learnt from
     grounded: bool = False  # only an answer that documents support, else none
     explain: bool | Literal["full"] = False  # "full" also measures what a fused answer owes to whom
+    watch: bool = False  # show the panel at work while an answer is streamed
     epsilon: float | None = None  # of a private answer: what it may tell of any one source, at `delta`
     delta: float | None = None
     candidates: tuple[str, ...] = ()  # of a private answer: what it may be, where the question does not say
@@ -153,6 +155,7 @@ class Query(Struct, frozen=True, eq=False):
     vector: "Vectors | None" = None  # (d,) unit float32 of `question`; None where no encoder is installed
     journey: Journey | None = None  # None until a gateway has taken it up
     bound: Bound | None = None  # of one call: how far its answer is to move the whole
+    watch: Watch | None = None  # who is told how the panel comes along; never passed on to an expert
 
     @property
     def estimated_tokens(self) -> int:
@@ -484,3 +487,4 @@ class Key(Struct, frozen=True):
     tokens_per_min: int | None = None
     budget_usd: float | None = None  # per period, in UTC
     period: Period = "month"
+    admin: bool = False  # whether it may administer the node

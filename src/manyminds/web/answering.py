@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from manyminds.admission import Admission
 from manyminds.alarm import Alarm
 from manyminds.errors import ManymindsError, UnavailableError
-from manyminds.types import Chunk, Completer, Key, Query
+from manyminds.types import Chunk, Completer, Event, Key, Query, Watch, Wrote
 from manyminds.web.aliases import Aliases
 from manyminds.web.door import Entry, identify
 from manyminds.web.exchange import Exchange
@@ -79,6 +79,8 @@ class Answering:
             with self._admission.enter():
                 query = await self._admit(exchange, reply)
                 if query.stream:
+                    if query.limits.watch and self._dialect.watched is not None:
+                        query = replace(query, watch=reply.watcher(query, self._dialect.watched))
                     async with aclosing(self._expert.stream(query)) as chunks:
                         await reply.stream(chunks, query, self._alarm)
                 else:
@@ -164,6 +166,23 @@ class _Sending:
                     exchange.write(events, last=True)
         finally:
             alarm.drop(self)
+
+    def watcher(self, query: Query, written: Callable[[Query, Event], bytes]) -> Watch:
+        """Sends what happens on the panel between the events of the answer.
+
+        A client that takes less than it is sent gets no more drafts until it has: the report has them.
+        """
+        exchange = self._exchange
+
+        def watch(happened: Event) -> None:
+            if exchange.ended or exchange.gone or (exchange.full and isinstance(happened, Wrote)):
+                return
+            self._quiet = False
+            if not exchange.began:
+                self._begin()
+            exchange.write(written(query, happened))
+
+        return watch
 
     def _wait(self, alarm: Alarm) -> None:
         """Has a comment sent to a client to whom nothing was for a while."""

@@ -19,15 +19,18 @@ from manyminds.errors import (
     ModelNotFoundError,
 )
 from manyminds.types import Card, Completer, Embed
+from manyminds.web.admin import AdminEdge, Administration
 from manyminds.web.aliases import Aliases
 from manyminds.web.answering import Answering, Seen
 from manyminds.web.door import everybody, identify
 from manyminds.web.embedding import Embedding
 from manyminds.web.exchange import Exchange
 from manyminds.web.feedback import Feedback, Grade
+from manyminds.web.markdown import Markdown
 from manyminds.web.metrics import CONTENT_TYPE
 from manyminds.web.openapi import document
 from manyminds.web.origin import check_origin
+from manyminds.web.pages import ASSETS
 from manyminds.web.replies import JSON, named, new_id, refusal
 from manyminds.wire import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, count_tokens
 
@@ -68,7 +71,8 @@ class Edge:
     whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
     writes figures for Prometheus; `grade` keeps what callers say of their answers; `rated` shows cards with
-    what was measured of their experts; `network` is for other nodes, None where this one is alone.
+    what was measured of their experts; `network` is for other nodes, None where this one is alone;
+    `admin` is for the node's owner; `pages` are shown to browsers, by path.
     """
 
     expert: Completer
@@ -87,6 +91,8 @@ class Edge:
     encoder: str = ""
     embed: Embed | None = None
     network: "NetworkEdge | None" = None
+    admin: AdminEdge | None = None
+    pages: Mapping[str, _Handle] = field(default_factory=dict)
 
 
 class App:
@@ -111,6 +117,12 @@ class App:
         self._posts["/v1/messages/count_tokens"] = self._count_tokens
         if edge.grade is not None:
             self._posts["/v1/feedback"] = Feedback(edge.grade, edge.admission)
+        self._posts["/v1/markdown"] = Markdown(edge.admission)
+        self._reads = dict(edge.pages)
+        if edge.admin is not None:
+            administration = Administration(edge.admin, edge.admission)
+            self._reads |= administration.gets
+            self._posts |= administration.posts
         self._gets: dict[str, Callable[[], Awaitable[_Shown]]] = {
             "/v1/models": self._models,
             "/v1/experts": self._experts,
@@ -127,16 +139,19 @@ class App:
     @property
     def routes(self) -> list[tuple[str, str]]:
         """Method and path of every endpoint."""
-        gets = [("GET", path) for path in (*self._gets, _MODEL + "{name}")]
+        reads = [path for path in self._reads if not path.startswith(ASSETS)]
+        reads += [ASSETS + "{name}"] if self._edge.pages else []
+        gets = [("GET", path) for path in (*self._gets, _MODEL + "{name}", *reads)]
         return [*gets, *(("POST", path) for path in self._posts)]
 
     async def __call__(self, exchange: Exchange) -> None:
         path = exchange.path
         try:
             check_origin(path, exchange.headers, loopback=self._edge.loopback)
-            post = self._posts.get(path) if exchange.method == "POST" else None
-            if post is not None:
-                await post(exchange)
+            handles = {"POST": self._posts, "GET": self._reads, "HEAD": self._reads}.get(exchange.method, {})
+            handle = handles.get(path)
+            if handle is not None:
+                await handle(exchange)
                 return
             if path.startswith(("/v1/", "/metrics")):
                 identify(self._edge.admission, exchange.headers)
@@ -158,9 +173,9 @@ class App:
             show = partial(self._model, name)
         if show is not None and method in ("GET", "HEAD"):
             return await show()
-        if show is None and path not in self._posts:
+        if show is None and path not in self._posts and path not in self._reads:
             raise EndpointNotFoundError(f"There is no {method} {path}. Chat is at POST /v1/chat/completions.")
-        allowed = "POST" if show is None else "GET, HEAD"
+        allowed = "POST" if path in self._posts else "GET, HEAD"
         error = MethodNotAllowedError(f"{method} {path} is not allowed: use {allowed}.")
         status, head, body = _refusal(path, error)
         return status, head + f"allow: {allowed}\r\n".encode(), body

@@ -150,6 +150,11 @@ class Exchange:
         await self._connection.drained()
 
     @property
+    def ending(self) -> bool:
+        """Whether the server is about to end: who sends for ever should come to an end."""
+        return self._connection.closing
+
+    @property
     def keeps(self) -> bool:
         """Whether another request may follow on the connection."""
         return self._keep and self.complete

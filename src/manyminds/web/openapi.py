@@ -108,6 +108,14 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
         "get",
         _gets("ExpertList", "Shows every expert's card, and beside its claims what was measured."),
     )
+    shown = _posts("Markdown", "Turns Markdown into HTML that is safe to show.", _WITH_A_BODY)
+    yield "/v1/markdown", "post", shown
+    yield "/", "get", _gets("Page", "The node's page, for browsers.", _EVERYWHERE, "text/html")
+    asset = _gets("Asset", "What the page is made of.", (*_EVERYWHERE, errors.EndpointNotFoundError))
+    asset["responses"]["200"]["content"] = {
+        kind: {"schema": refer("Asset")} for kind in ("text/css", "text/javascript", "image/svg+xml")
+    }
+    yield "/assets/{name}", "get", asset | {"parameters": [_NAME]}
     yield "/metrics", "get", _gets("Metrics", "Figures in Prometheus' text format.", kind="text/plain")
     yield "/openapi.json", "get", _gets("Document", "This document.", _EVERYWHERE)
     yield "/health/live", "get", _gets("Live", "Replies while the process serves.", _EVERYWHERE)
@@ -208,6 +216,9 @@ def _reply_schemas() -> dict[str, Schema]:
         "Model": _model(),
         "ModelList": record({"object": {"const": "list"}, "data": listed(refer("Model"))}),
         "ExpertList": record({"object": {"const": "list"}, "data": listed(refer("Rated"))}),
+        "Markdown": record({"html": _STRING}),
+        "Page": _STRING,
+        "Asset": _STRING,
         "Metrics": _STRING,
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
         "Live": record({"status": {"const": "live"}}),

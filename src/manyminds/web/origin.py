@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from manyminds.errors import ForbiddenError
 
-__all__ = ["check_origin"]
+__all__ = ["check_origin", "check_same_origin"]
 
 
 def check_origin(path: str, headers: Mapping[bytes, bytes], *, loopback: bool) -> None:
@@ -36,6 +36,26 @@ def check_origin(path: str, headers: Mapping[bytes, bytes], *, loopback: bool) -
         from_here = bool(page) and (page == name or (loopback and _is_loopback(page)))
     if not from_here or headers.get(b"sec-fetch-site") == b"cross-site":
         raise ForbiddenError("This request comes from a web page of another site: it may not use this node.")
+
+
+def check_same_origin(headers: Mapping[bytes, bytes], *, tls: bool) -> None:
+    """Refuses every page but this node's own, also those of other ports of the same machine.
+
+    Args:
+        headers: the request's.
+        tls: whether this node itself speaks TLS: else a proxy before it may.
+
+    Raises: ForbiddenError.
+    """
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", b"none")
+    own = [scheme + headers.get(b"host", b"") for scheme in (b"https://", b"http://")[: 1 if tls else 2]]
+    if (origin is not None and origin.lower() not in [one.lower() for one in own]) or site not in (
+        b"same-origin",
+        b"none",
+    ):
+        raise ForbiddenError(
+            "Only this node's own page may administer it, at the address by which the node is called."
+        )
 
 
 @lru_cache(maxsize=64)  # most clients say the same

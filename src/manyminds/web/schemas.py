@@ -10,6 +10,7 @@ import msgspec
 
 from manyminds.private import PRIVATE
 from manyminds.router.policy import POLICIES
+from manyminds.web.markdown import LONGEST
 from manyminds.wire import completions, embeddings, messages, requests, responses
 
 __all__ = ["Schema", "either", "listed", "record", "refer", "request_schemas"]
@@ -31,6 +32,7 @@ def request_schemas() -> dict[str, Schema]:
         "CompletionRequest": _completion(),
         "EmbeddingRequest": _embedding(),
         "FeedbackRequest": record({"request_id": _STRING, "correct": _between(0, 1)}),
+        "MarkdownRequest": record({"text": _STRING | {"maxLength": LONGEST}}),
         "MessageTurn": _turn(),
         "MessageRequest": _message(),
         "TokenCountRequest": _token_count(),

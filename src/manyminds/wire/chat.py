@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from manyminds.errors import ManymindsError
-from manyminds.types import Chunk, Query
+from manyminds.types import Chunk, Event, Query
 from manyminds.wire.dialect import Dialect
 from manyminds.wire.gaps import Gaps
-from manyminds.wire.replies import completion, ending, error_body, event, head_of, made, relayed
+from manyminds.wire.replies import completion, ending, error_body, event, head_of, made, relayed, told
 from manyminds.wire.requests import parse_request
 
 __all__ = ["CHAT"]
@@ -44,4 +44,8 @@ def _refuse(error: ManymindsError, request_id: str) -> tuple[int, bytes]:
     return error.status, error_body(error)
 
 
-CHAT = Dialect(parse_request, _Reply, _refuse)
+def _watched(query: Query, happened: Event) -> bytes:
+    return event(told(happened, head_of(query, query.model, "chat.completion.chunk")))
+
+
+CHAT = Dialect(parse_request, _Reply, _refuse, _watched)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from manyminds.errors import ManymindsError
-from manyminds.types import Chunk, Query
+from manyminds.types import Chunk, Event, Query
 
 __all__ = ["Dialect", "Reply"]
 
@@ -41,8 +41,10 @@ class Dialect:
             JSON, which is what experts are sent. Raises InvalidRequestError, whose `param` names the field.
         reply: who writes the reply to that query.
         refuse: status and body of an error before the first byte, by error and request id.
+        watched: the server-sent event for who watches the panel of a query; None where the format has none.
     """
 
     parse: Callable[[bytes, str], Query]
     reply: Callable[[Query], Reply]
     refuse: Callable[[ManymindsError, str], tuple[int, bytes]]
+    watched: Callable[[Query, Event], bytes] | None = None

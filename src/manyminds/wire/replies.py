@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from manyminds.errors import GarbageError, ManymindsError
-from manyminds.types import Chunk, Query, Report, Usage
+from manyminds.types import Chunk, Event, Query, Report, Usage
 from manyminds.wire.gaps import fill
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "relayed",
     "report_object",
     "stream_end",
+    "told",
     "written",
 ]
 
@@ -48,6 +49,11 @@ def made(chunk: Chunk, head: Mapping[str, Any], *, first: bool) -> bytes:
         delta["content"] = chunk.text
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": chunk.finish_reason}
     return _encode({**head, "choices": [choice]})
+
+
+def told(happened: Event, head: Mapping[str, Any]) -> bytes:
+    """The JSON of an event that is no part of the answer: it has no choice."""
+    return _encode({**head, "choices": (), "manyminds": happened})
 
 
 def written(chunk: Chunk, query: Query, model: str, *, first: bool = False) -> bytes:

@@ -51,6 +51,7 @@ class _Limits(msgspec.Struct, forbid_unknown_fields=True):
     topic: str = ""
     grounded: bool = False
     explain: bool | Literal["full"] = False
+    watch: bool = False
     epsilon: float | None = None
     delta: float | None = None
     candidates: list[str] = []
@@ -310,6 +311,7 @@ def parse_limits(raw: msgspec.Raw) -> Limits:
         topic=limits.topic,
         grounded=limits.grounded,
         explain=limits.explain,
+        watch=limits.watch,
         epsilon=limits.epsilon,
         delta=limits.delta,
         candidates=tuple(dict.fromkeys(limits.candidates)),
