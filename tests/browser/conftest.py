@@ -63,10 +63,9 @@ def page(browser: Any, complaints: Complaints, stub: Stub) -> Iterator[Any]:
     """A page of the stub that is not open yet: `opened` goes there."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=stub.url)
     context.set_default_timeout(15_000)
-    found = watched(context.new_page(), complaints)
-    yield found
-    assert complaints.left() == []
+    yield watched(context.new_page(), complaints)
     context.close()
+    assert complaints.left() == []
 
 
 def watched(page: Any, complaints: Complaints) -> Any:
