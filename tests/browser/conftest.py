@@ -70,9 +70,19 @@ def page(browser: Any, complaints: Complaints, stub: Stub) -> Iterator[Any]:
 
 def watched(page: Any, complaints: Complaints) -> Any:
     """Notes errors of the console, exceptions and violations of the policy; and every request."""
-    page.on("console", lambda said: said.type in ("error", "warning") and complaints.said.append(said.text))
+
+
+    def heard(said: Any) -> None:
+        if said.type in ("error", "warning"):
+            complaints.said.append(said.text)
+
+    def asked(dialog: Any) -> None:
+        complaints.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("console", heard)
+    page.on("dialog", asked)
     page.on("pageerror", lambda error: complaints.said.append(f"pageerror: {error}"))
-    page.on("dialog", lambda dialog: (complaints.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: complaints.requests.append(request.url))
     return page
 

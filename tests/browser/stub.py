@@ -65,7 +65,7 @@ class Script:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-EXPERTS = (
+EXPERTS: tuple[Call, ...] = (
     Call("qwen2.5-coder-0.5b", "own", "Canberra.", probability=0.61, weight=0.17),
     Call("smollm2-135m", "own", "Sydney.", probability=0.34, weight=0.04, answer="sydney", cost_usd=0.00003),
     Call("mistral-small", "mistral", "It is Canberra.", probability=0.82, weight=0.33, cost_usd=0.00048),
@@ -172,7 +172,7 @@ class Stub:
         return _refused(401, "This node asks for a key.")
 
     async def _models(self, request: web.Request) -> web.Response:
-        owners = dict.fromkeys(POLICIES, "manyminds") | {call.expert: call.source for call in self.calls}
+        owners = dict.fromkeys((*POLICIES, "private"), "manyminds") | {call.expert: call.source for call in self.calls}
         models = [{"id": name, "object": "model", "owned_by": owner} for name, owner in owners.items()]
         return self._denied(request) or web.json_response({"object": "list", "data": models})
 
@@ -276,13 +276,13 @@ def _chunk(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opening(policy: str, calls: list[Call]) -> list[dict[str, Any]]:
-    planned = [
+    planned: list[dict[str, Any]] = [
         {"expert": c.expert, "source": c.source, "stage": c.stage, "probability": c.probability}
         | {"share": c.weight, "method": "generate", "samples": 1}
         for c in calls
         if c.planned
     ]
-    route = {"event": "routed", "policy": policy, "strategy": "vote", "section": "geography"}
+    route: dict[str, Any] = {"event": "routed", "policy": policy, "strategy": "vote", "section": "geography"}
     route |= {"best_single": "mistral-small", "expected_accuracy": 0.91, "expected_cost_usd": 0.0009}
     began = [
         {"event": "began", "call": n, "expert": c.expert, "source": c.source, "stage": c.stage}
@@ -305,7 +305,7 @@ def _end(call: Call) -> dict[str, Any]:
 
 
 def _report(policy: str, calls: list[Call]) -> dict[str, Any]:
-    panel = [
+    panel: list[dict[str, Any]] = [
         {"expert": c.expert, "source": c.source, "weight": c.weight if c.status == "ok" else 0.0}
         | {"answer": c.answer, "stage": c.stage, "method": "generate"}
         | {"correct_probability": 0.93 if c.answer == "canberra" else 0.05}

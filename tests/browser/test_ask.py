@@ -49,7 +49,7 @@ def test_lanes_fill_while_an_answer_is_made(page: Any, stub: Stub) -> None:
     hold.set()
     answer = answered(page).inner_text()
     assert "The capital of Australia is Canberra." in answer
-    for figure in ("80%", "93%", "$0.0021", "Owed to", "mistral", "req-max-9"):
+    for figure in ("80%", "93%", "$0.0018", "Owed to", "mistral", "req-max-9"):
         assert figure in answer
     for expert, words in {
         "mistral-small": ("done", "33%", "400 ms", "$0.00048", "first word after 120 ms"),
