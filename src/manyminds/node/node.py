@@ -144,7 +144,7 @@ class Node:
             )
             stack.push_async_callback(self._close_locals)
             self._encoder = encoder_of(self._config.home)
-            self._libraries = Libraries(self._config.home, follows=self._follows)
+            self._libraries = Libraries(self._config.home, self._config.own, follows=self._follows)
             stack.push_async_callback(asyncio.to_thread, self._libraries.close)
             self._members = await self._make_members(self._config, {})
             self._cache = cache_of(self._config)
