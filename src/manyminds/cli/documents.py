@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from manyminds.cli.entries import amend, enter, need_free, shown
+from manyminds.cli.entries import amend, enter, need_free, shown, told
 from manyminds.cli.evaluate import bars
 from manyminds.cli.keys import opened
 from manyminds.cli.look import plain
@@ -46,6 +46,8 @@ def publish(file: str | None, target: str, said: Mapping[str, Any], *, as_json: 
     check_writers([*others, entry], _models(config))
     synced = _read_all(config, [entry])[entry.name]
     entry = amend(file, fields) if again else enter(file, fields)
+    if not again:
+        click.echo(told(entry, config.home), err=True)
     _renew(file, config, [entry])
     how = f"`manyminds experts index {entry.name}` takes over what changes"
     how += ", and so does a node that runs" if entry.watch else ""
