@@ -71,7 +71,6 @@ def page(browser: Any, complaints: Complaints, stub: Stub) -> Iterator[Any]:
 def watched(page: Any, complaints: Complaints) -> Any:
     """Notes errors of the console, exceptions and violations of the policy; and every request."""
 
-
     def heard(said: Any) -> None:
         if said.type in ("error", "warning"):
             complaints.said.append(said.text)

@@ -172,7 +172,9 @@ class Stub:
         return _refused(401, "This node asks for a key.")
 
     async def _models(self, request: web.Request) -> web.Response:
-        owners = dict.fromkeys((*POLICIES, "private"), "manyminds") | {call.expert: call.source for call in self.calls}
+        owners = dict.fromkeys((*POLICIES, "private"), "manyminds") | {
+            call.expert: call.source for call in self.calls
+        }
         models = [{"id": name, "object": "model", "owned_by": owner} for name, owner in owners.items()]
         return self._denied(request) or web.json_response({"object": "list", "data": models})
 
