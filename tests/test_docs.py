@@ -1,10 +1,13 @@
 """What the documents promise: commands that exist, keys and fields that are all there, current text."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import msgspec
@@ -13,6 +16,10 @@ from click.testing import CliRunner
 
 from manyminds import config
 from manyminds.cli import main
+from manyminds.cli.administer import Administering
+from manyminds.cli.service import admin_edge
+from manyminds.node.observed import Observed
+from manyminds.node.overview import Overview
 from manyminds.ratings import Rating, Section
 from manyminds.router.policy import POLICIES
 from manyminds.types import (
@@ -28,6 +35,7 @@ from manyminds.types import (
     Search,
 )
 from manyminds.web.app import App, Edge
+from manyminds.web.overviews import overview_schemas
 from manyminds.web.pages import pages
 from tests.network import network
 
@@ -173,9 +181,29 @@ def test_every_endpoint_is_documented() -> None:
         return True
 
     edge = Edge(network(), POLICIES, list, lambda: True, 1, metrics=figures, grade=grade, pages=pages())
+    nobody, config = cast(Any, None), cast(Any, None)  # who is wired, and does nothing here
+    overview, administering = Overview(nobody, Observed()), Administering(nobody, config, 0)
+    owner = admin_edge(overview, administering, tls=False)
+    edge = dataclasses.replace(edge, admin=dataclasses.replace(owner, posts={}, streams={}))
     served = {f"{method} {path}" for method, path in App(edge).routes}
     rows = re.findall(r"^\| `((?:GET|POST) \S+)` \|", text(DOCS / "api.md"), flags=re.MULTILINE)
     assert set(rows) == served
+
+
+@pytest.mark.parametrize("name", ["Experts", "Library", "Frontier", "Network", "Ledger", "Event"])
+def test_every_field_of_an_overview_is_documented(name: str) -> None:
+    section = text(DOCS / "api.md").partition("## Administration")[2].partition("\n## ")[0]
+    said = set(re.findall(r"`(\w+)`", section)) | {"object", "data"}
+    assert set(fields(overview_schemas()[f"Admin{name}"])) <= said
+
+
+def fields(schema: Any) -> Iterator[str]:
+    """Names of all properties in a schema."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        schema = list(schema.values())
+    for inner in schema if isinstance(schema, list) else ():
+        yield from fields(inner)
 
 
 def test_documented_json_parses() -> None:

@@ -85,7 +85,7 @@ async def documents() -> AsyncGenerator[Subject, None]:
         library.sync(write(Path(folder) / "docs", told))
         believing = Reader(Coefficients((1.0, *[0.0] * 7), (1.0, *[0.0] * 12), 0.5))  # the best by its words
         card = Card("reader", "documents", source="stage", offers=frozenset({"citations"}))
-        yield Subject(Documents(card, library, embed, cites="quote", reader=believing), generates=False)
+        yield Subject(Documents(card, library, embed, cites="quote", reader=believing))
 
 
 @asynccontextmanager

@@ -63,17 +63,25 @@ def page(browser: Any, complaints: Complaints, stub: Stub) -> Iterator[Any]:
     """A page of the stub that is not open yet: `opened` goes there."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=stub.url)
     context.set_default_timeout(15_000)
-    found = watched(context.new_page(), complaints)
-    yield found
-    assert complaints.left() == []
+    yield watched(context.new_page(), complaints)
     context.close()
+    assert complaints.left() == []
 
 
 def watched(page: Any, complaints: Complaints) -> Any:
     """Notes errors of the console, exceptions and violations of the policy; and every request."""
-    page.on("console", lambda said: said.type in ("error", "warning") and complaints.said.append(said.text))
+
+    def heard(said: Any) -> None:
+        if said.type in ("error", "warning"):
+            complaints.said.append(said.text)
+
+    def asked(dialog: Any) -> None:
+        complaints.said.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    page.on("console", heard)
+    page.on("dialog", asked)
     page.on("pageerror", lambda error: complaints.said.append(f"pageerror: {error}"))
-    page.on("dialog", lambda dialog: (complaints.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: complaints.requests.append(request.url))
     return page
 

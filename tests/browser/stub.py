@@ -1,14 +1,14 @@
-"""A node's double for what a real one cannot easily be made to do: scripted answers, many experts, failures.
+"""A node's double, for what a real one is hard to bring to: scripted answers, many experts, failures.
 
-It serves the real page with the real headers and the real Markdown; `fake_html` takes the latter's place where
-a test is about a node that sends what it should not.
+It serves the real page with the real headers and the real Markdown; `fake_html` takes the latter's place
+where a test is about a node that sends what it should not.
 """
 
 import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Script:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-EXPERTS = (
+EXPERTS: tuple[Call, ...] = (
     Call("qwen2.5-coder-0.5b", "own", "Canberra.", probability=0.61, weight=0.17),
     Call("smollm2-135m", "own", "Sydney.", probability=0.34, weight=0.04, answer="sydney", cost_usd=0.00003),
     Call("mistral-small", "mistral", "It is Canberra.", probability=0.82, weight=0.33, cost_usd=0.00048),
@@ -90,6 +90,7 @@ class Stub:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._runner: web.AppRunner | None = None
+        self._open: set[asyncio.Task[Any]] = set()
 
     @property
     def url(self) -> str:
@@ -111,7 +112,7 @@ class Stub:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     async def _start(self) -> None:
-        app = web.Application(client_max_size=2**22)
+        app = web.Application(client_max_size=2**22, middlewares=[self._known])
         app.router.add_get("/", self._home)
         app.router.add_get("/assets/{name}", self._asset)
         app.router.add_get("/health/live", _live)
@@ -131,8 +132,26 @@ class Stub:
 
     async def _stop(self) -> None:
         if self._runner is not None:
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
             await self._runner.cleanup()
             self._runner = None
+
+    @web.middleware
+    async def _known(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Whoever is being answered when the node dies is cut off."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            return await handler(request)
+        except ConnectionResetError:  # the browser left
+            return web.Response(status=499)
+        finally:
+            self._open.discard(task)
 
     # --- what it serves ---
 
@@ -153,7 +172,9 @@ class Stub:
         return _refused(401, "This node asks for a key.")
 
     async def _models(self, request: web.Request) -> web.Response:
-        owners = dict.fromkeys(POLICIES, "manyminds") | {call.expert: call.source for call in self.calls}
+        owners = dict.fromkeys((*POLICIES, "private"), "manyminds") | {
+            call.expert: call.source for call in self.calls
+        }
         models = [{"id": name, "object": "model", "owned_by": owner} for name, owner in owners.items()]
         return self._denied(request) or web.json_response({"object": "list", "data": models})
 
@@ -235,15 +256,17 @@ async def _told(asked: dict[str, Any], script: Script) -> AsyncIterator[dict[str
     for event in _opening(asked["model"], calls) if watched else []:
         yield _chunk(event)
     for n, call in enumerate(calls) if watched else []:
-        for word in call.text.split(" "):
+        for word in call.text.split():
             yield _chunk({"event": "wrote", "call": n, "text": word + " "})
     until = time.monotonic() + 30
-    while script.hold is not None and not script.hold.is_set() and time.monotonic() < until:
+    while script.hold is not None and not script.hold.is_set() and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     for n, call in enumerate(calls) if watched else []:
         yield _chunk({"event": "ended", "call": n, "lost": call.lost, "completion_tokens": 3, **_end(call)})
     if script.error:
-        yield {"error": {"message": script.error, "type": "upstream_error", "param": None, "code": "no_answer"}}
+        yield {
+            "error": {"message": script.error, "type": "upstream_error", "param": None, "code": "no_answer"}
+        }
         return
     for word in script.answer.split(" "):
         yield {"choices": [{"index": 0, "delta": {"content": word + " "}}]}
@@ -255,13 +278,13 @@ def _chunk(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opening(policy: str, calls: list[Call]) -> list[dict[str, Any]]:
-    planned = [
+    planned: list[dict[str, Any]] = [
         {"expert": c.expert, "source": c.source, "stage": c.stage, "probability": c.probability}
         | {"share": c.weight, "method": "generate", "samples": 1}
         for c in calls
         if c.planned
     ]
-    route = {"event": "routed", "policy": policy, "strategy": "vote", "section": "geography"}
+    route: dict[str, Any] = {"event": "routed", "policy": policy, "strategy": "vote", "section": "geography"}
     route |= {"best_single": "mistral-small", "expected_accuracy": 0.91, "expected_cost_usd": 0.0009}
     began = [
         {"event": "began", "call": n, "expert": c.expert, "source": c.source, "stage": c.stage}
@@ -284,9 +307,10 @@ def _end(call: Call) -> dict[str, Any]:
 
 
 def _report(policy: str, calls: list[Call]) -> dict[str, Any]:
-    panel = [
+    panel: list[dict[str, Any]] = [
         {"expert": c.expert, "source": c.source, "weight": c.weight if c.status == "ok" else 0.0}
-        | {"answer": c.answer, "correct_probability": 0.93, "stage": c.stage, "method": "generate"}
+        | {"answer": c.answer, "stage": c.stage, "method": "generate"}
+        | {"correct_probability": 0.93 if c.answer == "canberra" else 0.05}
         | {"support": None, **_end(c)}
         for c in calls
     ]

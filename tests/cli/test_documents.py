@@ -176,6 +176,18 @@ def test_what_the_program_keeps_is_no_document(papers: Path) -> None:
     assert len(entries(papers)) == 2
 
 
+def test_what_it_is_configured_by_and_records_in_is_no_document(papers: Path) -> None:
+    (papers / "manyminds.toml").write_text(f'[ledger]\nurl = "sqlite:///{papers}/book"\n')
+    words = ("--config", str(papers / "manyminds.toml"), "experts")
+    said = json.loads(manyminds(*words, "add", "--documents", str(papers), "--name", "all", "--json").stdout)
+    assert said["indexed"]["added"] == 2
+    result = manyminds(*words, "index", "all", "--json")
+    assert (papers / "book").exists()
+    own = {name: why for name, why in json.loads(result.stdout)[0]["skipped"].items() if name != "noise.txt"}
+    assert set(own) >= {"book", "manyminds.toml"}
+    assert set(own.values()) == {"it is the program's own"}
+
+
 # --- taking out ------------------------------------------------------------------------------------
 
 
@@ -186,8 +198,10 @@ def test_one_document_is_taken_out_and_taken_back(papers: Path) -> None:
     assert said == {"name": "handbook", "withdrawn": ["garden.md"], "paragraphs": 1}
     assert withdrawals(papers) == [("withdrawn", "handbook"), ("returned", "handbook")]
     assert (papers / "garden.md").read_text() == GARDEN
-    assert manyminds("experts", "index").stdout.startswith("handbook: 1 paragraphs")
-    assert "1 withdrawn" in manyminds("experts", "list").stderr
+    assert manyminds("experts", "index").stdout.startswith("handbook: 1 paragraph;")
+    assert "handbook: 1 paragraph of 1 document, 1 left out, 1 withdrawn" in (
+        manyminds("experts", "list").stderr
+    )
     assert "mean travel.md" in complaint("remove", "handbook", "--document", "travl.md")
     said = json.loads(manyminds(*words, "--undo", "--json").stdout)
     assert said == {"name": "handbook", "returned": ["garden.md"], "paragraphs": 1}

@@ -137,6 +137,18 @@ def test_three_models_that_are_wrong_alike_lose_to_a_passage_that_says_so() -> N
     assert Grounded(Vote()).choose(CHOICE, panel(*calls), answers).text == "B"
 
 
+@pytest.mark.parametrize("claim", [1.0, 7.0, 0.999])
+@pytest.mark.parametrize(("many", "support"), [(3, 0.8), (2, 0.8), (3, 0.7)])
+def test_who_claims_to_be_certain_loses_to_those_who_agree(many: int, support: float, claim: float) -> None:
+    honest = "xyz"[:many]
+    calls = (Call("liar", "liar", 0.5), *(Call(name, name, 0.5) for name in honest))
+    answers = [said("liar", "A", claim), *(said(name, "B", support) for name in honest)]
+    assert Grounded(Vote()).choose(CHOICE, panel(*calls), answers).text == "B"
+    texts = [said("liar", "It is 1200.", claim), *(said(name, "It is 1538.", support) for name in honest)]
+    chosen = Bounded(Grounded(Select(embed))).choose(question("What is the fee?"), panel(*calls), texts)
+    assert chosen.expert in honest
+
+
 def test_what_enough_sources_agree_on_stays() -> None:
     calls = (Call("d", "d", 0.5), *(Call(name, name, 0.65) for name in "vxyz"))
     answers = [said("d", "B", 0.99), *(said(name, "A") for name in "vxyz")]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyminds.combine.support import Trust, agreement, chance, conflict, contradicts
+from manyminds.combine.support import Trust, agreement, chance, conflict, contradicts, worth
 from manyminds.types import Grounds, Task
 from tests.combine.arrivals import question
 
@@ -17,7 +17,14 @@ texts = st.text("abcXYZ 0123,.'s\n", max_size=40)
 @given(shares, shares)
 def test_without_a_fit_support_is_the_chance(expected: float, support: float) -> None:
     found = chance(expected, Grounds(support))
-    assert found == pytest.approx(min(max(support, 0.005), 0.995))
+    assert found == pytest.approx(max(worth(support), 0.005))
+
+
+@given(shares, shares)
+def test_a_claim_is_worth_itself_up_to_a_bound_and_the_surer_is_surer(one: float, other: float) -> None:
+    assert worth(one) == one if one <= 0.9 else 0.9 < worth(one) < 0.915
+    if one < other < 0.995:
+        assert worth(one) < worth(other)
 
 
 @given(shares)

@@ -1,6 +1,7 @@
 """The library: what it finds, what it forgets, and that both follow from what lies in the folder."""
 
 import math
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -348,6 +349,23 @@ def test_a_damaged_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "library/library.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(DocumentsError, match="damaged, or no library"):
         Library(tmp_path / "library", None)
+
+
+def test_the_advice_for_a_damaged_library_does_not_bring_back_what_was_withdrawn(tmp_path: Path) -> None:
+    root, folder = write(tmp_path / "docs", {"a.txt": "Alpha.", "b.txt": "Beta."}), tmp_path / "library"
+    with Library(folder, embed) as library:
+        library.sync(root)
+        library.withdraw("b.txt")
+    (folder / "library.sqlite").write_bytes(b"no library" * 900)
+    with pytest.raises(DocumentsError) as caught:
+        Library(folder, embed)
+    assert f"a copy of {folder}, or remove that" in caught.value.message
+    assert caught.value.message.endswith("before you index, take them out of the folder that is read.")
+    shutil.rmtree(folder)
+    (root / "b.txt").unlink()
+    with Library(folder, embed) as library:
+        library.sync(root)
+        assert [document.path for document in library.documents()] == ["a.txt"]
 
 
 def test_a_page_that_is_damaged_is_told_in_words(library: Library, tmp_path: Path) -> None:

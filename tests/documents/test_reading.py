@@ -106,3 +106,27 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         file.truncate(MOST_BYTES + 1)
     with pytest.raises(OSError, match="changed"):
         read_file(str(tmp_path / "big"))
+
+
+def test_a_folder_that_became_a_link_since_it_was_listed_is_not_followed(tmp_path: Path) -> None:
+    for name in ("docs/sub", "secret"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text(name)
+    file = tmp_path / "docs/sub/a.txt"
+    assert read_file(str(file))[0] == b"docs/sub"
+    (tmp_path / "docs/sub").rename(tmp_path / "docs/before")
+    (tmp_path / "docs/sub").symlink_to(tmp_path / "secret")
+    assert file.read_text() == "secret"
+    with pytest.raises(OSError, match=r"ot a directory|symbolic links"):
+        read_file(str(file))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_above_need_not_be_listable(tmp_path: Path) -> None:
+    (tmp_path / "home/docs").mkdir(parents=True)
+    (tmp_path / "home/docs/a.txt").write_text("x")
+    (tmp_path / "home").chmod(0o100)
+    try:
+        assert read_file(str(tmp_path / "home/docs/a.txt"))[0] == b"x"
+    finally:
+        (tmp_path / "home").chmod(0o700)

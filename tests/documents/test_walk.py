@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from manyminds.errors import DocumentsError
 from tests.documents.made import write
 
 
-def names(root: Path, own: Path | None = None) -> tuple[list[str], dict[str, str]]:
+def names(root: Path, *own: Path) -> tuple[list[str], dict[str, str]]:
     skipped: dict[str, str] = {}
     return [entry.document for entry in walk(root, skipped.__setitem__, own)], skipped
 
@@ -66,6 +68,33 @@ def test_the_librarys_own_folder_is_no_document(tmp_path: Path) -> None:
     assert names(root, root / "library") == (["a.txt"], {})
     with pytest.raises(DocumentsError, match="own folder"):
         names(root / "library", root / "library")
+
+
+def test_no_link_leads_into_the_librarys_own_folder(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "", "home/b.txt": "", "home/documents/c.txt": ""})
+    (root / "link.txt").symlink_to("home/b.txt")
+    (root / "deep").symlink_to("home/documents")
+    found, skipped = names(root, root / "home")
+    assert found == ["a.txt"]
+    assert skipped == dict.fromkeys(["deep", "link.txt"], "it is the program's own")
+
+
+def test_files_of_its_own_are_no_documents_whatever_leads_to_them(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": "", "manyminds.toml": "key", "sub/b.txt": ""})
+    (root / "link.txt").symlink_to("manyminds.toml")
+    (root / "sub/hard.txt").hardlink_to(root / "manyminds.toml")
+    found, skipped = names(root, root / "manyminds.toml", root / "nowhere.toml")
+    assert found == ["a.txt", "sub/b.txt"]
+    assert skipped == dict.fromkeys(["link.txt", "manyminds.toml", "sub/hard.txt"], "it is the program's own")
+
+
+def test_what_a_process_prints_into_is_no_document(tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", {"a.txt": ""})
+    code = "from tests.documents.test_walk import Path, names, sys; print(names(Path(sys.argv[1])))"
+    with (root / "node.log").open("w") as log, (root / "errors.log").open("w") as errors:
+        subprocess.run([sys.executable, "-c", code, str(root)], stdout=log, stderr=errors, check=True)
+    why = "this program writes into it"
+    assert (root / "node.log").read_text() == f"{(['a.txt'], {'errors.log': why, 'node.log': why})}\n"
 
 
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -226,6 +226,38 @@ def test_the_queries_own_vector_is_used_for_its_own_words_only(library: Library)
     assert embedded == [WHEN]
 
 
+# --- length ----------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.sampled_from([WHEN, "When is green tea brewed?", "Who composed Tosca?"]))
+@settings(max_examples=60, deadline=None)
+def test_an_answer_is_as_long_as_is_asked_for(library: Library, most: int, question: str) -> None:
+    whole = answered(smith(library), question)
+    chunks = answered(smith(library), replace(ask(question), sampling=Sampling(max_tokens=most)))
+    text, usage, last = chunks[0].text, chunks[-1].usage, chunks[-1]
+    assert usage is not None
+    assert usage.completion_tokens == -(-len(text.encode()) // 4) <= most
+    assert text
+    assert whole[0].text.startswith(text)
+    assert last.finish_reason == ("stop" if text == whole[0].text else "length")
+    rest = whole[0].text.removeprefix(text)
+    assert not rest or rest[0].isspace() or not any(c.isspace() for c in text)
+    assert last.declines == whole[-1].declines
+
+
+def test_a_word_that_is_too_long_is_cut_between_characters(tmp_path: Path) -> None:
+    with Library(tmp_path / "library", embed) as library:
+        library.sync(write(tmp_path / "docs", {"a.txt": "éééééééééé iron melts"}))
+        query = replace(ask("iron melts"), sampling=Sampling(max_tokens=1))
+        assert answered(smith(library), query)[0].text == "éé"
+
+
+def test_what_a_writer_had_to_cut_is_cut(library: Library) -> None:
+    writer = Told("It melts at 1538", Chunk("", "length"))
+    chunks = answered(smith(library, writer), WHEN)
+    assert (chunks[0].text, chunks[-1].finish_reason) == ("It melts at 1538", "length")
+
+
 # --- turns -----------------------------------------------------------------------------------------
 
 
@@ -488,7 +520,7 @@ def test_what_no_library_gives_does_no_harm_either(text: str) -> None:
     found = Found((passage,), 1, (), {"iron": 1.0, "melt": 1.0})
     for writer in (None, Told(text), Told("Iron melts at 77 °C.")):
         expert = Documents(CARD, Fixed(found), embed, writer, "quote", Reader(replace(FITTED, threshold=0.0)))
-        chunks = answered(expert, WHEN)
+        chunks = answered(expert, ask(WHEN, 1_000))
         assert len(chunks[0].text) <= 2_000
         assert "77" not in chunks[0].text
         assert grounds_of(chunks).declined == (len(chunks) == 1)

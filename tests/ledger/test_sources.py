@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from manyminds.admission import Budget
-from manyminds.cli.sources import owed
 from manyminds.ledger import SCHEMA, Ledger
+from manyminds.node.books import owed
 from manyminds.types import Attribution, Granted, Journey, Limits
 from tests.changed import replace
 from tests.ledger.samples import ANSWERS, ask, counted, record, report

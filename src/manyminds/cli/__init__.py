@@ -31,6 +31,7 @@ try:
     from manyminds.cli.relearn import learn_again
     from manyminds.cli.remove import remove
     from manyminds.cli.serve import serve
+    from manyminds.cli.top import top
     from manyminds.cli.train import train
     from manyminds.cli.tree import tree
     from manyminds.cli.verify import verify
@@ -106,6 +107,7 @@ for command in (
     ledger,
     pull,
     serve,
+    top,
     train,
     verify,
     withdraw,

@@ -1,7 +1,5 @@
 """`manyminds ledger privacy`: what private answers have told of each source so far."""
 
-from typing import Any
-
 import click
 
 from manyminds.cli.keys import opened
@@ -19,30 +17,10 @@ def privacy(file: str | None, /, as_json: bool) -> None:
 
     A running node has up to a hundredth of a source's whole account in hand; it counts as spent.
     """
-    from manyminds.node import ACCOUNTS
-    from manyminds.privacy.accounting import epsilon_of, most_rho
+    from manyminds.node.books import told
 
-    config = read(file, {})
-    private = config.private
-    names = {entry.id: entry.name for entry in config.peers}
     with opened(file) as found:
-        spent = found.accounts(ACCOUNTS)
-    rows: list[dict[str, Any]] = []
-    for account, billionths in spent.items():
-        terms = [entry for entry in config.experts if entry.source == account]
-        delta = min((entry.delta or private.delta for entry in terms), default=private.delta)
-        each = (entry.epsilon or private.source_epsilon for entry in terms)
-        most, rho = min(each, default=private.source_epsilon), billionths / 1e9
-        rows.append(
-            {
-                "source": names.get(account, account),
-                "epsilon": epsilon_of(rho, delta),
-                "most_epsilon": most,
-                "delta": delta,
-                "rho": rho,
-                "most_rho": most_rho(most, delta),
-            }
-        )
+        rows = told(found, read(file, {}))
     if as_json:
         print_json(rows)
         return

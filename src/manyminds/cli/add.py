@@ -2,24 +2,24 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from manyminds.cli.adding import at_url, entered, fields_of, probed
 from manyminds.cli.documents import publish
-from manyminds.cli.entries import enter, need_free, shown
-from manyminds.cli.newcomers import Asking, asking, probe_all, show, why_not
+from manyminds.cli.entries import shown, told
+from manyminds.cli.newcomers import Asking, Tell, asking, show, telling
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
-    from manyminds.cli.servers import Offered
     from manyminds.config import Config, ExpertEntry
 
 __all__ = ["add"]
 
-_LIST_S: Final = 15.0  # for a server's list of models
 _CARD_BYTES: Final = 64_000
 _OF_SERVERS: Final = ("model", "key_env", "price_in_usd_per_m", "price_out_usd_per_m")
 _OF_MODELS: Final = ("model", "key_env", "context_tokens", "offers")
@@ -61,6 +61,7 @@ _OFFERS: Final = ("tools", "json_schema", "image", "logprobs", "n", "embeddings"
 @click.option("--caller", "callers", multiple=True, help="Who may be answered; may be repeated.")
 @click.option("--no-probe", is_flag=True, help="Ask it nothing: it counts by what is said of it.")
 @asking
+@click.option("--events", is_flag=True, help="Print what happens as it happens, a JSON object a line.")
 @as_json
 @click.pass_obj
 def add(
@@ -74,6 +75,7 @@ def add(
     thorough: bool,
     budget_usd: float,
     minutes: float,
+    events: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -95,6 +97,8 @@ def add(
     learnt from, and taken into the network where that makes it better.
     """
     how = None if no_probe else Asking(probes, thorough, budget_usd, minutes)
+    if events and (discover or options["documents"] is not None):
+        raise click.UsageError("--events goes with a URL, a GGUF file or a card.")
     if discover:
         if any(value not in (None, (), False) for value in options.values()):
             raise click.UsageError("With --discover, only models are named: add one by its URL instead.")
@@ -108,9 +112,12 @@ def add(
     if wrong := [name for name in _OF_DOCUMENTS if options[name]]:
         raise click.UsageError(f"--{wrong[0]} goes with --documents.")
     config, said = read(file, {}), _said(options)
-    entry = enter(file, _described(targets[0], said, config))
-    _advise(entry, config)
-    found = _probed(file, [entry], how)
+    with _telling(file, events=events) as tell:
+        entry = entered(file, _described(targets[0], said, config, tell), tell)
+        _advise(entry, config)
+        found = _probed(file, [entry], how, tell)
+    if events:
+        return
     if as_json:
         print_json(shown(entry, config) | {"probed": found})
     else:
@@ -137,28 +144,53 @@ def _publish(file: str | None, path: str, options: Mapping[str, Any], *, others:
     publish(file, path, _said(options), as_json=as_json)
 
 
-def _probed(file: str | None, entered: "Sequence[ExpertEntry]", how: Asking | None) -> list[dict[str, Any]]:
-    """What came of probing those that were added; nothing where that cannot be, which is no failure."""
+def _probed(
+    file: str | None, those: "Sequence[ExpertEntry]", how: Asking | None, tell: Tell
+) -> list[dict[str, Any]]:
+    try:
+        return probed(file, those, how, tell)
+    except KeyboardInterrupt:
+        again = " ".join(entry.name for entry in those)
+        click.echo(f"Stopped. What was added stays; `manyminds experts probe {again}` goes on.", err=True)
+        raise
+
+
+@contextmanager
+def _telling(file: str | None, *, events: bool) -> Iterator[Tell]:
+    """Says what happens in words, or prints each event as JSON: what goes wrong, too."""
+    from msgspec import json
+
     from manyminds.errors import ManymindsError
 
-    names = [entry.name for entry in entered if "embeddings" not in entry.offers]
-    if how is None or not names:
-        return []
-    config = read(file, {})
+    if not events:
+        with telling() as said:
+            yield lambda event: _tell(file, event, said)
+        return
+
+    def tell(event: dict[str, Any]) -> None:
+        click.echo(json.encode(event))
+
     try:
-        if why := why_not(config):
-            click.echo(f"{', '.join(names)}: not probed. {why}", err=True)
-            return []
-        return probe_all(config, names, how)
+        yield tell
     except ManymindsError as error:
-        again = f"`manyminds experts probe {' '.join(names)}` goes on"
-        click.echo(f"Added, yet not probed to the end. {error.message} {again}.", err=True)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Stopped. What was added stays; `manyminds experts probe {' '.join(names)}` goes on.", err=True
-        )
+        tell({"event": "error", "message": error.message})
         raise
-    return []
+
+
+def _tell(file: str | None, event: dict[str, Any], otherwise: Tell) -> None:
+    if event["event"] == "models":
+        for name in event["models"]:
+            click.echo(name, err=True)
+    elif event["event"] == "added":
+        config = read(file, {})
+        [entry] = (entry for entry in config.experts if entry.name == event["name"])
+        click.echo(told(entry, config.home), err=True)
+    elif event["event"] == "not_probed":
+        names = ", ".join(event["names"])
+        why = "Added, yet not probed to the end." if event["begun"] else f"{names}: not probed."
+        click.echo(f"{why} {event['why']}", err=True)
+    else:
+        otherwise(event)
 
 
 def _discover(
@@ -175,22 +207,22 @@ def _discover(
         raise ConfigError(
             f"No server here has a new model {strange[0]!r:.80}: see `manyminds experts add --discover`."
         )
-    entered = []
-    for server in found:
-        for offer in server.models:
-            if every or offer.model in wanted:
-                try:
-                    fields = _fields_of(offer, {"url": server.url})
-                    entered.append(enter(file, fields))
-                except ConfigError as error:
-                    if not every:
-                        raise
-                    click.echo(f"{offer.model} at {server.url} was not added. {error.message}", err=True)
-            elif not as_json:
-                click.echo(f"{offer.model}  {server.program} at {server.url}")
-    results = _probed(file, entered, how)
+    those = []
+    with _telling(file, events=False) as tell:
+        for server in found:
+            for offer in server.models:
+                if every or offer.model in wanted:
+                    try:
+                        those.append(entered(file, fields_of(offer, {"url": server.url}), tell))
+                    except ConfigError as error:
+                        if not every:
+                            raise
+                        click.echo(f"{offer.model} at {server.url} was not added. {error.message}", err=True)
+                elif not as_json:
+                    click.echo(f"{offer.model}  {server.program} at {server.url}")
+        results = _probed(file, those, how, tell)
     if as_json:
-        added = [shown(entry, config) for entry in entered]
+        added = [shown(entry, config) for entry in those]
         listed = [
             {"program": s.program, "url": s.url, "models": [offer.model for offer in s.models]} for s in found
         ]
@@ -202,25 +234,25 @@ def _discover(
         click.echo(f"{name} is set: `manyminds experts add {url} --key-env {name} --model MODEL`", err=True)
     if not found and not usable:
         click.echo("Nothing new answers on this machine, and no key of a known provider is set.", err=True)
-    elif found and not entered:
+    elif found and not those:
         click.echo("Add some with `manyminds experts add --discover MODEL`, or all with --all.", err=True)
 
 
 # --- what is to be added ---------------------------------------------------------------------------
 
 
-def _described(target: str, said: Mapping[str, Any], config: "Config") -> dict[str, Any]:
+def _described(target: str, said: Mapping[str, Any], config: "Config", tell: Tell) -> dict[str, Any]:
     """The `[[expert]]` of a target, as options complete it. Raises: ManymindsError."""
     from manyminds.errors import ConfigError
 
     if target.lower().startswith(("http://", "https://")):
-        return _at_url({"url": target, **said}, config)
+        return at_url({"url": target, **said}, config, tell)
     path = Path(target).expanduser()
     if not path.is_file():
         hint = f"; did you mean http://{target}?" if ":" in target else ""
         raise ConfigError(f"{target!r:.200} is neither a URL like http://HOST:PORT/v1 nor a file{hint}.")
     if path.suffix.lower() in (".json", ".toml"):
-        return _at_url({**_card(path), **said}, config)
+        return at_url({**_card(path), **said}, config, tell)
     if strange := [name for name in _OF_SERVERS if name in said]:
         option = strange[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for a model behind a URL: a file runs on this machine.")
@@ -265,92 +297,6 @@ def _card(path: Path) -> dict[str, Any]:
     if not all(text.isprintable() for text in (entry.url, entry.model, entry.source, *entry.skills)):
         raise ConfigError(f"{path} holds characters that cannot be shown, which no card needs.")
     return {key: getattr(entry, key) for key in {**tables[0], "model": ""}}
-
-
-def _at_url(said: dict[str, Any], config: "Config") -> dict[str, Any]:
-    """Asks the server which models it has. Raises: ManymindsError."""
-    from manyminds.cli.servers import is_ours
-    from manyminds.errors import ConfigError
-
-    if "name" in said:
-        need_free(said["name"], config)
-    key_env = said.get("key_env", "")
-    key = os.environ.get(key_env, "").strip() if key_env else ""
-    if key_env and not key:
-        raise ConfigError(f"{key_env} is not set: export it first, here and where the node runs.")
-    models = asyncio.run(_ask(said["url"], key, key_env))
-    if is_ours(models) and _is_own(said["url"], config):
-        raise ConfigError(f"{said['url']} is this node itself, which would ask itself for ever.")
-    return _fields_of(_chosen(models, said), said)
-
-
-def _fields_of(offer: "Offered", said: dict[str, Any]) -> dict[str, Any]:
-    """What is said of an expert comes before what its server says. Raises: ConfigError."""
-    found = {
-        "context_tokens": offer.context_tokens,
-        "price_in_usd_per_m": offer.price_in_usd_per_m,
-        "price_out_usd_per_m": offer.price_out_usd_per_m,
-    }
-    known = {key: value for key, value in found.items() if value is not None}
-    fields = {"name": _name_of(offer.model, said), **known, **said, "model": offer.model}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
-
-
-async def _ask(url: str, key: str, key_env: str) -> "list[Offered]":
-    from manyminds.cli.servers import offered
-    from manyminds.upstream import Client
-
-    async with Client() as client:
-        return await offered(client, url, key, key_env, _LIST_S)
-
-
-def _chosen(models: "Sequence[Offered]", said: Mapping[str, Any]) -> "Offered":
-    """Raises: ConfigError where it is not clear which of them is meant."""
-    from difflib import get_close_matches
-
-    from manyminds.errors import ConfigError
-
-    url, names = said["url"], [offer.model for offer in models]
-    if not names:
-        raise ConfigError(f"{url} has no model: load or pull one there first.")
-    wanted = said.get("model")
-    if wanted is None and len(names) == 1:
-        return models[0]
-    if wanted in names:
-        return models[names.index(wanted)]
-    for name in names:
-        click.echo(name, err=True)
-    if wanted is None:
-        raise ConfigError(f"{url} has these {len(names)} models: say which with --model NAME.")
-    near = get_close_matches(wanted, names, n=1, cutoff=0.4)
-    hint = f": did you mean {near[0]}?" if near else ", but those above."
-    raise ConfigError(f"{url} has no model {wanted!r:.80}{hint}")
-
-
-def _name_of(model: str, said: Mapping[str, Any]) -> str:
-    from manyminds.config import convert
-    from manyminds.errors import ConfigError
-
-    if "name" in said:
-        return str(said["name"])
-    try:
-        return str(convert("expert.name", model, "model"))
-    except ConfigError:
-        raise ConfigError(
-            f"Callers cannot call it {model!r:.80}: give it a name, with --name NAME."
-        ) from None
-
-
-def _is_own(url: str, config: "Config") -> bool:
-    from ipaddress import ip_address
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    try:
-        here = parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
-    except ValueError:
-        here = False
-    return here and parts.port == config.server.port
 
 
 # --- what is said ----------------------------------------------------------------------------------

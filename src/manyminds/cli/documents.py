@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from manyminds.cli.entries import amend, enter, need_free, shown
+from manyminds.cli.entries import amend, enter, need_free, shown, told
 from manyminds.cli.evaluate import bars
 from manyminds.cli.keys import opened
 from manyminds.cli.look import plain
@@ -46,6 +46,8 @@ def publish(file: str | None, target: str, said: Mapping[str, Any], *, as_json: 
     check_writers([*others, entry], _models(config))
     synced = _read_all(config, [entry])[entry.name]
     entry = amend(file, fields) if again else enter(file, fields)
+    if not again:
+        click.echo(told(entry, config.home), err=True)
     _renew(file, config, [entry])
     how = f"`manyminds experts index {entry.name}` takes over what changes"
     how += ", and so does a node that runs" if entry.watch else ""
@@ -85,6 +87,8 @@ def take_out(
     file: str | None, names: Sequence[str], documents: Sequence[str], *, undo: bool, as_json: bool
 ) -> None:
     """Withdraws single documents of an expert, or with `undo` takes them back in. Raises: ManymindsError."""
+    from manyminds.documents import counted
+
     config = read(file, {})
     if len(names) != 1:
         raise click.UsageError("With --document, give the NAME of one expert.")
@@ -104,12 +108,12 @@ def take_out(
             count = sum(library.withdraw(document) for document in every)
     _renew(file, config, [entry], tells=False)
     if undo:
-        click.echo(f"{listed}: {entry.name} answers from it again, {count:,} paragraphs.", err=True)
+        click.echo(f"{listed}: {entry.name} answers from it again, {counted(count, 'paragraph')}.", err=True)
     else:
         click.echo(
-            f"{listed}: withdrawn from {entry.name}, {count:,} paragraphs. Nobody is answered from it within "
-            "seconds, and what was learnt, kept or graded of the expert while it had it counts for nothing, "
-            "here and in nodes that hear it. The file itself stays as it is.",
+            f"{listed}: withdrawn from {entry.name}, {counted(count, 'paragraph')}. Nobody is answered from "
+            "it within seconds, and what was learnt, kept or graded of the expert while it had it counts for "
+            "nothing, here and in nodes that hear it. The file itself stays as it is.",
             err=True,
         )
     if as_json:
@@ -146,8 +150,12 @@ def _read_all(config: "Config", those: "Sequence[ExpertEntry]") -> "dict[str, Sy
 @contextmanager
 def _bar(name: str) -> "Iterator[Progress]":
     """How many files are read, on a terminal."""
+    from manyminds.documents import counted
+
     with bars() as told:
-        yield lambda done, total, document: told(f"{name}: {total:,} files", done / total if total else 1.0)
+        yield lambda done, total, document: told(
+            f"{name}: {counted(total, 'file')}", done / total if total else 1.0
+        )
 
 
 @contextmanager
@@ -156,7 +164,7 @@ def _library(config: "Config", entry: "ExpertEntry", embed: "Embed | None" = Non
     from manyminds.documents import Library
     from manyminds.node.following import folder_of
 
-    with closing(Library(folder_of(config.home, entry.name), embed, config.home)) as library:
+    with closing(Library(folder_of(config.home, entry.name), embed, config.own)) as library:
         yield library
 
 
@@ -182,7 +190,7 @@ def _follow(file: str | None, config: "Config", those: "Sequence[ExpertEntry]", 
     from manyminds.node.following import Following
 
     heard: SimpleQueue[tuple[str, Synced]] = SimpleQueue()
-    following = Following(config.home, lambda name, told: heard.put((name, told)))
+    following = Following(config.home, config.own, lambda name, told: heard.put((name, told)))
     click.echo(f"Following {', '.join(entry.path for entry in those)}. Ctrl-C ends it.", err=True)
     try:
         following.follow(those)
@@ -284,6 +292,8 @@ def _as_json(name: str, synced: "Synced") -> dict[str, Any]:
 
 def _tell(name: str, synced: "Synced") -> None:
     """What became of the files; why some are left out is talk."""
+    from manyminds.documents import counted
+
     counts = {
         "added": synced.added,
         "changed": synced.changed,
@@ -291,7 +301,7 @@ def _tell(name: str, synced: "Synced") -> None:
         "as before": synced.kept,
     }
     files = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "none"
-    click.echo(f"{name}: {synced.paragraphs:,} paragraphs; files: {files}.")
+    click.echo(f"{name}: {counted(synced.paragraphs, 'paragraph')}; files: {files}.")
     for path, why in sorted(synced.skipped.items())[:_SHOWN]:
         click.echo(f"left out: {plain(path)}: {plain(why)}", err=True)
     if (more := len(synced.skipped) - _SHOWN) > 0:

@@ -1,8 +1,7 @@
 """What `experts add` keeps: names that are free, and entries in the program's own file."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import click
 
 from manyminds.cli.relearn import welcome
 from manyminds.cli.settings import read
@@ -10,7 +9,7 @@ from manyminds.cli.settings import read
 if TYPE_CHECKING:
     from manyminds.config import Config, ExpertEntry
 
-__all__ = ["amend", "enter", "need_free", "shown"]
+__all__ = ["amend", "enter", "need_free", "shown", "told"]
 
 
 def amend(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
@@ -38,7 +37,6 @@ def enter(file: str | None, fields: dict[str, Any]) -> "ExpertEntry":
         welcome(file, fields["name"])
     place = config.home / ADDED
     [entry] = entries([fields], place, {}).values()
-    click.echo(f"{entry.name} was added: {_where(entry)}. It is kept in {place}.", err=True)
     return entry
 
 
@@ -71,5 +69,9 @@ def shown(entry: "ExpertEntry", config: "Config") -> dict[str, Any]:
     return fields | {"file": str(config.home / ADDED)}
 
 
-def _where(entry: "ExpertEntry") -> str:
-    return entry.path if entry.kind in ("local", "documents") else f"{entry.model} at {entry.url}"
+def told(entry: "ExpertEntry", home: Path) -> str:
+    """What was added, in words."""
+    from manyminds.config import ADDED
+
+    answers = entry.path if entry.kind in ("local", "documents") else f"{entry.model} at {entry.url}"
+    return f"{entry.name} was added: {answers}. It is kept in {home / ADDED}."

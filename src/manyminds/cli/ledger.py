@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -10,17 +10,8 @@ from manyminds.cli.accounts import privacy
 from manyminds.cli.keys import opened
 from manyminds.cli.look import plain, print_table, table_of
 from manyminds.cli.settings import as_json, print_json, read
-from manyminds.cli.sources import limits_of, owed
 
 __all__ = ["ledger"]
-
-_SUMMED: Final = {
-    "answers": "answers",
-    "usd": "price_usd",
-    "granted_nats": "granted_nats",
-    "settled_nats": "settled_nats",
-}
-"""What is shown of each side, by what the ledger calls it."""
 
 
 @click.group()
@@ -131,15 +122,17 @@ def receipts(
 
     With --json, each has the signed `document` that `manyminds verify` checks.
     """
+    from manyminds.node.books import priced
+
     names = _peers(file)
     node = next((node for node, name in names.items() if name == peer), peer)
     with opened(file) as found:
         rows = found.receipts(limit, peer=node, since=since, until=until, request_id=request_id)
     if as_json:
-        print_json([_priced(row) for row in rows])
+        print_json([priced(row) for row in rows])
         return
     table = table_of("at (UTC)", "peer", "role", "for", "tokens", "$", "nats", "signed by", "request")
-    for row in map(_priced, rows):
+    for row in map(priced, rows):
         tokens = f"{row['prompt_tokens']:,} + {row['completion_tokens']:,}"
         signed = "both" if row["countersigned"] else "who answered"
         named = names.get(row["peer"], row["peer"])
@@ -159,6 +152,8 @@ def receipts(
 @click.pass_obj
 def sources(file: str | None, /, since: datetime | None, until: datetime | None, as_json: bool) -> None:
     """Show what answers owe to each source, for what they were, and what is left of its budget."""
+    from manyminds.node.books import limits_of, owed
+
     with opened(file) as found:
         rows = owed(found.sources(since=since, until=until), limits_of(read(file, {})), found.leased)
     if as_json:
@@ -192,28 +187,20 @@ def settle(
 
     Of what was granted that counts as moved which who asked has said; where nobody said, all of it.
     """
+    from manyminds.node.books import settled
+
     names = _peers(file)
     with opened(file) as found:
         rows = found.owed(since=since, until=until)
-    sums: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        peer, purpose = row["peer"], row["purpose"] if by_purpose else ""
-        empty = {"peer": names.get(peer, peer), "id": peer} | ({"purpose": purpose} if by_purpose else {})
-        empty |= {f"{role}_{what}": 0 for role in ("asked", "answered") for what in _SUMMED}
-        one = sums.setdefault((peer, purpose), empty | {"not_countersigned": 0})
-        for what, column in _SUMMED.items():
-            one[f"{row['role']}_{what}"] += row[column]
-        one["not_countersigned"] += row["answers"] - row["countersigned"]
-    for one in sums.values():
-        one["net_usd"] = round(one["answered_usd"] - one["asked_usd"], 9)
+    sums = settled(rows, names, by_purpose=by_purpose)
     if as_json:
-        print_json(list(sums.values()))
+        print_json(sums)
         return
     heads = ["peer", *(["for"] if by_purpose else [])]
     for of in ("from it", "to it"):
         heads += [f"answers {of}", f"owed {'to' if of == 'from it' else 'by'} it $", f"nats {of}"]
     table = table_of(*heads, "net $", "")
-    for one in sums.values():
+    for one in sums:
         lacking, figures = one["not_countersigned"], []
         for role in ("asked", "answered"):
             moved = _moved(one[f"{role}_settled_nats"], one[f"{role}_granted_nats"] or None)
@@ -236,13 +223,6 @@ def _moved(settled_nats: float | None, granted_nats: float | None) -> str:
 def _peers(file: str | None) -> dict[str, str]:
     """Names by node id."""
     return {entry.id: entry.name for entry in read(file, {}).peers}
-
-
-def _priced(row: dict[str, Any]) -> dict[str, Any]:
-    """As it is shown. What was kept before there were terms had none."""
-    usd, share = row.pop("price_nusd") / 1e9, row["max_share"]
-    terms = {"purpose": row["purpose"] or "", "max_share": 1.0 if share is None else share}
-    return {**row, **terms, "price_usd": usd, "countersigned": bool(row["countersigned"])}
 
 
 @ledger.command()

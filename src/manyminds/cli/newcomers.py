@@ -5,8 +5,9 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import click
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from manyminds.learn.intake import Network
     from manyminds.types import Expert
 
-__all__ = ["Asking", "asking", "identities", "probe_all", "settle", "show", "why_not"]
+__all__ = ["Asking", "Tell", "asking", "identities", "probe_all", "settle", "show", "telling", "why_not"]
+
+Tell: TypeAlias = Callable[[dict[str, Any]], None]
+"""Is told how something goes: of each `event`, with what belongs to it. It may be called from a running event
+loop, and must not block.
+"""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -117,22 +123,28 @@ def why_not(config: "Config") -> str:
 
 
 def probe_all(
-    config: "Config", names: Collection[str], how: Asking, *, anew: bool = False
+    config: "Config", names: Collection[str], how: Asking, tell: Tell, *, anew: bool = False
 ) -> list[dict[str, Any]]:
     """Asks these experts, lets what was learnt grow, and says what came of it: for `show`, and as JSON.
 
-    Cancelled, it keeps what was answered.
+    Tells {"event": "probing"} with how many questions one has been `asked` `of` how many, from 0 on, and
+    {"event": "probed"} with what came of it. Cancelled, it keeps what was answered.
 
     Raises: ManymindsError: one that is asked fails, or its probes cannot be kept.
     """
     from manyminds.evals.newcomers import Newcomers
 
     newcomers = Newcomers(config.home)
-    return asyncio.run(_probe_all(config, newcomers, names, how, anew))
+    return asyncio.run(_probe_all(config, newcomers, names, how, tell, anew))
 
 
 async def _probe_all(
-    config: "Config", newcomers: "Newcomers", names: Collection[str], how: Asking, anew: bool
+    config: "Config",
+    newcomers: "Newcomers",
+    names: Collection[str],
+    how: Asking,
+    tell: Tell,
+    anew: bool,
 ) -> list[dict[str, Any]]:
     from manyminds import pauses
     from manyminds.errors import ConfigError
@@ -149,7 +161,8 @@ async def _probe_all(
             for way, expert in _in_ways(name, node.experts[name], newcomers.base.experts).items():
                 if anew:
                     newcomers.ask_anew(way)
-                found.append(await _probe(config, newcomers, way, expert, how, until_s))
+                found.append(await _probe(config, newcomers, way, expert, how, until_s, tell))
+                tell({"event": "probed", "result": found[-1]})
     return found
 
 
@@ -170,6 +183,7 @@ async def _probe(
     expert: "Expert",
     how: Asking,
     until_s: float,
+    tell: Tell,
 ) -> dict[str, Any]:
     from msgspec.structs import replace
 
@@ -181,20 +195,20 @@ async def _probe(
     known = identities(config)
     others = [one for one in newcomers.known(known) if one.name != name]
     before = newcomers.networks(others, known)
-    click.echo(f"Probing {name} with up to {how.probes} questions of each sort.", err=True)
-    with _counter(name) as told:
-        reception = Reception(
-            newcomers.bank,
-            before,
-            lambda one: newcomers.networks([*others, one], known),
-            most=how.probes,
-            thorough=how.thorough,
-            budget_usd=how.budget_usd,
-            until_s=until_s,
-            sampling=Sampling(max_tokens=_LOCAL_TOKENS) if expert.card.kind == "local" else SAMPLING,
-            told=told,
-        )
-        received = await reception.receive(name, known[name], expert, newcomers.folder(name))
+    told = partial(_asked, tell, name, how.probes)
+    told(0)
+    reception = Reception(
+        newcomers.bank,
+        before,
+        lambda one: newcomers.networks([*others, one], known),
+        most=how.probes,
+        thorough=how.thorough,
+        budget_usd=how.budget_usd,
+        until_s=until_s,
+        sampling=Sampling(max_tokens=_LOCAL_TOKENS) if expert.card.kind == "local" else SAMPLING,
+        told=told,
+    )
+    received = await reception.receive(name, known[name], expert, newcomers.folder(name))
     probed, now = received.probed, None
     if name in newcomers.base.experts:
         now = changed(probed, newcomers.bank)
@@ -205,17 +219,31 @@ async def _probe(
     return {"changed": now} | _result(name, received, before, after, known)
 
 
+def _asked(tell: Tell, name: str, most: int, asked: int) -> None:
+    tell({"event": "probing", "name": name, "asked": asked, "of": max(most, asked)})
+
+
 @contextmanager
-def _counter(name: str) -> "Iterator[Callable[[int], None]]":
-    """How many questions were answered, on a terminal."""
+def telling() -> Iterator[Tell]:
+    """Says in words how far the probing is; on a terminal, how many questions were answered."""
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda asked: None
-        return
-    with console.status("") as status:
-        yield lambda asked: status.update(f"{name}: {asked} answered")
+    status = console.status("")
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event["event"] != "probing":
+            status.stop()
+        elif not event["asked"]:
+            click.echo(f"Probing {event['name']} with up to {event['of']} questions of each sort.", err=True)
+        elif console.is_terminal:
+            status.update(f"{event['name']}: {event['asked']} answered")
+            status.start()
+
+    try:
+        yield tell
+    finally:
+        status.stop()
 
 
 def settle(config: "Config") -> None:

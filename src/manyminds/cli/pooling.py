@@ -155,7 +155,8 @@ def _show(found: dict[str, Any]) -> None:
         low, high = row["accuracy_ci95"]
         click.echo(
             f"{name}: accuracy {row['accuracy']:.3f} [{low:.3f}, {high:.3f}], right {row['right']:.3f},"
-            f" cited {row['cited']:.3f}, declined {row['declined']:.3f}, ECE {row['ece'] or 0.0:.3f}"
+            f" declined {row['declined']:.3f}, ECE {row['ece'] or 0.0:.3f},"
+            f" cited {row['cited']:.3f} (first {row['cited_first']:.3f})"
         )
         click.echo(
             f"  who knows: among the first three {row['asked_first']:.3f}, at all {row['asked_at_all']:.3f};"

@@ -2,7 +2,7 @@
 
 import click
 
-from manyminds.cli.newcomers import Asking, asking, identities, probe_all, show, why_not
+from manyminds.cli.newcomers import Asking, asking, identities, probe_all, show, telling, why_not
 from manyminds.cli.settings import as_json, print_json, read
 
 __all__ = ["probe"]
@@ -47,7 +47,8 @@ def probe(
     if why := why_not(config):
         raise ConfigError(why)
     try:
-        results = probe_all(config, names, Asking(probes, thorough, budget_usd, minutes), anew=anew)
+        with telling() as tell:
+            results = probe_all(config, names, Asking(probes, thorough, budget_usd, minutes), tell, anew=anew)
     except KeyboardInterrupt:
         click.echo("Stopped. What was answered is kept: the same command goes on.", err=True)
         raise

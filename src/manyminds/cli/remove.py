@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from manyminds.errors import ManymindsError
     from manyminds.ledger import Ledger
 
-__all__ = ["peers", "remove"]
+__all__ = ["peers", "remove", "removed"]
 
 _Where: TypeAlias = Literal["added", "own", "file", "catalogue", "peer", "past"]
 
@@ -70,6 +70,28 @@ def remove(
     if undo:
         _undo(file, names, source, as_json=as_json)
         return
+    leaving, rows, read_of = removed(file, names, source)
+    config = read(file, {})
+    with opened(file) as ledger:
+        found = _learnt_anew(config, ledger, leaving, source)
+    for one in leaving:
+        click.echo(_said(one, config), err=True)
+    if read_of:
+        click.echo(f"What was read of documents is deleted: {', '.join(read_of)}. They stay.", err=True)
+    if as_json:
+        print_json({"removed": rows, **found})
+
+
+def removed(
+    file: str | None, names: Sequence[str], source: str | None
+) -> tuple[list[_Leaving], list[dict[str, Any]], list[str]]:
+    """Withdraws these, or all of a source. What was learnt with them is void, and not made anew yet.
+
+    Returns: who left; each as JSON; and of whom what was read of documents was deleted.
+
+    Raises: ModelNotFoundError where one that is named is nobody; ConfigError, LedgerError. Nothing has
+        changed then, or less than all: the same call goes on.
+    """
     from manyminds.config import home_of
     from manyminds.node.libraries import delete, renounce
 
@@ -81,15 +103,9 @@ def remove(
         leaving += [one for one in _others(config, ledger, names, source) if one.name not in known]
         _need_all(names, source, leaving, config)
         rows = _written(ledger, config, leaving, source, "withdrawn")
-        if read_of := [one.name for one in leaving if delete(home, one.name)]:
-            renounce(home)
-        found = _learnt_anew(config, ledger, leaving, source)
-    for one in leaving:
-        click.echo(_said(one, config), err=True)
-    if read_of:
-        click.echo(f"What was read of documents is deleted: {', '.join(read_of)}. They stay.", err=True)
-    if as_json:
-        print_json({"removed": rows, **found})
+    if read_of := [one.name for one in leaving if delete(home, one.name)]:
+        renounce(home)
+    return leaving, rows, read_of
 
 
 def _struck(file: str | None, home: Path, names: Sequence[str], source: str | None) -> list[_Leaving]:
@@ -159,7 +175,7 @@ def peers(config: "Config") -> list[str]:
 
 
 def _need_all(names: Sequence[str], source: str | None, found: Sequence[_Leaving], config: "Config") -> None:
-    """Raises: ConfigError where one that is named is nobody."""
+    """Raises: ModelNotFoundError where one that is named is nobody; ConfigError for a source."""
     from manyminds.errors import ConfigError
 
     if source is not None and not found:
@@ -172,11 +188,11 @@ def _need_all(names: Sequence[str], source: str | None, found: Sequence[_Leaving
 def _unknown(name: str, config: "Config") -> "ManymindsError":
     from difflib import get_close_matches
 
-    from manyminds.errors import ConfigError
+    from manyminds.errors import ModelNotFoundError
 
     near = get_close_matches(name, [entry.name for entry in config.experts], n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]}?" if near else "`manyminds experts list` shows all."
-    return ConfigError(f"No expert is named {name!r:.80}. {hint}")
+    return ModelNotFoundError(f"No expert is named {name!r:.80}. {hint}", param="name")
 
 
 def _written(

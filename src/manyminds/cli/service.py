@@ -14,9 +14,10 @@ from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from manyminds import catalog
+from manyminds.cli.administer import Administering
 from manyminds.cli.canaries import canaries
 from manyminds.cli.relearn import relearn
 from manyminds.cli.reprobe import reprobe
@@ -26,6 +27,8 @@ from manyminds.config import Config
 from manyminds.errors import ConfigError, ManymindsError
 from manyminds.node import ENCODER, Node
 from manyminds.node.learnt import bases
+from manyminds.node.observed import Observed
+from manyminds.node.overview import Overview
 from manyminds.node.revocation import WORD
 from manyminds.private import PRIVATE
 from manyminds.router.policy import DIRECT, POLICIES
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from manyminds.web.network import NetworkEdge
     from manyminds.workers.seat import Seat
 
-__all__ = ["DRAIN_S", "Service"]
+__all__ = ["DRAIN_S", "Service", "admin_edge"]
 
 DRAIN_S: Final = 10.0
 """For answers under way when the node is told to end."""
@@ -109,14 +112,19 @@ class Service:
 
     async def run(self) -> None:
         """Raises: ManymindsError: it cannot begin."""
-        lines = RequestLog(_put)
+        lines, observed = RequestLog(_put), Observed()
+
+        def record(*told: Any) -> None:
+            observer.record(*told)
+            observed.record(*told)
+
         async with AsyncExitStack() as stack:
             node = Node(
                 self._config,
                 os.environ,
                 keys_required=self._required,
                 explores=True,
-                also=lambda *told: observer.record(*told),
+                also=record,
                 shared=self._seat.shared if self._seat else None,
                 follows=True,
             )
@@ -140,9 +148,9 @@ class Service:
                 lambda: _network(node.membership),
             )
             observer = Observer(metrics, lines, spans)
-            await self._serve(node, metrics, observer)
+            await self._serve(node, metrics, observer, observed)
 
-    async def _serve(self, node: Node, metrics: Metrics, observer: Observer) -> None:
+    async def _serve(self, node: Node, metrics: Metrics, observer: Observer, observed: Observed) -> None:
         seat = self._seat
 
         def snapshot() -> bytes:
@@ -156,6 +164,8 @@ class Service:
             return metrics.render()
 
         shown = await asyncio.to_thread(pages)
+        administering = Administering(node, lambda: self._config, self._listener.getsockname()[1])
+        admin = admin_edge(Overview(node, observed), administering, tls=self._tls is not None)
 
         def edge() -> Edge:
             return Edge(
@@ -172,10 +182,11 @@ class Service:
                 metrics=figures,
                 grade=node.grade,
                 rated=node.rated,
+                paused=lambda: node.paused,
                 encoder=ENCODER,
                 embed=node.embed,
                 network=_network_edge(node.membership),
-                admin=AdminEdge(tls=self._tls is not None),
+                admin=admin,
                 pages=shown,
             )
 
@@ -308,6 +319,23 @@ def _network_edge(membership: "Membership | None") -> "NetworkEdge | None":
     answering = membership.answering
     answer = partial(answering.answer, by_https=True)
     return NetworkEdge(lambda: membership.card, answer, answering.tell)
+
+
+def admin_edge(overview: Overview, administering: Administering, *, tls: bool) -> AdminEdge:
+    """What the node's owner finds at `/v1/admin/`."""
+    return AdminEdge(
+        gets={
+            "experts": overview.experts,
+            "library": overview.library,
+            "frontier": overview.frontier,
+            "network": overview.network,
+            "ledger": overview.ledger,
+        },
+        posts=administering.posts,
+        streams=administering.streams,
+        events=overview.events,
+        tls=tls,
+    )
 
 
 def _look(files: Iterable[Path]) -> list[tuple[int, int, int] | None]:

@@ -48,6 +48,8 @@ def _read(folder: Path, entry: "ExpertEntry") -> dict[str, Any]:
 
 def told(entry: "ExpertEntry", state: dict[str, Any] | None) -> str:
     """The same in words."""
+    from manyminds.documents import counted
+
     if state is None:
         return f"not read yet: run `manyminds experts index {entry.name}`"
     if "problem" in state:
@@ -57,8 +59,8 @@ def told(entry: "ExpertEntry", state: dict[str, Any] | None) -> str:
         for what, words in (("skipped", "left out"), ("withdrawn", "withdrawn"))
         if state[what]
     ]
-    counts = [f"{state['paragraphs']:,} paragraphs of {state['documents']:,} documents", *left_out]
-    return f"{', '.join(counts)}, from {entry.path}"
+    read_of = f"{counted(state['paragraphs'], 'paragraph')} of {counted(state['documents'], 'document')}"
+    return f"{', '.join([read_of, *left_out])}, from {entry.path}"
 
 
 def flaw_of(home: Path, entry: "ExpertEntry", embed: "Embed | None") -> str:

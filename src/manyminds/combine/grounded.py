@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from manyminds.combine.ballot import by_name, is_heard
 from manyminds.combine.release import Chooser, release
-from manyminds.combine.support import TRUST, Trust, chance, contradicts
+from manyminds.combine.support import TRUST, Trust, chance, contradicts, worth
 from manyminds.types import Answer, Arrivals, Call, Chunk, Count, Posterior, Query, Route
 
 __all__ = ["Grounded"]
@@ -140,7 +140,7 @@ class _Evidence:
         """What is left of a vote against this answer; it doubts no more than its own vote counts."""
         answer = self._answers[j]
         call, grounds = self._calls[answer.expert], answer.grounds
-        support = 0.0 if grounds is None else min(max(grounds.support, 0.0), 1.0)
+        support = 0.0 if grounds is None else worth(grounds.support)
         return max(0.0, 1.0 - self._trust.doubt * support * min(call.weight * call.heed, 1.0))
 
 

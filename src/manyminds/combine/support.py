@@ -14,10 +14,12 @@ from msgspec import Struct
 from manyminds.canonical import answer_of
 from manyminds.types import Grounds, Query
 
-__all__ = ["TRUST", "Trust", "agreement", "chance", "conflict", "contradicts"]
+__all__ = ["TRUST", "Trust", "agreement", "chance", "conflict", "contradicts", "worth"]
 
 _AGREES: Final = 0.5  # of the telling words, from which on two texts say the same
 _CLIP: Final = 0.005  # of a probability: no passage is certain to hold an answer, nor certain not to
+_BELIEVED: Final = 0.9  # of a support that is claimed: who reads documents is not right more often
+_BEYOND: Final = 0.05  # of the log-odds above that: the surer of two still is, and nobody wins by claiming 1
 _NUMBERS: Final = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _WORD: Final = re.compile(rf"{_NUMBERS}|[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE: Final = re.compile(r"(?:^|[.!?:]\s+|\n)[\s\"'“‘(*_#>-]*$")
@@ -66,11 +68,28 @@ TRUST: Final = Trust()
 
 
 def chance(expected: float, grounds: Grounds | None, trust: Trust = TRUST) -> float:
-    """How likely an answer is right, in [.005, .995], where it has grounds; else as it was expected."""
+    """How likely an answer is right, in [.005, .995], where it has grounds; else as it was expected.
+
+    Its support is what whoever gave it claims, and counts as `worth`.
+    """
     if grounds is None or grounds.declined:
         return expected
-    odds = trust.constant + trust.of_support * _logit(grounds.support) + trust.of_router * _logit(expected)
+    odds = (
+        trust.constant
+        + trust.of_support * _logit(worth(grounds.support))
+        + trust.of_router * _logit(expected)
+    )
     return min(max(1.0 / (1.0 + math.exp(-min(max(odds, -30.0), 30.0))), _CLIP), 1.0 - _CLIP)
+
+
+def worth(support: float) -> float:
+    """What a claimed support counts as: itself up to .9, and at most .914, the more the more it is. Pure.
+
+    So three sources of .7 that agree, or two of .8, are believed before one that is certain otherwise.
+    """
+    if support <= _BELIEVED:
+        return max(support, 0.0)
+    return 1.0 / (1.0 + math.exp(-_logit(_BELIEVED) - _BEYOND * (_logit(support) - _logit(_BELIEVED))))
 
 
 def contradicts(query: Query, grounded: str, other: str) -> bool:

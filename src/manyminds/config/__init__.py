@@ -94,6 +94,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         network = self.network
         return bool(network.join or network.listen or network.url or self.peers)
 
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """Folders and files of the program's own, that are there or may be: nobody's documents."""
+        told = [Path(file) for file in (self.server.tls_key, self.network.zenoh) if file]
+        ledger = self.ledger.url
+        if ledger.startswith(_SQLITE):
+            told += [Path(f"{ledger.removeprefix(_SQLITE)}{end}") for end in ("", "-journal", "-shm", "-wal")]
+        return (self.home, *self.files, *told)
+
 
 class Setting(msgspec.Struct, frozen=True):
     """One value as `manyminds config` shows it, without secrets."""

@@ -4,7 +4,7 @@ What they say is the owner's, and untrusted: it is read in a process of its own,
 """
 
 from manyminds.documents.library import Library
-from manyminds.documents.nouns import Document, Found, Passage, Profile, Synced
+from manyminds.documents.nouns import Document, Found, Passage, Profile, Synced, counted
 from manyminds.documents.watch import watch
 
-__all__ = ["Document", "Found", "Library", "Passage", "Profile", "Synced", "watch"]
+__all__ = ["Document", "Found", "Library", "Passage", "Profile", "Synced", "counted", "watch"]

@@ -1,8 +1,8 @@
 """What passages say to a question, and how surely they answer it. Pure but for the encoder that it is given.
 
-The best passages are ranked by a few features (a conditional logit), and then it is judged whether the first
-of them answers (a logistic model). Both are fitted by `manyminds bench documents --fit` on
-calibration questions.
+The best passages are ranked by a few features (a conditional logit). Then it is judged (by a logistic model)
+whether the first of them answers; or, where it is open which of the first two does, whether one of them does.
+Both are fitted by `manyminds bench documents --fit` on calibration questions.
 """
 
 import math
@@ -26,8 +26,10 @@ __all__ = [
     "Coefficients",
     "Evidence",
     "Reader",
+    "answering",
     "passage_features",
     "quoted",
+    "quotes",
     "rests_on",
     "support_features",
 ]
@@ -35,6 +37,7 @@ __all__ = [
 _READ: Final = 6  # passages that are read sentence by sentence
 _JUDGED: Final = 18  # sentences that are compared with the question as vectors
 _CHARS: Final = 400  # of a sentence, and of what is quoted
+_OPEN: Final = 0.2  # probability of the second claim from which on it is told beside the first
 _NAMED: Final = re.compile(r"[A-Z0-9]|\w[./_:]\w|^--?\w")
 """What may be a name: it has capitals, digits or signs within."""
 _SLACK: Final = 1e-4  # of a probability, whose log-odds stay finite
@@ -78,7 +81,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What passages say: claims, the likeliest first, and the probability that the first one answers."""
+    """What passages say: claims, the likeliest first, and the probability that the `answering` ones do."""
 
     support: float
     claims: tuple[Claim, ...]
@@ -108,7 +111,7 @@ class Reader:
         return Evidence(self._support(asked, found, claims), tuple(claims))
 
     def support(self, question: str, found: Found, claims: Sequence[Claim]) -> float:
-        """The probability that the first of these claims answers."""
+        """The probability that the `answering` of these claims do."""
         return self._support(_Asked(question, found), found, claims)
 
     def _support(self, asked: "_Asked", found: Found, claims: Sequence[Claim]) -> float:
@@ -142,18 +145,37 @@ def support_features(question: str, found: Found, claims: Sequence[Claim]) -> li
     return _supporting(_Asked(question, found), found, claims)
 
 
-def quoted(claim: Claim, question: str) -> str:
+def answering(claims: Sequence[Claim]) -> Sequence[Claim]:
+    """Those that are told as the answer: the first, and where it is open which of two it is, the second."""
+    return claims[: 2 if len(claims) > 1 and claims[1].probability >= _OPEN else 1]
+
+
+def quotes(claims: Sequence[Claim], question: str) -> list[str]:
+    """What is told of the `answering` claims, the likeliest first, together in the room of one: see `quoted`.
+
+    Where the two nearest sentences have no room beside each other it is the first alone.
+    """
+    first, *others = answering(claims)
+    reserved = len(others[0].sentence) + 1 if others else 0
+    if not others or len(first.sentence) + reserved > _CHARS:
+        return [quoted(first, question)]
+    quote = quoted(first, question, _CHARS - reserved)
+    return [quote, quoted(others[0], question, max(_CHARS - len(quote) - 1, reserved - 1))]
+
+
+def quoted(claim: Claim, question: str, room: int = _CHARS) -> str:
     """The claim's sentence with as many around it as fit, behind those headings that the question names and
-    the words do not.
+    the words do not. At most `room` characters without these.
     """
     told = sentences(claim.passage.text) or [claim.passage.text]
     first = last = next((i for i, one in enumerate(told) if one[:_CHARS] == claim.sentence), 0)
-    room = _CHARS - len(told[first])
+    most = room
+    room -= len(told[first])
     while sides := [i for i in (first - 1, last + 1) if 0 <= i < len(told) and len(told[i]) < room]:
         side = min(sides, key=lambda i: len(told[i]))
         room -= len(told[side]) + 1
         first, last = min(first, side), max(last, side)
-    text = " ".join(told[first : last + 1])[:_CHARS]
+    text = " ".join(told[first : last + 1])[:most]
     asked, said = set(terms(question)), set(terms(text))
     parts = [(part, set(terms(part))) for part in claim.passage.heading.split(" > ")]
     named = [part for part, words in parts if words & asked and not words <= said]
@@ -272,6 +294,7 @@ def _supporting(asked: _Asked, found: Found, claims: Sequence[Claim]) -> list[fl
         1.0,
         first.score / 10.0,
         _log_odds(first.probability),
+        _log_odds(math.fsum(claim.probability for claim in answering(claims))),
         *first.nearness,
         max(passage.cosine for passage in found.passages),
         asked.share(said),

@@ -10,7 +10,7 @@ Several processes may have it open: one syncs, all search, and each sees whole d
 """
 
 import fcntl
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,21 +44,22 @@ class Library:
     follows from the paragraphs that there are, whatever came and went before.
     """
 
-    def __init__(self, folder: Path, embed: "Embed | None", own: Path | None = None) -> None:
+    def __init__(self, folder: Path, embed: "Embed | None", own: Collection[Path] = ()) -> None:
         """Opens the library in `folder`, or makes it.
 
         Args:
             folder: of the program's own, not the owner's.
             embed: makes vectors when documents are synced, from several threads at once; None: found by
                 words alone. One without a cache is best, such as that of `Encoder(..., cache_size=0)`.
-            own: the program's own folder, in which `folder` is: nothing in it is a document, even where it
-                lies among them.
+            own: further folders and files of the program's own: they hold no document, even where they lie
+                among the documents.
 
         Raises:
             DocumentsError: It is damaged, or of a newer version.
             OSError: It cannot be made.
         """
-        self._folder, self._embed, self._own = folder, embed, own or folder
+        self._folder, self._embed = folder, embed
+        self._own = tuple(path.resolve() for path in (folder, *own))
         self._lock = Lock()
         self._store = Store(folder / _FILE)
         self._index: KeptIndex | None = None
@@ -103,6 +104,11 @@ class Library:
         """Documents that stay out although they may lie in the folder, in order."""
         with self._lock, self._store.reading():
             return self._store.withdrawn()
+
+    def keeps(self, path: Path) -> bool:
+        """Whether what is there is the program's own, so that no document has changed where that has."""
+        real = path.resolve()
+        return any(real.is_relative_to(one) for one in self._own)
 
     def documents(self) -> tuple[Document, ...]:
         """All files that are known, in order; withdrawn ones are not among them. Raises: DocumentsError."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
-__all__ = ["Document", "Found", "Passage", "Profile", "Synced"]
+__all__ = ["Document", "Found", "Passage", "Profile", "Synced", "counted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +98,8 @@ class Synced:
     paragraphs: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     renewed: bool = False
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 paragraph" and "1,538 paragraphs". Pure."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -23,6 +23,7 @@ _LARGE_WALL_S: Final = 60.0
 _LARGE_BYTES: Final = 5_000_000
 _MOST_REPLY: Final = 100_000_000
 _SERVED: Final = 2_000  # files, after which a new process starts with its memory clean
+_FOLDER: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _DAMAGED: Final = "the process that read it ended: it is damaged, or needs too much memory"
 
 
@@ -130,10 +131,14 @@ def _exactly(child: "subprocess.Popen[bytes]", size: int) -> bytes:
 def read_file(path: str) -> tuple[bytes, int, int]:
     """The content of a regular file, its size and its time of change in nanoseconds, that fit together.
 
+    Args:
+        path: absolute and without links, as `walk` says it: one that has become a link since, be it a folder
+            above the file, is not followed.
+
     Raises: OSError, also where it changes all the while, or has grown beyond `MOST_BYTES`.
     """
     for _ in range(3):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _opened(path)
         with os.fdopen(descriptor, "rb") as file:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
@@ -144,3 +149,17 @@ def read_file(path: str) -> tuple[bytes, int, int]:
         if same and len(content) == after.st_size <= MOST_BYTES:
             return content, after.st_size, after.st_mtime_ns
     raise OSError("it changed while it was read")
+
+
+def _opened(path: str) -> int:
+    """A descriptor of what is at a path, opened step by step. Raises: OSError where any step is a link."""
+    above, name = os.path.split(path)
+    folder = os.open("/", _FOLDER)
+    try:
+        for part in filter(None, above.split("/")):
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    finally:
+        os.close(folder)

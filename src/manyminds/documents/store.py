@@ -113,7 +113,9 @@ class Store:
             raise DocumentsError(f"{self._path} cannot be used ({error}).") from error
         except sqlite3.DatabaseError as error:
             raise DocumentsError(
-                f"{self._path} is damaged, or no library ({error}): remove its folder, and index again."
+                f"{self._path} is damaged, or no library ({error}): put back a copy of {self._path.parent},"
+                " or remove that and index again. Which documents were withdrawn is then lost: before you"
+                " index, take them out of the folder that is read."
             ) from error
 
     @contextmanager

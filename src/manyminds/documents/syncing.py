@@ -7,7 +7,7 @@ loses the files of the batch that it was at, and the next one goes on from there
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ class Syncing:
     """One sync. Nobody else may sync the same library meanwhile; others may withdraw what is in it."""
 
     def __init__(
-        self, folder: Path, store: Store, embed: "Embed | None", progress: Progress, own: Path
+        self, folder: Path, store: Store, embed: "Embed | None", progress: Progress, own: Collection[Path]
     ) -> None:
         self._folder, self._store, self._embed, self._progress = folder, store, embed, progress
         self._own = own

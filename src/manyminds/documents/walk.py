@@ -5,7 +5,7 @@ Hidden files, and folders that programs fill, are left out without a word; whate
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ _NOISE: Final = frozenset(
     }
 )
 _OUTSIDE: Final = "it is a link to what lies outside of the folder"
+_OWN: Final = "it is the program's own"
+_LOG: Final = "this program writes into it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ class Entry:
     mtime_ns: int
 
 
-def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) -> list[Entry]:
+def walk(root: Path, skip: Callable[[str, str], None], own: Collection[Path] = ()) -> list[Entry]:
     """All files below `root`, or `root` itself where it is one, in order of their names.
 
     `skip` is told the name of whatever is left out, and why. Links are followed to what lies inside of
-    `root`; a folder that has been seen is not seen again under another name. The folder `own` is left out.
+    `root`; a folder that has been seen is not seen again under another name. Left out are the folders and
+    files that are `own`, whatever leads to them, and what this process prints into.
 
-    Raises: DocumentsError where there is no such folder, it cannot be listed, or is `own`.
+    Raises: DocumentsError where there is no such folder, it cannot be listed, or is one of `own`.
     """
     try:
         top = root.resolve(strict=True)
@@ -51,29 +54,53 @@ def walk(root: Path, skip: Callable[[str, str], None], own: Path | None = None) 
         raise DocumentsError(f"{root} cannot be read ({error.strerror or error}).") from error
     found: dict[str, Entry] = {}
     seen = {(status.st_dev, status.st_ino)}
-    if own is not None and not _first(str(own), seen) and own.exists():
+    kept = {key: _LOG for descriptor in (1, 2) if (key := _file(descriptor))}
+    kept |= {key: _OWN for path in own if (key := _file(path))}
+    folders = [path for path in own if path.is_dir()]
+    if any(not _first(str(path), seen) for path in dict.fromkeys(map(Path.resolve, folders))):
         raise DocumentsError(f"{root} is the program's own folder: give the one that the documents are in.")
-    for document, file in _files(top, stat.S_ISDIR(status.st_mode), seen, skip):
+    around = _Around(str(top), tuple(str(path.resolve()) for path in folders))
+    for document, file in _files(around, stat.S_ISDIR(status.st_mode), seen, skip):
         name = _shown(document)
         if name in found:
             skip(name, "another file's name looks the same")
             continue
-        if entry := _entry(name, file, skip):
+        if entry := _entry(name, file, kept, skip):
             found[name] = entry
     return [found[name] for name in sorted(found)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """Where links may lead: below `top`, and below none of `own` that is there. All are without links."""
+
+    top: str
+    own: tuple[str, ...]
+
+    def forbids(self, target: str) -> str:
+        """Why a link to this path is not followed; "" where it is."""
+        if not _below(target, self.top):
+            return _OUTSIDE
+        within = [folder for folder in self.own if _below(folder, self.top)]
+        return _OWN if any(_below(target, folder) for folder in within) else ""
+
+
+def _below(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
 def _files(
-    top: Path, folder: bool, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
+    around: _Around, folder: bool, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
 ) -> Iterator[tuple[str, str]]:
     """Names and paths; those that are links only after all that are none."""
     if not folder:
-        yield top.name, str(top)
+        yield os.path.basename(around.top), around.top
         return
-    folders, links = [("", str(top))], list[tuple[str, str]]()
+    folders, links = [("", around.top)], list[tuple[str, str]]()
     while folders or links:
         if not folders:
-            folders = _inside(links.pop(0), str(top), seen, skip)
+            name, target = links.pop(0)
+            folders = [(f"{name}/", target)] if _first(target, seen) else []
             continue
         name, path = folders.pop()
         try:
@@ -88,27 +115,16 @@ def _files(
             document = f"{name}{entry.name}"
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
-                if os.path.isdir(target):
+                if why := around.forbids(target):
+                    skip(_shown(document), why)
+                elif os.path.isdir(target):
                     links.append((document, target))
-                elif os.path.commonpath([target, top]) == str(top):
-                    yield document, target
                 else:
-                    skip(_shown(document), _OUTSIDE)
+                    yield document, target
             elif not entry.is_dir(follow_symlinks=False):
                 yield document, entry.path
             elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")) and _first(entry.path, seen):
                 folders.append((f"{document}/", entry.path))
-
-
-def _inside(
-    link: tuple[str, str], top: str, seen: set[tuple[int, int]], skip: Callable[[str, str], None]
-) -> list[tuple[str, str]]:
-    """The folder that a link leads to, unless it lies outside or has been seen."""
-    name, target = link
-    if os.path.commonpath([target, top]) != top:
-        skip(_shown(name), _OUTSIDE)
-        return []
-    return [(f"{name}/", target)] if _first(target, seen) else []
 
 
 def _first(folder: str, seen: set[tuple[int, int]]) -> bool:
@@ -123,7 +139,18 @@ def _first(folder: str, seen: set[tuple[int, int]]) -> bool:
     return True
 
 
-def _entry(name: str, file: str, skip: Callable[[str, str], None]) -> Entry | None:
+def _file(of: Path | int) -> tuple[int, int] | None:
+    """What tells a regular file, by its path or a descriptor, from every other; None where it is none."""
+    try:
+        status = os.stat(of)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _entry(
+    name: str, file: str, kept: Mapping[tuple[int, int], str], skip: Callable[[str, str], None]
+) -> Entry | None:
     try:
         status = os.stat(file, follow_symlinks=False)
     except OSError as error:
@@ -131,6 +158,9 @@ def _entry(name: str, file: str, skip: Callable[[str, str], None]) -> Entry | No
         return None
     if not stat.S_ISREG(status.st_mode):
         skip(name, "it is no regular file")
+        return None
+    if why := kept.get((status.st_dev, status.st_ino)):
+        skip(name, why)
         return None
     return Entry(name, file, status.st_size, status.st_mtime_ns)
 

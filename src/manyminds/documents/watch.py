@@ -39,7 +39,7 @@ def watch(root: Path, library: Library, on_synced: Callable[[Synced], None], sto
     while not stop.is_set():
         try:
             identity = _identity(root)
-            for _ in _changes(root, identity, stop):
+            for _ in _changes(root, identity, library.keeps, stop):
                 synced = library.sync(root)
                 if first or synced.added or synced.changed or synced.removed:
                     on_synced(synced)
@@ -51,8 +51,13 @@ def watch(root: Path, library: Library, on_synced: Callable[[Synced], None], sto
         stop.wait(_AGAIN_S if told else 0)
 
 
-def _changes(root: Path, identity: tuple[int, int], stop: Event) -> Iterator[None]:
-    """Now, once watching has begun, and after each change, until the folder is another one."""
+def _changes(
+    root: Path, identity: tuple[int, int], keeps: Callable[[Path], bool], stop: Event
+) -> Iterator[None]:
+    """Now, once watching has begun, and after each change, until the folder is another one.
+
+    What the program itself writes, as each sync may, is no change.
+    """
     import watchfiles
 
     yield
@@ -60,7 +65,7 @@ def _changes(root: Path, identity: tuple[int, int], stop: Event) -> Iterator[Non
     missed = True  # what changed between the first sync and the first look
     for changes in watchfiles.watch(
         folder,
-        watch_filter=None,
+        watch_filter=lambda _, path: not keeps(Path(path)),
         debounce=_DEBOUNCE_MS,
         stop_event=stop,
         rust_timeout=_LOOK_MS,

@@ -8,7 +8,7 @@ import numpy as np
 
 from manyminds.errors import DataError
 from manyminds.experts.recorded import Question, RecordedSet
-from manyminds.index import Index, Section, chapters, regions, tree
+from manyminds.index import Index, Section, chapters, claimed_tree, regions, tree
 from manyminds.types import Embed
 
 if TYPE_CHECKING:
@@ -63,14 +63,8 @@ def browse(recorded: RecordedSet, embed: Embed, progress: Callable[[str, float],
 
 def claimed(skills: Mapping[str, Sequence[str]], embed: Embed) -> Library:
     """By nothing but the experts' own words for their skills; at least one expert must have any."""
-    texts = sorted({text for own in skills.values() for text in own})
-    vectors = dict(zip(texts, embed(texts), strict=True))
-    rows = np.stack([vectors[text] for text in texts])
-    index = Index(rows.shape[1])
-    for name, own in skills.items():
-        if own:
-            index.add(name, np.stack([vectors[text] for text in own]))
-    return Library(tree(index, texts, rows), len(texts), ())
+    sections = claimed_tree(skills, embed)
+    return Library(sections, len({text for own in skills.values() for text in own}), ())
 
 
 def _outcomes(recorded: RecordedSet, asked: Sequence[Question]) -> "Floats":

@@ -126,7 +126,11 @@ async def _ask(panel: Panel, encoder: "Encoder", question: Question, text: str) 
     for name, expert in every.items():
         router.admit(expert.card, vectors=panel.vectors.get(name))
     route = router.route(query, [expert.card for expert in every.values()], query.limits)
-    answers = [await _answer(every[call.expert], query) for call in route.calls]
+    unbound = replace(query, sampling=Sampling(temperature=0.0))  # a quote takes no longer for being whole
+    answers = [
+        await _answer(every[call.expert], unbound if call.expert in panel.documents else query)
+        for call in route.calls
+    ]
     return _Asked(question, query, route, tuple(answers))
 
 

@@ -68,13 +68,18 @@ class _Asked(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What came of it. `place`: of the owner who knows among those asked, from 0; -1 where not asked.
-    `probability`: that the answer is right, as it says.
+    """What came of it.
+
+    Attributes:
+        cited, cited_first: whether one of its citations, or the first, tells the fact.
+        place: of the owner who knows among those asked, from 0; -1 where not asked.
+        probability: that the answer is right, as it says.
     """
 
     right: bool
     declined: bool
     cited: bool
+    cited_first: bool
     place: int
     calls: int
     probability: float
@@ -122,7 +127,7 @@ def fitted(world: World, progress: Progress, seed: int = 0) -> dict[str, Any]:
 
 def _held_out(seen: Sequence[Seen], owner: str) -> dict[str, float]:
     """How coefficients that were fitted without a corpus serve its owner."""
-    from manyminds.documents.evidence import Reader
+    from manyminds.documents.evidence import Reader, answering
 
     reader = Reader(fit([one for one in seen if one.question.near != owner]))
     rows = []
@@ -130,11 +135,12 @@ def _held_out(seen: Sequence[Seen], owner: str) -> dict[str, float]:
         if one.question.near == owner == one.owner and one.features:
             claims = reader.ranked(one.found, one.features)
             support = reader.support(one.asked, one.found, claims)
-            told = one.holds[[p.id for p in one.found.passages].index(claims[0].passage.id)]
+            places = [p.id for p in one.found.passages]
+            told = any(one.holds[places.index(claim.passage.id)] for claim in answering(claims))
             rows.append((one.question.answerable, told, support >= reader.threshold))
     known = [row for row in rows if row[0]]
     return {
-        "first_tells": _mean([told for _, told, _ in known]),
+        "tells": _mean([told for _, told, _ in known]),
         "right": _mean([told and given for _, told, given in known]),
         "declined": _mean([not given for answerable, _, given in rows if not answerable]),
     }
@@ -179,19 +185,13 @@ async def measure(
     progress("ask the network", 0.0)
     found["network"] = await _all_of(asked, partial(_together, network))
     if others:
-        beside = await asyncio.to_thread(_neighbours, world, packs, others, progress)
-        last: OrderedDict[Path, Library] = OrderedDict()
-        known |= {
-            n.name: _expert(n.name, _Opened(world, n.name, last), len(n.paragraphs), world.encoder)
-            for n in beside
-        }
-        vectors |= {n.name: _profile(world, n.name) for n in beside}
-        network = _network(known, vectors, world.encoder)
-        progress(f"ask the network of {len(known)}", 0.0)
+        beside, more = await asyncio.to_thread(_beside, world, packs, others, progress)
+        network = _network({**known, **beside}, {**vectors, **more}, world.encoder)
+        progress(f"ask the network of {len(known) + len(beside)}", 0.0)
         found["network_of_many"] = await _all_of(asked, partial(_together, network))
     beside_models: dict[str, Any] = {}
     if models and sample:
-        panel = Panel({name: experts[name] for name in owners}, vectors, models)
+        panel = Panel(known, vectors, models)
         learnt, tested = (_sample(world.built.questions, test, sample, seed) for test in (False, True))
         beside_models = await mixed(panel, world.encoder, learnt, tested, seed, progress)
     return {
@@ -257,9 +257,9 @@ async def _alone(expert: Expert, one: _Asked) -> _Result:
     assert last.usage is not None
     grounds, usage = last.grounds, last.usage
     place = 0 if expert.card.name in (one.question.corpus, POOLED) else -1
-    right, cited_well = _graded(one, text, grounds.citations, declined=grounds.declined)
+    right, well, first_well = _graded(one, text, grounds.citations, declined=grounds.declined)
     return _Result(
-        *(right, grounds.declined, cited_well, place, 1, grounds.support),
+        *(right, grounds.declined, well, first_well, place, 1, grounds.support),
         *(time.perf_counter() - began_s, usage.cpu_s, usage.cost_usd),
     )
 
@@ -277,9 +277,9 @@ async def _together(network: Gateway, one: _Asked) -> _Result:
     place = first.index(one.question.corpus) if one.question.corpus in first else -1
     citations = report.citations if isinstance(report.citations, tuple) else ()
     declined = report.declined is True
-    right, cited_well = _graded(one, text, citations, declined=declined)
+    right, well, first_well = _graded(one, text, citations, declined=declined)
     return _Result(
-        *(right, declined, cited_well, place, len(first), report.probability or 0.0),
+        *(right, declined, well, first_well, place, len(first), report.probability or 0.0),
         *(time.perf_counter() - began_s, last.usage.cpu_s, report.cost_usd),
     )
 
@@ -289,14 +289,16 @@ def _query(one: _Asked, model: str) -> Query:
     return Query((Message("user", one.text),), model=model, limits=limits, demands=frozenset({"citations"}))
 
 
-def _graded(one: _Asked, text: str, citations: Sequence[Citation], *, declined: bool) -> tuple[bool, bool]:
-    """Whether the answer is right, and whether the words that it cites first bear that out."""
+def _graded(
+    one: _Asked, text: str, citations: Sequence[Citation], *, declined: bool
+) -> tuple[bool, bool, bool]:
+    """Whether the answer is right, whether words that it cites bear that out, and whether the first do."""
     question = one.question
     if declined:
-        return False, False
-    known = bool(citations) and citations[0].source in (question.corpus, POOLED)
-    well = known and cited(question, citations, [citation.quote for citation in citations])
-    return correct(question, text), well
+        return False, False, False
+    known = (question.corpus, POOLED)
+    well = [of.source in known and cited(question, [of], [of.quote]) for of in citations] or [False]
+    return correct(question, text), any(well), well[0]
 
 
 def _network(known: Mapping[str, Expert], vectors: "Mapping[str, Vectors]", encoder: Encoder) -> Gateway:
@@ -334,6 +336,19 @@ class _Opened:
 
 def _folder(world: World, name: str) -> Path:
     return world.folder / "neighbours" / "libraries" / name
+
+
+def _beside(
+    world: World, packs: Path, count: int, progress: Progress
+) -> "tuple[dict[str, Documents], dict[str, Vectors]]":
+    """So many others as experts, and where their knowledge lies."""
+    last: OrderedDict[Path, Library] = OrderedDict()
+    made = {n.name: len(n.paragraphs) for n in _neighbours(world, packs, count, progress)}
+    experts = {
+        name: _expert(name, _Opened(world, name, last), paragraphs, world.encoder)
+        for name, paragraphs in made.items()
+    }
+    return experts, {name: _profile(world, name) for name in made}
 
 
 def _neighbours(world: World, packs: Path, count: int, progress: Progress) -> list[Neighbour]:
@@ -377,6 +392,7 @@ def _figures(asked: Sequence[_Asked], results: Sequence[_Result], seed: int) -> 
         "answered": _mean([not r.declined for r in known]),
         "declined": _mean([r.declined for r in unknown]),
         "cited": _mean([r.cited for r in given]),
+        "cited_first": _mean([r.cited_first for r in given]),
         "right_of_given": _mean([r.right for r in given]),
         "ece": _calibration(results),
         "asked_first": _mean([0 <= r.place < _FIRST for r in known]),

@@ -11,7 +11,7 @@ from manyminds.index.chapters import Region, chapters, regions
 from manyminds.index.kept import KeptIndex
 from manyminds.index.search import Found, Index
 from manyminds.index.shelves import Shelves
-from manyminds.index.tree import Book, Chapter, Paragraph, Section, Shelf, label, tree
+from manyminds.index.tree import Book, Chapter, Paragraph, Section, Shelf, claimed_tree, label, tree
 
 __all__ = [
     "Book",
@@ -25,6 +25,7 @@ __all__ = [
     "Shelf",
     "Shelves",
     "chapters",
+    "claimed_tree",
     "label",
     "regions",
     "tree",

@@ -17,13 +17,14 @@ import numpy as np
 from manyminds.index.chapters import Region
 from manyminds.index.search import Index
 from manyminds.index.shelves import Shelves, learn
+from manyminds.types import Embed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from manyminds.types import Vectors
 
-__all__ = ["Book", "Chapter", "Paragraph", "Section", "Shelf", "label", "tree"]
+__all__ = ["Book", "Chapter", "Paragraph", "Section", "Shelf", "claimed_tree", "label", "tree"]
 
 _WORDS: Final = 3  # in a name, of at least two
 _NEAREST: Final = 12  # questions that name a place
@@ -152,6 +153,18 @@ def tree(
         of_shelf = label([_near(questions, rows, shelves.shelves[shelf]) for shelf in own])
         found.append(Section(name, tuple(map(Shelf, of_shelf, (held[shelf] for shelf in own)))))
     return tuple(found)
+
+
+def claimed_tree(skills: Mapping[str, Sequence[str]], embed: Embed) -> tuple[Section, ...]:
+    """By nothing but the experts' own words for their skills; at least one expert must have any."""
+    texts = sorted({text for own in skills.values() for text in own})
+    vectors = dict(zip(texts, embed(texts), strict=True))
+    rows = np.stack([vectors[text] for text in texts])
+    index = Index(rows.shape[1])
+    for name, own in skills.items():
+        if own:
+            index.add(name, np.stack([vectors[text] for text in own]))
+    return tree(index, texts, rows)
 
 
 def _by_field(places: Sequence[Sequence[str]], words: Sequence[str]) -> list[str]:

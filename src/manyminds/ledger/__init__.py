@@ -238,6 +238,11 @@ class Ledger:
         """See `history.grades`: how right answers were."""
         return history.grades(self._database, windows, most)
 
+    def policies(self, since: datetime) -> list[dict[str, Any]]:
+        """See `history.policies`: requests, costs and grades by policy."""
+        self._settle()
+        return history.policies(self._database, since)
+
     # --- keys ---
 
     def add_key(self, key: Key, digest: bytes) -> None:

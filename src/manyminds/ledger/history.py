@@ -14,7 +14,7 @@ from manyminds.ledger.withdrawals import uncounted
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["calls", "grades"]
+__all__ = ["calls", "grades", "policies"]
 
 
 def calls(database: Database, windows: Sequence[timedelta], most: int) -> list[Any]:
@@ -55,6 +55,27 @@ def grades(database: Database, windows: Sequence[timedelta], most: int) -> list[
         .limit(most)
     )
     return _rows(database, newest)
+
+
+def policies(database: Database, since: datetime) -> list[dict[str, Any]]:
+    """By policy since then: requests, cost_usd, and of how many the caller said how right they were: graded,
+    accuracy. O(requests since then).
+    """
+    import sqlalchemy as sa
+
+    requests, said = database.tables.requests, database.tables.feedback
+    every = sa.select(
+        requests.c.policy,
+        sa.func.count().label("requests"),
+        sa.func.coalesce(sa.func.sum(requests.c.cost_usd), 0.0).label("cost_usd"),
+        sa.func.count(said.c.request_id).label("graded"),
+        sa.func.avg(said.c.correct).label("accuracy"),
+    )
+    every = every.select_from(requests.join(said, requests.c.request_id == said.c.request_id, isouter=True))
+    every = every.where(requests.c.at_utc >= stamp(since))
+    with database.read() as connection:
+        found = connection.execute(every.group_by(requests.c.policy).order_by(requests.c.policy))
+        return [dict(row) for row in found.mappings()]
 
 
 def _rows(database: Database, wanted: "sa.Select[Any]") -> list[Any]:

@@ -4,6 +4,7 @@ from manyminds.node.accounts import ACCOUNTS
 from manyminds.node.learnt import ARTEFACT, GROWN, NEWCOMERS, base, knowledge, learnt
 from manyminds.node.models import LocalModel, estimate_mb, local_models
 from manyminds.node.node import Node
+from manyminds.node.origins import Origin, origin
 from manyminds.node.roster import Shared
 from manyminds.node.wiring import ENCODER
 
@@ -15,10 +16,12 @@ __all__ = [
     "NEWCOMERS",
     "LocalModel",
     "Node",
+    "Origin",
     "Shared",
     "base",
     "estimate_mb",
     "knowledge",
     "learnt",
     "local_models",
+    "origin",
 ]

@@ -1,14 +1,14 @@
 """Folders of documents that a node follows: each in a thread, into a library of its own. Knows no expert."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Final
 from urllib.parse import quote
 
 from manyminds.config import ExpertEntry
-from manyminds.documents import Library, Synced, watch
+from manyminds.documents import Library, Synced, counted, watch
 from manyminds.errors import ManymindsError
 from manyminds.node.wiring import encoder_of
 from manyminds.types import Embed
@@ -35,11 +35,15 @@ class Following:
 
     Args:
         home: holds the libraries.
+        own: see `Library`.
         also: told of whose documents have changed, and what became of them; in its thread.
     """
 
-    def __init__(self, home: Path, also: Callable[[str, Synced], None] | None = None) -> None:
+    def __init__(
+        self, home: Path, own: Collection[Path], also: Callable[[str, Synced], None] | None = None
+    ) -> None:
         self._home = home
+        self._own = own
         self._also = also
         self._embed: Embed | None = None
         self._threads: dict[tuple[str, str], tuple[Thread, Event]] = {}  # by name and path
@@ -75,12 +79,12 @@ class Following:
     def _run(self, name: str, root: Path, stop: Event) -> None:
         def told(synced: Synced) -> None:
             files = f"{synced.added} added, {synced.changed} changed, {synced.removed} removed"
-            log.info("%s: %d paragraphs; files: %s.", name, synced.paragraphs, files)
+            log.info("%s: %s; files: %s.", name, counted(synced.paragraphs, "paragraph"), files)
             if self._also is not None:
                 self._also(name, synced)
 
         try:
-            with Library(folder_of(self._home, name), self._embed, self._home) as library:
+            with Library(folder_of(self._home, name), self._embed, self._own) as library:
                 watch(root, library, told, stop)
         except (ManymindsError, OSError) as error:
             log.error("The documents of %s are not followed: %s", name, error)

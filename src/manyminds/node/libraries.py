@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -88,12 +88,13 @@ class Libraries:
 
     Args:
         home: holds them.
+        own: see `Library`.
         follows: whether folders are followed that are to be watched.
     """
 
-    def __init__(self, home: Path, *, follows: bool = False) -> None:
+    def __init__(self, home: Path, own: Collection[Path] = (), *, follows: bool = False) -> None:
         self._home = home
-        self._following = Following(home) if follows else None
+        self._following = Following(home, own) if follows else None
         self._open: dict[str, tuple[int, Library]] = {}  # by name, with the number of its folder
         self._seen: dict[str, tuple[int, ...] | None] = {}  # when they were opened
         self._looked: dict[str, tuple[int, ...] | None] = {}  # when `changed` was last called

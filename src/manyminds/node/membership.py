@@ -168,6 +168,18 @@ class Membership:
         return sorted((self._names[card.id], card) for card in self.directory.cards if card.id in self._names)
 
     @property
+    def id(self) -> str:
+        """This node's."""
+        return self._identity.id
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """How each node that is here is asked, by id: `zenoh` or `https`."""
+        return {
+            node: "https" if ways[0] is self._http else "zenoh" for node, ways in self._ways.items() if ways
+        }
+
+    @property
     def records(self) -> dict[str, Record]:
         """What was seen of each node that is here, by id."""
         return {card.id: self._regard.record(card.id) for _, card in self.present}

@@ -23,16 +23,12 @@ from manyminds import catalog, network, pauses
 from manyminds.artefact import Artefact
 from manyminds.candidates import is_spared
 from manyminds.config import POLICIES, Config
-from manyminds.errors import (
-    ConfigError,
-    LedgerError,
-    ManymindsError,
-    UnavailableError,
-)
+from manyminds.errors import ConfigError, LedgerError, ManymindsError, UnavailableError
 from manyminds.experts.guarded import Guarded
 from manyminds.experts.local import Local
 from manyminds.feedback import agreed, judged
 from manyminds.gateway import Gateway, Record
+from manyminds.index import Index
 from manyminds.ledger import Backlog, Gone, Ledger, Withdrawal
 from manyminds.node.entrance import opened, secret_of
 from manyminds.node.learnt import usable
@@ -42,16 +38,7 @@ from manyminds.node.rated import Recent, beside, rated
 from manyminds.node.roster import Member, Neighbour, Roster, Shared
 from manyminds.node.wiring import DIMENSION, ENCODER, Made, cache_of, encoder_of, wired
 from manyminds.ratings import Rated
-from manyminds.types import (
-    Answer,
-    Card,
-    Chunk,
-    Embed,
-    Expert,
-    Key,
-    Query,
-    Report,
-)
+from manyminds.types import Answer, Card, Chunk, Embed, Expert, Key, Query, Report
 from manyminds.upstream import Client
 
 if TYPE_CHECKING:
@@ -144,7 +131,7 @@ class Node:
             )
             stack.push_async_callback(self._close_locals)
             self._encoder = encoder_of(self._config.home)
-            self._libraries = Libraries(self._config.home, follows=self._follows)
+            self._libraries = Libraries(self._config.home, self._config.own, follows=self._follows)
             stack.push_async_callback(asyncio.to_thread, self._libraries.close)
             self._members = await self._make_members(self._config, {})
             self._cache = cache_of(self._config)
@@ -473,6 +460,19 @@ class Node:
     async def _in_ledger(self, do: Callable[_P, _T], /, *args: _P.args, **more: _P.kwargs) -> _T:
         """In threads of its own: where it hangs, nothing else waits."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(do, *args, **more))
+
+    async def read(self, do: Callable[[Ledger, Config], _T]) -> _T:
+        """What somebody wants to know of the ledger, and of the configuration. Raises: LedgerError."""
+        return await self._in_ledger(do, self._ledger, self._config)
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def index(self) -> Index:
+        """Where skills lie."""
+        return self._index
 
     # --- other nodes ---
 

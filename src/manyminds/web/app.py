@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -71,7 +71,8 @@ class Edge:
     whether only this machine can reach it; `embed` is the sentence encoder of that name, None where it is
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
     writes figures for Prometheus; `grade` keeps what callers say of their answers; `rated` shows cards with
-    what was measured of their experts; `network` is for other nodes, None where this one is alone;
+    what was measured of their experts, also of those `paused`, whom `cards` leave out; `network` is for other
+    nodes, None where this one is alone;
     `admin` is for the node's owner; `pages` are shown to browsers, by path.
     """
 
@@ -89,6 +90,7 @@ class Edge:
     grade: Grade | None = None
     rated: Callable[[], Awaitable[Sequence[Card]]] | None = None
     encoder: str = ""
+    paused: Callable[[], Collection[str]] = frozenset
     embed: Embed | None = None
     network: "NetworkEdge | None" = None
     admin: AdminEdge | None = None
@@ -107,7 +109,7 @@ class App:
         """Serves another edge from now on. What is being answered is answered as it began."""
         self._edge = edge
         self._aliases = Aliases(edge.aliases, edge.knows)
-        embedding = Embedding(edge.expert, edge.cards, edge.encoder, edge.embed)
+        embedding = Embedding(edge.expert, edge.cards, edge.encoder, edge.embed, edge.paused)
         self._posts: dict[str, _Handle] = {}
         for path, dialect in _DIALECTS.items():
             expert = embedding if dialect is EMBEDDINGS else edge.expert

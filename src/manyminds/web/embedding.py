@@ -1,13 +1,14 @@
 """Who answers `POST /v1/embeddings`: an expert that is an embedding model, or this node's own encoder."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
 
 from manyminds.errors import InvalidRequestError, ModelNotFoundError, UnavailableError
+from manyminds.pauses import refusal
 from manyminds.types import Card, Chunk, Completer, Embed, Query, Usage
 from manyminds.wire import embeddings_body, parse_embeddings
 
@@ -27,15 +28,22 @@ class Embedding:
         cards: of all experts. One with the encoder's name is asked in its stead.
         name: the encoder's, which `auto` stands for too.
         embed: the encoder; None where it is not installed.
+        paused: names of experts that nobody asks for now.
     """
 
     def __init__(
-        self, expert: Completer, cards: Callable[[], Sequence[Card]], name: str, embed: Embed | None
+        self,
+        expert: Completer,
+        cards: Callable[[], Sequence[Card]],
+        name: str,
+        embed: Embed | None,
+        paused: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._expert = expert
         self._cards = cards
         self._name = name
         self._embed = embed
+        self._paused = paused
 
     @property
     def card(self) -> Card:
@@ -49,12 +57,15 @@ class Embedding:
     async def complete(self, query: Query) -> Sequence[Chunk]:
         """Of several models that an alias stands for, the first: vectors of different ones do not compare.
 
-        Raises: ModelNotFoundError, InvalidRequestError, UnavailableError; and what the expert raises.
+        Raises: ModelNotFoundError, PausedError, InvalidRequestError, UnavailableError; and what the expert
+            raises.
         """
         experts = [card.name for card in self._cards() if "embeddings" in card.offers]
         if query.model in experts:
             return await self._expert.complete(replace(query, fallbacks=()))
         if query.model not in ("auto", self._name):
+            if query.model in self._paused():
+                raise refusal(query.model)
             known = ", ".join([self._name, *experts])
             raise ModelNotFoundError(
                 f"No embedding model is named {query.model!r:.80}. There are: {known}.", param="model"

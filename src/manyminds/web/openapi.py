@@ -14,6 +14,8 @@ from manyminds.errors import ManymindsError
 from manyminds.private import PRIVATE
 from manyminds.ratings import Rated
 from manyminds.types import Report
+from manyminds.web.admin import ADMIN
+from manyminds.web.overviews import overview_schemas
 from manyminds.web.schemas import Schema, either, listed, record, refer, request_schemas
 
 __all__ = ["document"]
@@ -116,12 +118,32 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
         kind: {"schema": refer("Asset")} for kind in ("text/css", "text/javascript", "image/svg+xml")
     }
     yield "/assets/{name}", "get", asset | {"parameters": [_NAME]}
+    yield from _administration()
     yield "/metrics", "get", _gets("Metrics", "Figures in Prometheus' text format.", kind="text/plain")
     yield "/openapi.json", "get", _gets("Document", "This document.", _EVERYWHERE)
     yield "/health/live", "get", _gets("Live", "Replies while the process serves.", _EVERYWHERE)
     ready = _gets("Ready", "Says whether anybody can be asked.", _EVERYWHERE)
     ready["responses"]["503"] = _reply("Not yet.", {_JSON: refer("Ready")})
     yield "/health/ready", "get", ready
+
+
+def _administration() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """What a node's owner sees."""
+    summaries = {
+        "Experts": "Shows every expert's card, what was measured, and how it is just now.",
+        "Library": "Shows who is good at what, and the way of the last request.",
+        "Frontier": "Shows how right experts and policies were in a week, and what that cost.",
+        "Network": "Shows other nodes, and what is owed between them and this one.",
+        "Ledger": "Shows the latest requests, sums, budgets and accounts.",
+    }
+    for name, summary in summaries.items():
+        yield f"{ADMIN}{name.lower()}", "get", _gets(f"Admin{name}", summary)
+    kinds = (*_WITH_A_KEY, errors.RateLimitError)
+    yield (
+        f"{ADMIN}events",
+        "get",
+        _gets("AdminEvent", "Tells of traffic, requests and changes, for ever.", kinds, "text/event-stream"),
+    )
 
 
 def _gets(name: str, summary: str, kinds: _Kinds = _WITH_A_KEY, kind: str = _JSON) -> dict[str, Any]:
@@ -221,6 +243,7 @@ def _reply_schemas() -> dict[str, Schema]:
         "Asset": _STRING,
         "Metrics": _STRING,
         "Document": {"type": "object", "required": ["openapi", "info", "paths"]},
+        **overview_schemas(),
         "Live": record({"status": {"const": "live"}}),
         "Ready": record({"status": {"enum": ["ready", "not ready"]}, "experts": _COUNT}),
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from manyminds.documents import Found, Library, Passage
-from manyminds.documents.evidence import Coefficients, Reader, passage_features, support_features
+from manyminds.documents.evidence import Coefficients, Reader, answering, passage_features, support_features
 from manyminds.errors import DataError
 from manyminds.evals.knowledge.grading import cited
 from manyminds.evals.knowledge.questions import Question
@@ -94,7 +94,7 @@ def look(
 def fit(seen: Iterable[Seen]) -> Coefficients:
     """A conditional logit over passages, a logistic regression upon it, and the threshold that serves best.
 
-    Serves best: the share of answerable questions that are answered from a passage which tells it, and that
+    Serves best: the share of answerable questions that are answered from passages which tell it, and that
     of the others which are declined, are largest together, among who was asked in their own field or pooled.
 
     Raises: DataError where in no search some passages told the answer and others did not, or nobody was asked
@@ -113,7 +113,10 @@ def fit(seen: Iterable[Seen]) -> Coefficients:
     x = np.array([support_features(one.asked, one.found, claims) for one, claims in ranked])
     places = [{p.id: i for i, p in enumerate(one.found.passages)} for one in every]
     right = np.array(
-        [one.holds[at[claims[0].passage.id]] for (one, claims), at in zip(ranked, places, strict=True)]
+        [
+            any(one.holds[at[claim.passage.id]] for claim in answering(claims))
+            for (one, claims), at in zip(ranked, places, strict=True)
+        ]
     )
     support = _logistic(x, right.astype(float))
     chance = _chance(x, np.array(support))

@@ -3,8 +3,8 @@
 import html
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from manyminds.evals.knowledge.facts import Section
 
@@ -12,6 +12,9 @@ __all__ = ["Paragraph", "page", "paragraphs", "readable"]
 
 _WIDTH: Final = 96
 _REFERENCE: Final = re.compile(r"&(?=#?\w+;)")  # which Markdown would take for a character
+
+_Told: TypeAlias = Callable[[str], str]
+"""How a text is written down; "" leaves it out."""
 
 
 class Paragraph(NamedTuple):
@@ -27,20 +30,25 @@ def page(suffix: str, title: str, about: str, sections: Sequence[Section]) -> st
     """One document. Sections of one heading that follow each other are its parts."""
     match suffix:
         case "html":
-            body = "\n".join(_html(sections))
+            told = _parts(
+                sections, lambda h: f"<h2>{_escaped(h)}</h2>", lambda t: f"<h3>{_escaped(t)}</h3>", _tagged
+            )
+            body = "\n".join(told)
             return (
                 '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
                 f"<title>{_escaped(title)}</title></head>\n<body>\n"
                 f"<h1>{_escaped(title)}</h1>\n<p>{_escaped(about)}</p>\n{body}\n</body>\n</html>\n"
             )
         case "md":
-            text = "\n\n".join([f"# {title}", about, *_headed(sections, "## ", "### ")]) + "\n"
+            told = _parts(sections, "## {}".format, "### {}".format)
+            text = "\n\n".join([f"# {title}", about, *told]) + "\n"
             return _REFERENCE.sub("&amp;", text)
         case "py":
             return "\n\n\n".join([f'"""{title}.\n\n{about}\n"""', *_stubs(sections)]) + "\n"
         case _:
             top = f"{title}\n{'=' * len(title)}"
-            return "\n\n".join([top, _wrapped(about), *_underlined(sections)]) + "\n"
+            told = _parts(sections, _underlined, lambda _: "", _wrapped)
+            return "\n\n".join([top, _wrapped(about), *told]) + "\n"
 
 
 def paragraphs(corpus: str, document: str, title: str, sections: Iterable[Section]) -> list[Paragraph]:
@@ -61,40 +69,26 @@ def readable(document: str, raw: str) -> str:
     return " ".join(raw.split())
 
 
-def _headed(sections: Sequence[Section], one: str, two: str) -> list[str]:
+def _parts(sections: Sequence[Section], heading: _Told, theme: _Told, text: _Told = str) -> list[str]:
+    """Headings, each told once for all sections of it that follow each other, themes, and paragraphs."""
     found, last = [], ""
     for section in sections:
         if section.heading != last:
-            found.append(f"{one}{section.heading}")
+            found.append(heading(section.heading))
         if section.theme:
-            found.append(f"{two}{section.theme}")
-        found += section.paragraphs
+            found.append(theme(section.theme))
+        found += map(text, section.paragraphs)
         last = section.heading
-    return found
+    return [part for part in found if part]
 
 
-def _underlined(sections: Sequence[Section]) -> list[str]:
-    found, last = [], ""
-    for section in sections:
-        if section.heading != last:
-            found.append(f"{section.heading}\n{'-' * len(section.heading)}")
-        found += [_wrapped(text) for text in section.paragraphs]
-        last = section.heading
-    return found
+def _underlined(heading: str) -> str:
+    return f"{heading}\n{'-' * len(heading)}"
 
 
-def _html(sections: Sequence[Section]) -> list[str]:
-    found, last = [], ""
-    for section in sections:
-        if section.heading != last:
-            found.append(f"<h2>{_escaped(section.heading)}</h2>")
-        if section.theme:
-            found.append(f"<h3>{_escaped(section.theme)}</h3>")
-        for text in section.paragraphs:
-            tag = "pre" if "\n" in text else "p"
-            found.append(f"<{tag}>{_escaped(text)}</{tag}>")
-        last = section.heading
-    return found
+def _tagged(text: str) -> str:
+    tag = "pre" if "\n" in text else "p"
+    return f"<{tag}>{_escaped(text)}</{tag}>"
 
 
 def _stubs(sections: Sequence[Section]) -> list[str]:

@@ -30,7 +30,7 @@ class Conversation {
   #choices = new Choices();
   #running = null;
   #cards = null;
-  #box = h("textarea", { id: "question", rows: 2, placeholder: "Ask anything…", "aria-describedby": "hint" });
+  #box = h("textarea", { id: "question", rows: 1, placeholder: "Ask anything", "aria-describedby": "hint" });
   #policy = h("select", { id: "policy" });
   #send = h("button", { type: "submit", class: "primary" }, "Ask");
   #stop = h("button", { type: "button", hidden: true }, "Stop");
@@ -50,10 +50,10 @@ class Conversation {
         "div",
         { class: "row" },
         h("label", { class: "row policy" }, h("span", { class: "note" }, "Policy"), this.#policy),
-        h("span", { class: "note", id: "hint" }, "Enter asks, Shift+Enter begins a line"),
+        chooser(this.#choices, () => this.#experts()),
         h("span", { class: "row push" }, this.#anew, this.#compare, this.#stop, this.#send),
       ),
-      chooser(this.#choices, () => this.#experts()),
+      h("p", { class: "hidden", id: "hint" }, "Enter asks, Shift+Enter begins a line."),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();

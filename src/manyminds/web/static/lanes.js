@@ -30,6 +30,7 @@ class Lane {
   #all = h("button", { type: "button", class: "quiet small", hidden: true, "aria-expanded": "false" }, "Show all");
   #figures = h("p", { class: "note figures-line" });
   #weight = h("span", { class: "weight" });
+  #took = h("span", { class: "note" });
   state = "planned";
   weight = 0;
 
@@ -52,7 +53,7 @@ class Lane {
       ),
       this.#draft,
       this.#all,
-      h("div", { class: "lane-foot" }, this.#weight, this.#figures),
+      h("div", { class: "lane-foot" }, this.#weight, this.#took, this.#figures),
       controls(expert, choices, signal),
     );
     this.#show("planned");
@@ -88,7 +89,8 @@ class Lane {
   /** What the report says at last; also of calls that were not watched. */
   settle(entry) {
     if (!this.#text.data && entry.answer) this.#text.data = entry.answer;
-    const said = entry.status === "ok" && entry.answer && entry.answer.length <= 40 && this.#text.data !== entry.answer;
+    const short = entry.status === "ok" && entry.answer && entry.answer.length <= 40;
+    const said = short && !this.#text.data.toLowerCase().includes(entry.answer.toLowerCase());
     this.#show(entry.declined ? "declined" : entry.status, this.state === "cancelled" ? this.#chip.textContent : null);
     this.weight = entry.weight;
     this.#weight.replaceChildren(h("span", { class: "note" }, "weight"), meter(entry.weight, `Weight of ${entry.expert}`));
@@ -108,10 +110,9 @@ class Lane {
       this.#expected,
       right,
       support === undefined || support === null ? null : `supported ${percent(support)}`,
-      ttft_s === null || ttft_s === undefined ? null : `first word ${duration(ttft_s)}`,
-      duration(seconds),
-      usd(cost_usd),
+      ttft_s === null || ttft_s === undefined ? null : `first word after ${duration(ttft_s)}`,
     ]);
+    this.#took.textContent = `${duration(seconds)} · ${usd(cost_usd)}`;
     if (error && !this.#text.data) {
       this.#text.data = error;
       this.#draft.classList.add("error");

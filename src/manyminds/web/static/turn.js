@@ -134,7 +134,8 @@ export class Turn {
       this.lanes.settle(report.panel ?? []);
       const done = (report.panel ?? []).filter((entry) => entry.status === "ok").length;
       const looked = report.search?.considered ? ` · ${plural(report.search.considered, "expert")} considered` : "";
-      this.#plan.textContent = `${done} of ${plural(report.panel?.length ?? 0, "call")} answered${looked}`;
+      const best = this.#best ? ` · best single: ${this.#best}` : "";
+      this.#plan.textContent = `${done} of ${plural(report.panel?.length ?? 0, "call")} answered${looked}${best}`;
     }
     this.#adjust.hidden = Boolean(report.privacy) || this.lanes.size === 0;
     this.#body.append(outcome(report, { seconds, best: this.#best }));

@@ -68,9 +68,10 @@ export const count = (n) => (known(n) ? n.toLocaleString("en-US") : "–");
 /** "3 experts", "1 expert" */
 export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
-/** A number that always has the same colour for the same name: `hue-0` … `hue-7`. */
+const hues = new Map();
+
+/** The colour of a source, as a class, `hue-0` … `hue-7`: the same on all of the page, in the order they are met. */
 export function hue(name) {
-  let sum = 0;
-  for (const character of name) sum = (sum * 31 + character.codePointAt(0)) >>> 0;
-  return `hue-${sum % 8}`;
+  if (!hues.has(name)) hues.set(name, `hue-${hues.size % 8}`);
+  return hues.get(name);
 }
