@@ -111,8 +111,8 @@ def add(
         raise click.UsageError("Give one URL, GGUF file or card; or --discover, with models or --all.")
     if wrong := [name for name in _OF_DOCUMENTS if options[name]]:
         raise click.UsageError(f"--{wrong[0]} goes with --documents.")
-    config, said = read(file, {}), _said(options)
     with _telling(file, events=events) as tell:
+        config, said = read(file, {}), _said(options)
         entry = entered(file, _described(targets[0], said, config, tell), tell)
         _advise(entry, config)
         found = _probed(file, [entry], how, tell)

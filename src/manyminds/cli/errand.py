@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import json
 
-from manyminds.errors import ManymindsError
-
 if TYPE_CHECKING:
     from manyminds.config import Config
 
@@ -45,7 +43,7 @@ async def told(
 
     Closed or cancelled, it interrupts the command, which keeps what it has, and waits for its end.
 
-    Raises: ManymindsError: it went wrong without an event that says so.
+    Where it goes wrong without an event that says so, the last one does.
     """
     process = await _begun(config, words, asyncio.subprocess.PIPE, environ)
     assert process.stdout is not None
@@ -65,7 +63,7 @@ async def told(
             process.send_signal(signal.SIGINT)
             await asyncio.shield(_ended(process))
     if (wrong := _wrong(process, said)) and event.get("event") != "error":
-        raise ManymindsError(wrong)
+        yield {"event": "error", "message": wrong}
 
 
 async def _begun(
