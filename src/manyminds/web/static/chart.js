@@ -54,7 +54,7 @@ export function bars({ rows, value, label, words, format, about, width }) {
   const height = 190;
   const area = { left: 62, right: 8, top: 10, bottom: 26 };
   const [inner, tall] = [width - area.left - area.right, height - area.top - area.bottom];
-  const marks = ticks(0, Math.max(...rows.map(value), 1e-9), 4);
+  const marks = ticks(0, Math.max(...rows.map(value)) || 1, 4);
   const y = (x) => area.top + tall * (1 - x / marks.at(-1));
   const step = inner / rows.length;
   const thick = Math.max(1, Math.min(36, step * 0.72));

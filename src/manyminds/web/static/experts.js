@@ -9,6 +9,7 @@ export const title = "Experts";
 const WINDOWS = [["hour", "Hour"], ["day", "Day"], ["week", "Week"]];
 const FEWEST_CALLS = 5; // of which a share that failed says something
 const FAILING = 0.8; // uptime below which an expert is called failing
+const BELIEVED_MS = 12_000; // what was just done counts, while the node may still say what was before
 const UNMEASURED = { calls: 0, uptime: null, errors: {}, accuracy: null, graded: 0, sections: [] };
 
 const STATES = {
@@ -22,7 +23,7 @@ const STATES = {
 
 /** @returns {() => void} */
 export function mount(root, api) {
-  const view = { window: "week", text: "", state: "", pending: new Set() };
+  const view = { window: "week", text: "", state: "", pending: new Set(), done: new Map() };
   let experts = [];
   const said = h("div", { role: "status" });
   const told = h("div", {});
@@ -38,7 +39,7 @@ export function mount(root, api) {
   root.append(h("div", { class: "row apart heading" }, h("h1", {}, title), opener), add.element, said, told);
   const tools = h("div", { class: "row tools" }, search, states, h("span", { class: "row" }, h("span", { class: "note" }, "Measured over the last"), over), counted);
   const live = follow(api, "/v1/admin/experts", root, (data, body) => {
-    experts = data.data ?? [];
+    experts = done(data.data ?? [], view.done);
     if (!tools.isConnected && experts.length) body.replaceChildren(tools, list.element);
     if (!experts.length) body.replaceChildren(nothing("No expert is known yet.", "Add one by its address: any OpenAI-compatible server will do, such as Ollama, vLLM or a provider. On this machine, `manyminds pull` brings small models."));
     list.rest.textContent = data.more ? `${count(data.more)} more are not shown.` : "";
@@ -60,9 +61,9 @@ export function mount(root, api) {
     try {
       const answer = await api.post(`/v1/admin/${what}`, { name: expert.name });
       const words = what === "remove" ? removed(answer.removed ?? []) : `${expert.name} is ${answer.paused ? "paused: nobody asks it until it is resumed" : "asked again"}.`;
-      const one = experts.find((other) => other.name === expert.name);
-      if (what === "remove") experts = experts.filter((other) => !(answer.removed ?? []).some((gone) => gone.name === other.name));
-      else if (one) one.paused = answer.paused;
+      const whom = what === "remove" ? (answer.removed ?? []).map((gone) => gone.name) : [expert.name];
+      for (const name of whom) view.done.set(name, { paused: what === "remove" ? null : answer.paused, until: Date.now() + BELIEVED_MS });
+      experts = done(experts, view.done);
       said.replaceChildren(h("p", { class: "notice" }, words));
     } catch (error) {
       told.replaceChildren(failure(error));
@@ -77,6 +78,12 @@ export function mount(root, api) {
     add.stop();
     document.querySelector("dialog.removal")?.remove();
   };
+}
+
+/** Experts as they are since what was just done: paused, resumed, or gone. */
+function done(experts, did) {
+  const of = ({ name }) => (did.get(name)?.until > Date.now() ? did.get(name) : null);
+  return experts.filter((one) => of(one)?.paused !== null).map((one) => (of(one) ? { ...one, paused: of(one).paused } : one));
 }
 
 /** An expert as the table shows it now. */

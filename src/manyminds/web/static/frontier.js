@@ -27,7 +27,7 @@ export function mount(root, api) {
   root.append(waiting);
   const followed = follow(api, "/v1/admin/frontier", waiting, (found, body) => {
     body.replaceChildren();
-    live = { since: found.since_utc, ...fromTraffic(found) };
+    live = { since: found.since_utc, more: found.more, ...fromTraffic(found) };
     if (view.source === "live") draw();
   });
   unfit = fitted(root, () => draw());
@@ -67,6 +67,7 @@ export function mount(root, api) {
       gained.replaceChildren(...gains(shown.gains ?? []));
       listing.hidden = !shown.points.length;
       const good = new Set(undominated(drawn.filter((one) => one.kind === "model")));
+      tabled.rest.textContent = shown.more ? `${count(shown.more)} more are not shown.` : "";
       tabled.update(shown.points.map((one) => ({ ...one, good: good.has(one) })));
     });
   }

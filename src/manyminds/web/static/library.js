@@ -42,7 +42,7 @@ export function mount(root, api) {
   function draw() {
     view.path = standing(data, view.path);
     view.width ||= shown.clientWidth;
-    about.textContent = `${plural(data.experts, "expert")}, ${plural(data.vectors, "skill vector")}${data.parameters ? `, ${figure(data.parameters / 1e9)} billion parameters` : ""}. A tile is as large as the number of books below it.`;
+    about.textContent = `${plural(data.experts, "expert")}, ${plural(data.vectors, "skill vector")}${data.parameters ? `, ${figure(data.parameters / 1e9)} billion parameters` : ""}. ${data.more ? `The first ${count(data.experts - data.more)} are shown. ` : ""}A tile is as large as the number of books below it.`;
     const walked = marks(data);
     holding(root, () => {
       way.replaceChildren(...told(data.last, find, go));
@@ -88,22 +88,24 @@ function standing(data, path) {
 
 // --- the last request ------------------------------------------------------------------------------
 
-/** What the last request made of everybody that it came by: in its own section, where the library has that. */
+/** What the last request made of everybody that it came by: on the shelves of its own section, where the library has such. */
 function marks({ last, ...data }) {
   const of = new Map();
   for (const name of last?.considered ?? []) of.set(name, "considered");
   for (const name of last?.asked ?? []) of.set(name, "asked");
   if (last?.answered) of.set(last.answered, "answered");
-  const section = data.sections.some((one) => one.label === last?.section) ? last.section : null;
-  return { how: (name, of_section) => (section === null || section === of_section ? (of.get(name) ?? "") : ""), section };
+  const field = last?.section;
+  const known = data.sections.some((one) => one.label === field || one.shelves.some((shelf) => shelf.label === field));
+  const there = (section, shelf) => !known || field === section || field === shelf;
+  return { how: (name, section, shelf) => (there(section, shelf) ? (of.get(name) ?? "") : "") };
 }
 
 const TONES = { considered: "", asked: "busy", answered: "ok" };
 const mark = (how) => (how ? badge(how, TONES[how]) : null);
 
 /** How far a request came on a shelf or in a section: the farthest of its books. */
-function farthest(books, walked, section) {
-  const found = books.map((book) => walked.how(book.name, section));
+function farthest(shelves, walked, section) {
+  const found = shelves.flatMap((shelf) => shelf.books.map((book) => walked.how(book.name, section, shelf.label)));
   return ["answered", "asked", "considered"].find((how) => found.includes(how)) ?? "";
 }
 
@@ -140,7 +142,7 @@ function trail(path, go) {
 function mapped(data, view, walked, go, canvas) {
   const [section, shelf, book] = chosen(data, view.path);
   if (book) {
-    return h("div", { class: "card" }, reading(book, walked.how(book.name, section.label)));
+    return h("div", { class: "card" }, reading(book, walked.how(book.name, section.label, shelf.label)));
   }
   const height = Math.round(Math.max(340, Math.min(620, view.width * 0.55)));
   const hue = (label) => `hue-${data.sections.findIndex((one) => one.label === label) % 8}`;
@@ -162,19 +164,19 @@ function chosen(data, path) {
 const size = (one) => Math.max(one.size || 0, 1);
 
 function sectionTile(one, walked) {
-  const how = farthest(one.shelves.flatMap((shelf) => shelf.books), walked, one.label);
-  const inside = one.shelves.map((shelf) => ({ label: shelf.label, size: size(shelf), path: [one.label, shelf.label], how: farthest(shelf.books, walked, one.label), note: plural(shelf.size, "book") }));
+  const how = farthest(one.shelves, walked, one.label);
+  const inside = one.shelves.map((shelf) => ({ label: shelf.label, size: size(shelf), path: [one.label, shelf.label], how: farthest([shelf], walked, one.label), note: plural(shelf.size, "book") }));
   return { label: one.label, size: size(one), path: [one.label], how, note: plural(one.size, "book"), inside };
 }
 
 function shelfTile(one, [section], walked) {
-  const inside = one.books.map((book) => ({ label: book.name, size: 1, path: [section, one.label, book.name], how: walked.how(book.name, section), note: book.kind, paused: book.paused }));
-  return { label: one.label, size: size(one), path: [section, one.label], how: farthest(one.books, walked, section), note: plural(one.size, "book"), inside };
+  const inside = one.books.map((book) => ({ label: book.name, size: 1, path: [section, one.label, book.name], how: walked.how(book.name, section, one.label), note: book.kind, paused: book.paused }));
+  return { label: one.label, size: size(one), path: [section, one.label], how: farthest([one], walked, section), note: plural(one.size, "book"), inside };
 }
 
 function bookTile(book, [section, shelf], walked) {
   const best = book.chapters.slice(0, 3).map((one) => one.label).join(", ");
-  return { label: book.name, size: 1, path: [section, shelf, book.name], how: walked.how(book.name, section), note: [book.paused && "paused", book.kind, best].filter(Boolean).join(" · "), paused: book.paused, inside: [] };
+  return { label: book.name, size: 1, path: [section, shelf, book.name], how: walked.how(book.name, section, shelf), note: [book.paused && "paused", book.kind, best].filter(Boolean).join(" · "), paused: book.paused, inside: [] };
 }
 
 /** A tile: a button with its name, and below it smaller ones, each a button too where it is large enough. */
@@ -232,11 +234,11 @@ function chapter(one) {
 
 function outline(data, walked) {
   const leaf = (one, id) => ({ id, label: one.label, mark: null, children: null, note: one.asked && one.right !== null ? `${exact(one.right)} of ${count(one.asked)} right${one.peers === null ? "" : `, others ${exact(one.peers)}`}` : "" });
-  const book = (one, id, section) => ({ id, label: one.name, note: [one.kind, one.paused && "paused"].filter(Boolean).join(", "), mark: mark(walked.how(one.name, section)), children: one.chapters.length ? () => one.chapters.map((part, i) => leaf(part, `${id}${i}/`)) : null });
-  const shelf = (one, id, section) => ({ id, label: one.label, note: plural(one.size, "book"), mark: mark(farthest(one.books, walked, section)), children: () => one.books.map((each) => book(each, `${id}${each.name}/`, section)) });
+  const book = (one, id, section, shelf) => ({ id, label: one.name, note: [one.kind, one.paused && "paused"].filter(Boolean).join(", "), mark: mark(walked.how(one.name, section, shelf)), children: one.chapters.length ? () => one.chapters.map((part, i) => leaf(part, `${id}${i}/`)) : null });
+  const shelf = (one, id, section) => ({ id, label: one.label, note: plural(one.size, "book"), mark: mark(farthest([one], walked, section)), children: () => one.books.map((each) => book(each, `${id}${each.name}/`, section, one.label)) });
   return data.sections.map((one) => {
     const id = `${one.label}/`;
-    const how = farthest(one.shelves.flatMap((each) => each.books), walked, one.label);
+    const how = farthest(one.shelves, walked, one.label);
     return { id, label: one.label, note: plural(one.size, "book"), mark: mark(how), children: () => one.shelves.map((each) => shelf(each, `${id}${each.label}/`, one.label)) };
   });
 }

@@ -25,6 +25,7 @@ export function mount(root, api) {
     if (!summary.isConnected) body.replaceChildren(summary, h("section", {}, h("h2", {}, "Peers"), peers.element), received);
     summary.replaceChildren(h("div", { class: "grow" }, totals(data)), map(data.node, found));
     peers.update(found);
+    peers.rest.textContent = data.more_peers ? `${count(data.more_peers)} more are not shown.` : "";
     const names = new Map(found.map((one) => [one.id, one.name]));
     receipts.update(past.map((one) => ({ ...one, named: names.get(one.peer) ?? one.peer })));
     receipts.element.hidden = !past.length;

@@ -52,6 +52,7 @@ export function filled(used, limit, words) {
 
 const LEAST_MS = 2_000; // between two times of asking
 const SETTLED_MS = 400; // after an event: what it is about is being written down
+const AGAIN_MS = 6_000; // after an event: until then the node may say what it said before
 
 /** Shows what an endpoint says, and asks again when the node's news say that it may have changed.
  *
@@ -67,6 +68,7 @@ export function follow(api, path, root, draw) {
   let data = null;
   let last = 0;
   let timer = 0;
+  let later = 0;
   let asking = false;
   let again = false;
   let requests = null;
@@ -118,17 +120,24 @@ export function follow(api, path, root, draw) {
     }
   }
 
+  /** Something happened: asks soon, and once more when the node has surely looked again. */
+  function heard() {
+    due();
+    clearTimeout(later);
+    later = setTimeout(due, AGAIN_MS);
+  }
+
   const on = (target, name, handler) => target.addEventListener(name, handler, { signal: gone.signal });
-  on(api.live, "request", due);
-  on(api.live, "changed", due);
-  on(api.live, "up", ({ detail }) => detail?.again && due());
+  on(api.live, "request", heard);
+  on(api.live, "changed", heard);
+  on(api.live, "up", ({ detail }) => detail?.again && heard());
   on(api.live, "traffic", ({ detail }) => {
-    if (requests !== null && detail.requests !== requests) due(); // private requests are told as a count alone
+    if (requests !== null && detail.requests !== requests) heard(); // private requests are told as a count alone
     requests = detail.requests;
   });
   on(document, "visibilitychange", due);
   refresh();
-  return { refresh, redraw, stop: () => (clearTimeout(timer), gone.abort()) };
+  return { refresh, redraw, stop: () => (clearTimeout(timer), clearTimeout(later), gone.abort()) };
 }
 
 /** Runs `change`; then what had the focus has it again, by `data-key`, and what was scrolled still is. */
