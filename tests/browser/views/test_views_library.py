@@ -88,3 +88,4 @@ def test_a_book_of_the_way_is_a_step_away(view: View) -> None:
         "button", name="qwen3-4b"
     ).first.click()
     page.get_by_role("heading", name="qwen3-4b answered").wait_for()
+    assert page.locator(".crumb").all_inner_texts()[-1] == "qwen3-4b"
