@@ -70,6 +70,7 @@ def test_who_gives_no_key_is_told_so_and_may_later(page: Any, stub: Stub, compla
     page.keyboard.press("Enter")
     page.get_by_text("4 of 5 experts up").wait_for()
     page.get_by_role("alert").filter(has_text="This node asks for a key.").wait_for(state="detached")
+    assert page.get_by_role("button", name="Use a key").is_visible(), "another key may be an administrator's"
 
 
 def test_a_node_that_dies_and_comes_back(page: Any, stub: Stub, complaints: Complaints) -> None:
