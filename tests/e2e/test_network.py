@@ -211,9 +211,26 @@ def test_five_nodes_answer_and_lose_one_in_the_midst(tmp_path: Path, nodes: Node
         assert panel["hub"]["cost_usd"] > 0 == panel["seed"]["cost_usd"]
         assert wait_until(lambda: seen(asker) == {"seed", "hub"}), nodes.said("asker")
 
+        _owner_sees(asker, panel["hub"]["cost_usd"])
         _receipts_agree(tmp_path, reply, panel["hub"]["cost_usd"])
     for name in ("asker", "seed", "hub", "deep"):
         assert "Traceback" not in nodes.said(name)
+
+
+def _owner_sees(node: Served, price_usd: float) -> None:
+    """Who is here, on which way, and what is owed to whom."""
+
+    def shown() -> dict[str, Any]:
+        peers = node.get("/v1/admin/network")["peers"]
+        return {peer["name"]: peer for peer in peers if peer["up"]}
+
+    assert wait_until(lambda: shown()["hub"]["owed_to_it_usd"] > 0)
+    peers = shown()
+    assert {name: peer["transport"] for name, peer in peers.items()} == {"seed": "zenoh", "hub": "https"}
+    assert peers["hub"]["owed_to_it_usd"] == pytest.approx(price_usd, rel=1e-6)
+    assert (peers["hub"]["deeds"], peers["seed"]["experts"]) == ({"kept": 1}, 1)
+    own = node.get("/v1/admin/network")["node"]
+    assert (own["name"], len(own["id"]) > 20) == ("asker", True)
 
 
 def _receipts_agree(folder: Path, reply: dict[str, Any], price_usd: float) -> None:

@@ -72,8 +72,8 @@ class Edge:
     not installed. `admission` says who may ask. `seen` is told of every request that has ended; `metrics`
     writes figures for Prometheus; `grade` keeps what callers say of their answers; `rated` shows cards with
     what was measured of their experts, also of those `paused`, whom `cards` leave out; `network` is for other
-    nodes, None where this one is alone;
-    `admin` is for the node's owner; `pages` are shown to browsers, by path.
+    nodes, None where this one is alone; `admin` is for the node's owner; `pages` are shown to browsers, by
+    path.
     """
 
     expert: Completer

@@ -128,7 +128,7 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _administration() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """What a node's owner sees."""
+    """What a node's owner sees, and has done."""
     summaries = {
         "Experts": "Shows every expert's card, what was measured, and how it is just now.",
         "Library": "Shows who is good at what, and the way of the last request.",
@@ -144,6 +144,19 @@ def _administration() -> Iterator[tuple[str, str, dict[str, Any]]]:
         "get",
         _gets("AdminEvent", "Tells of traffic, requests and changes, for ever.", kinds, "text/event-stream"),
     )
+    doing = {
+        "Pause": "Has an expert asked by nobody until it is resumed.",
+        "Resume": "Has an expert that was paused asked again.",
+        "Remove": "Withdraws an expert: the network is as if it had never been there.",
+    }
+    for name, summary in doing.items():
+        changes = _posts(f"Admin{name}", summary, (*_WITH_A_BODY, errors.ModelNotFoundError))
+        yield f"{ADMIN}{name.lower()}", "post", changes
+    adding = _posts(
+        "AdminAdd", "Adds an expert behind a URL, probes it, and tells how it goes.", _WITH_A_BODY
+    )
+    adding["responses"]["200"]["content"] = {"text/event-stream": {"schema": refer("AdminAdd")}}
+    yield f"{ADMIN}add", "post", adding
 
 
 def _gets(name: str, summary: str, kinds: _Kinds = _WITH_A_KEY, kind: str = _JSON) -> dict[str, Any]:

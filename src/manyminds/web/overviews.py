@@ -1,4 +1,4 @@
-"""What `/v1/admin/` shows, as JSON Schema, in the words of docs/api.md. Knows no endpoint and no node."""
+"""What `/v1/admin/` shows and takes, as JSON Schema, by docs/api.md. Knows no endpoint and no node."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ _ROWS: Final[Schema] = listed({"type": "object"})  # as a command prints them
 
 
 def overview_schemas() -> dict[str, Schema]:
-    """Of all replies, by name."""
+    """Of all replies, and of what is asked of them, by name."""
     return {
         "AdminExperts": _experts(),
         "AdminLibrary": _library(),
@@ -26,6 +26,14 @@ def overview_schemas() -> dict[str, Schema]:
         "AdminNetwork": _network(),
         "AdminLedger": _ledger(),
         "AdminEvent": _event(),
+        "AdminPauseRequest": record({"name": _STRING}),
+        "AdminPause": record({"name": _STRING, "paused": {"const": True}}),
+        "AdminResumeRequest": record({"name": _STRING}),
+        "AdminResume": record({"name": _STRING, "paused": {"const": False}}),
+        "AdminRemoveRequest": record({"name": _STRING}),
+        "AdminRemove": record({"removed": _ROWS}),
+        "AdminAddRequest": _addition(),
+        "AdminAdd": _added(),
     }
 
 
@@ -97,3 +105,23 @@ def _event() -> Schema:
         "what": {"enum": ["experts", "network", "config"]},
     }
     return either(record(traffic), record(request), record(changed))
+
+
+def _addition() -> Schema:
+    texts = dict.fromkeys(("url", "model", "name", "key_env", "source"), _STRING)
+    prices = dict.fromkeys(("price_in_usd_per_m", "price_out_usd_per_m"), _NUMBER | {"minimum": 0})
+    probes: Schema = {"type": "integer", "minimum": 8, "maximum": 10_000}
+    more: dict[str, Schema] = {"skills": listed(_STRING, maxItems=64), "probe": _BOOLEAN, "probes": probes}
+    return record(texts | prices | more, ["url"]) | {"additionalProperties": False}
+
+
+def _added() -> Schema:
+    events: dict[str, dict[str, Schema]] = {
+        "models": {"models": listed(_STRING)},
+        "added": {"name": _STRING},
+        "probing": {"asked": _COUNT, "of": _COUNT},
+        "probed": {"result": {"type": "object"}},
+        "not_probed": {"why": _STRING},
+        "error": {"message": _STRING},
+    }
+    return either(*(record({"event": {"const": name}} | said) for name, said in events.items()))
