@@ -58,7 +58,7 @@ async def said(node: Node, **limits: Any) -> list[Any]:
     return found
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(steps, st.sampled_from(tuple(MINDS)), st.booleans())
 def test_a_node_asks_as_if_who_is_paused_were_not_there(
     world: Path, told: list[Step], away: str, starts_anew: bool

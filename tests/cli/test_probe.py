@@ -226,3 +226,10 @@ def test_in_words(home: Path) -> None:
     assert "right; taken in" in done.stdout
     assert "not taken in" in done.stdout
     assert re.search(r"max +\d\d\.\d% -> \d\d\.\d% ", done.stdout)
+
+
+def test_who_is_paused_is_not_probed(home: Path) -> None:
+    assert call("experts", "pause", "strong").exit_code == 0
+    done = call("experts", "probe", "strong")
+    assert done.exit_code == 1
+    assert "strong is paused" in done.stderr
