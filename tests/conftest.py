@@ -4,8 +4,11 @@ Linear algebra: one thread for each process. There is a worker for each core alr
 cores wait for one another by spinning.
 
 Bytecode: kept, whatever the environment says. Hundreds of processes that tests start would compile all anew.
+
+Garbage: what is here once tests are found stays to the end. No collection need look through all of that.
 """
 
+import gc
 import os
 import sys
 
@@ -26,3 +29,8 @@ sys.dont_write_bytecode = False
 @pytest.fixture
 def weighed_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     weigh_quickly(monkeypatch)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
