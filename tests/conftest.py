@@ -6,8 +6,11 @@ cores wait for one another by spinning.
 onnxruntime: reports to nobody, also where a test imports it before the encoder does.
 
 Bytecode: kept, whatever the environment says. Hundreds of processes that tests start would compile all anew.
+
+Garbage: what is here once tests are found stays to the end. No collection need look through all of that.
 """
 
+import gc
 import os
 import sys
 
@@ -29,3 +32,8 @@ sys.dont_write_bytecode = False
 @pytest.fixture
 def weighed_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     weigh_quickly(monkeypatch)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()

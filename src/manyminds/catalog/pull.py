@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
-
-import aiohttp
 
 from manyminds.catalog import File, Model, Part, Source, path_of
 from manyminds.catalog.carriers import Resolve, join, resolve_with_pip
 from manyminds.catalog.download import digest, is_whole, obtain, off_loop, open_session
 from manyminds.catalog.lock import locked
 from manyminds.errors import CatalogError, DiskFullError, DownloadError, HashMismatchError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["Progress", "Pulled", "pull"]
 
@@ -114,7 +115,7 @@ class _Puller:
     """One call of `pull`: what its downloads share."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, home: Path, progress: Progress, resolve: Resolve
+        self, session: "aiohttp.ClientSession", home: Path, progress: Progress, resolve: Resolve
     ) -> None:
         self._session, self._home, self._progress, self._resolve = session, home, progress, resolve
         self._streams = asyncio.Semaphore(_STREAMS)

@@ -14,6 +14,8 @@ from manyminds.cli.newcomers import identities
 from manyminds.cli.settings import as_json, print_json, read
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from manyminds.config import Config
     from manyminds.ledger import Gone, Ledger
 
@@ -91,8 +93,6 @@ async def relearn(
         config: as it is now.
         look_s: seconds between two looks.
     """
-    from manyminds.evals.forgetting import is_clean
-
     loop = asyncio.get_running_loop()
     done, due_s = 0, 0.0
     while True:
@@ -101,12 +101,19 @@ async def relearn(
             continue
         last = gone().last
         try:
-            if await asyncio.to_thread(is_clean, config().home, gone()) or await _made_anew(config()):
+            if await asyncio.to_thread(_is_clean, config().home, gone()) or await _made_anew(config()):
                 done = last
                 continue
         except Exception:
             log.exception("whether what was learnt is without who was withdrawn is not known")
         due_s = loop.time() + _AGAIN_S
+
+
+def _is_clean(home: "Path", gone: "Gone") -> bool:
+    """In a thread: what it imports takes a moment, and most nodes never need it."""
+    from manyminds.evals.forgetting import is_clean
+
+    return is_clean(home, gone)
 
 
 async def _made_anew(config: "Config") -> bool:

@@ -25,12 +25,19 @@ whole = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All corpora."""
+    return knowledge.build(tmp_path_factory.mktemp("everything"), PACKS)
+
+
 @pytest.fixture(scope="module", params=["stdlib", pytest.param("all", marks=whole)])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """All corpora, and, which can be had without a package, two of them alone."""
-    folder = tmp_path_factory.mktemp("owners")
     if request.param == "all":
-        return knowledge.build(folder, PACKS)
+        made: Built = request.getfixturevalue("everything")
+        return made
+    folder = tmp_path_factory.mktemp("owners")
     return knowledge.lay(folder, [characters.corpus(PACKS), programming.corpus(PACKS)])
 
 
@@ -115,8 +122,8 @@ def test_the_same_seed_makes_the_same_and_another_seed_others(built: Built, tmp_
 
 
 @whole
-def test_there_are_eight_owners_and_neighbours_who_have_no_answer(tmp_path: Path) -> None:
-    built = knowledge.build(tmp_path, PACKS)
+def test_there_are_eight_owners_and_neighbours_who_have_no_answer(everything: Built) -> None:
+    built = everything
     found = neighbours(built, PACKS, 40)
     assert len(built.owners) == 8
     assert len({neighbour.name for neighbour in found}) == 40
