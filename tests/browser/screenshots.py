@@ -19,8 +19,8 @@ def panel() -> tuple[Call, ...]:
     """Whom the picture shows."""
     return (
         Call(
-            expert="mistral-small",
-            source="mistral",
+            expert="maple-small",
+            source="maple",
             text="Canberra. It was chosen in 1908 as a compromise between Sydney and Melbourne.",
             probability=0.82,
             weight=0.34,
@@ -28,12 +28,12 @@ def panel() -> tuple[Call, ...]:
             cost_usd=0.00048,
         ),
         Call(
-            expert="llama-3.1-8b",
+            expert="larch-8b",
             source="alice",
             text="Canberra, in the Australian Capital Territory.",
             weight=0.27,
             seconds=0.93,
-            hedges="gemma-2-9b",
+            hedges="gorse-9b",
             planned=False,
         ),
         Call(
@@ -45,9 +45,9 @@ def panel() -> tuple[Call, ...]:
             seconds=0.22,
             cost_usd=0.0,
         ),
-        Call("qwen2.5-coder-0.5b", "own", "Canberra.", probability=0.61, weight=0.11, cost_usd=0.00004),
+        Call("quince-0.5b", "own", "Canberra.", probability=0.61, weight=0.11, cost_usd=0.00004),
         Call(
-            "smollm2-135m", "own", "Sydney.", probability=0.34, weight=0.03, answer="sydney", cost_usd=0.00001
+            "sorrel-135m", "own", "Sydney.", probability=0.34, weight=0.03, answer="sydney", cost_usd=0.00001
         ),
     )
 

@@ -66,10 +66,10 @@ class Script:
 
 
 EXPERTS: tuple[Call, ...] = (
-    Call("qwen2.5-coder-0.5b", "own", "Canberra.", probability=0.61, weight=0.17),
-    Call("smollm2-135m", "own", "Sydney.", probability=0.34, weight=0.04, answer="sydney", cost_usd=0.00003),
-    Call("mistral-small", "mistral", "It is Canberra.", probability=0.82, weight=0.33, cost_usd=0.00048),
-    Call("llama-3.1-8b", "alice", "Canberra, in the ACT.", probability=0.74, weight=0.26, seconds=0.9),
+    Call("quince-0.5b", "own", "Canberra.", probability=0.61, weight=0.17),
+    Call("sorrel-135m", "own", "Sydney.", probability=0.34, weight=0.04, answer="sydney", cost_usd=0.00003),
+    Call("maple-small", "maple", "It is Canberra.", probability=0.82, weight=0.33, cost_usd=0.00048),
+    Call("larch-8b", "alice", "Canberra, in the ACT.", probability=0.74, weight=0.26, seconds=0.9),
     Call("atlas", "library", "The documents say Canberra.", probability=0.88, weight=0.2, cost_usd=0.0),
 )
 
@@ -285,7 +285,7 @@ def _opening(policy: str, calls: list[Call]) -> list[dict[str, Any]]:
         if c.planned
     ]
     route: dict[str, Any] = {"event": "routed", "policy": policy, "strategy": "vote", "section": "geography"}
-    route |= {"best_single": "mistral-small", "expected_accuracy": 0.91, "expected_cost_usd": 0.0009}
+    route |= {"best_single": "maple-small", "expected_accuracy": 0.91, "expected_cost_usd": 0.0009}
     began = [
         {"event": "began", "call": n, "expert": c.expert, "source": c.source, "stage": c.stage}
         | {"method": "generate", "hedges": c.hedges, "at_s": 0.01 * n}

@@ -28,9 +28,7 @@ def lane(page: Any, expert: str) -> Any:
 
 
 def test_lanes_fill_while_an_answer_is_made(page: Any, stub: Stub) -> None:
-    slow = Call(
-        "spare", "bob", "Perhaps", status="cancelled", hedges="llama-3.1-8b", lost=True, planned=False
-    )
+    slow = Call("spare", "bob", "Perhaps", status="cancelled", hedges="larch-8b", lost=True, planned=False)
     down = Call("down", "carol", "", status="failed", error="HTTP 500: out of memory")
     late = Call("sloth", "dave", "The cap", status="late")
     mute = Call("archive", "erin", "Nothing there.", declined=True)
@@ -39,20 +37,20 @@ def test_lanes_fill_while_an_answer_is_made(page: Any, stub: Stub) -> None:
     page.goto("/")
     page.get_by_label("Policy").select_option("max")
     ask(page)
-    lane(page, "mistral-small").get_by_text("first words").wait_for()
-    assert "It is Canberra." in lane(page, "mistral-small").inner_text()
-    assert "expected 82%" in lane(page, "mistral-small").inner_text()
-    assert "beside llama-3.1-8b" in lane(page, "spare").inner_text()
+    lane(page, "maple-small").get_by_text("first words").wait_for()
+    assert "It is Canberra." in lane(page, "maple-small").inner_text()
+    assert "expected 82%" in lane(page, "maple-small").inner_text()
+    assert "beside larch-8b" in lane(page, "spare").inner_text()
     assert "asked" in lane(page, "down").inner_text()
     assert page.get_by_role("button", name="Stop").is_visible()
     assert faults(page) == []
     hold.set()
     answer = answered(page).inner_text()
     assert "The capital of Australia is Canberra." in answer
-    for figure in ("80%", "93%", "$0.0018", "Owed to", "mistral", "req-max-9"):
+    for figure in ("80%", "93%", "$0.0018", "Owed to", "maple", "req-max-9"):
         assert figure in answer
     for expert, words in {
-        "mistral-small": ("done", "33%", "400 ms", "$0.00048", "first word after 120 ms"),
+        "maple-small": ("done", "33%", "400 ms", "$0.00048", "first word after 120 ms"),
         "spare": ("cancelled: the other was first",),
         "down": ("failed", "HTTP 500: out of memory"),
         "sloth": ("late",),
@@ -70,7 +68,7 @@ def test_the_answer_is_said_once_and_its_shares_are_a_table(page: Any) -> None:
         state="attached"
     )
     shares = page.locator("table.legend tbody tr").all_inner_texts()
-    assert [" ".join(row.split()) for row in shares] == ["mistral 33%", "alice 26%", "own 21%", "library 20%"]
+    assert [" ".join(row.split()) for row in shares] == ["maple 33%", "alice 26%", "own 21%", "library 20%"]
     assert page.locator("[aria-live=assertive]").count() == 0
 
 
@@ -79,21 +77,21 @@ def test_whoever_is_excluded_or_weighed_is_so_when_asked_again(page: Any, stub: 
     ask(page)
     answered(page)
     page.get_by_role("button", name="Adjust").click()
-    page.get_by_role("button", name="Exclude smollm2-135m").click()
-    weight = page.get_by_label("Weight of mistral-small")
+    page.get_by_role("button", name="Exclude sorrel-135m").click()
+    weight = page.get_by_label("Weight of maple-small")
     weight.fill("2.5")
     assert faults(page) == []
     page.get_by_role("button", name="Ask again").click()
     page.locator(".turn").nth(1).wait_for()
     answered(page, 1)
     wish = stub.asked[1]["manyminds"]
-    assert (wish["exclude"], wish["weights"]) == (["smollm2-135m"], {"mistral-small": 2.5})
+    assert (wish["exclude"], wish["weights"]) == (["sorrel-135m"], {"maple-small": 2.5})
     assert "include" not in wish
     assert stub.asked[1]["messages"] == stub.asked[0]["messages"]
     panel = page.locator(".panel").nth(1)
-    assert "mistral-small" in panel.inner_text()
-    assert "smollm2-135m" not in panel.inner_text()
-    assert "without smollm2-135m; mistral-small × 2.5" in page.locator(".chosen").inner_text()
+    assert "maple-small" in panel.inner_text()
+    assert "sorrel-135m" not in panel.inner_text()
+    assert "without sorrel-135m; maple-small × 2.5" in page.locator(".chosen").inner_text()
     page.get_by_role("button", name="Clear").click()
     ask(page, "And of France?")
     answered(page, 2)

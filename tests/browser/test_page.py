@@ -163,15 +163,15 @@ def test_all_of_it_by_keyboard(page: Any, stub: Stub) -> None:
     assert focused(page) == "question"
     tab_to(page, "Adjust", "Shift+Tab")
     page.keyboard.press("Space")
-    tab_to(page, "Exclude qwen2.5-coder-0.5b")
+    tab_to(page, "Exclude quince-0.5b")
     page.keyboard.press("Space")
-    tab_to(page, "Weight of qwen2.5-coder-0.5b")
+    tab_to(page, "Weight of quince-0.5b")
     page.keyboard.press("ArrowRight")
     tab_to(page, "Ask again", "Shift+Tab")
     page.keyboard.press("Enter")
     answered(page, 1)
     wish = stub.asked[1]["manyminds"]
-    assert (wish["exclude"], wish["weights"]) == (["qwen2.5-coder-0.5b"], {"qwen2.5-coder-0.5b": 1.25})
+    assert (wish["exclude"], wish["weights"]) == (["quince-0.5b"], {"quince-0.5b": 1.25})
     tab_to(page, "Compare policies")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Continue with the answer of fast").wait_for()

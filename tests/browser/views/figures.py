@@ -40,13 +40,13 @@ _FIELDS: Final = {
 }
 _MODELS: Final = (
     *(
-        ("qwen3-4b", "qwen"),
-        ("gemma-3-12b", "google"),
-        ("llama-3.3-70b", "meta"),
-        ("mistral-small", "mistral"),
+        ("quince-4b", "quince"),
+        ("gorse-12b", "gorse"),
+        ("larch-70b", "larch"),
+        ("maple-small", "maple"),
     ),
-    *(("phi-4", "microsoft"), ("gpt-4.1-mini", "openai"), ("claude-haiku", "anthropic"), ("leafy-7b", "ann")),
-    *(("herbarium", "ann"), ("smollm2-1.7b", "smollm2"), ("deepseek-v3", "deepseek"), ("acme", "acme")),
+    *(("pine-14b", "pine"), ("gale-mini", "gale"), ("clover-small", "clover"), ("leafy-7b", "ann")),
+    *(("herbarium", "ann"), ("sorrel-1.7b", "sorrel"), ("dune-v3", "dune"), ("acme", "acme")),
 )
 
 NOBODY: Final[dict[str, Any]] = {
@@ -418,7 +418,7 @@ def ledger(n: int) -> dict[str, Any]:
     free = {"budget_nats": None, "period": None, "budget_spent_nats": None}
     sources = [
         {"source": "ann", **owed, "budget_nats": 60.0, "period": "month", "budget_spent_nats": 24.3},
-        {"source": "qwen", **owed, **free},
+        {"source": "quince", **owed, **free},
     ]
     return {
         "requests": rows,

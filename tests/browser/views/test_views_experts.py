@@ -28,8 +28,8 @@ PROBED = {
             "frontier": [
                 {
                     "policy": "auto",
-                    "before": {"asks": ["phi-4"], "accuracy": 0.86, "cost_usd_per_1k": 0.4},
-                    "after": {"asks": ["phi-4", "newcomer"], "accuracy": 0.872, "cost_usd_per_1k": 0.5},
+                    "before": {"asks": ["pine-14b"], "accuracy": 0.86, "cost_usd_per_1k": 0.4},
+                    "after": {"asks": ["pine-14b", "newcomer"], "accuracy": 0.872, "cost_usd_per_1k": 0.5},
                 }
             ],
         }
@@ -101,21 +101,21 @@ def test_pause_and_resume(view: View, stub: Node) -> None:
 
     stub.admin |= {"pause": pause, "resume": pause}
     page = view("experts")
-    page.get_by_role("button", name="Pause phi-4").click()
-    page.get_by_text("phi-4 is paused: nobody asks it until it is resumed.").wait_for()
-    page.get_by_role("button", name="Resume phi-4").click()
-    page.get_by_text("phi-4 is asked again.").wait_for()
-    assert stub.sent == [("pause", {"name": "phi-4"}), ("resume", {"name": "phi-4"})]
-    assert page.get_by_role("button", name="Pause phi-4").count() == 1
+    page.get_by_role("button", name="Pause pine-14b").click()
+    page.get_by_text("pine-14b is paused: nobody asks it until it is resumed.").wait_for()
+    page.get_by_role("button", name="Resume pine-14b").click()
+    page.get_by_text("pine-14b is asked again.").wait_for()
+    assert stub.sent == [("pause", {"name": "pine-14b"}), ("resume", {"name": "pine-14b"})]
+    assert page.get_by_role("button", name="Pause pine-14b").count() == 1
 
 
 def test_what_is_refused_is_said(view: View, stub: Node, complaints: Complaints) -> None:
     complaints.allowed.append("the server responded with a status of 409")
-    stub.admin["pause"] = (409, "phi-4 was withdrawn meanwhile.")
+    stub.admin["pause"] = (409, "pine-14b was withdrawn meanwhile.")
     page = view("experts")
-    page.get_by_role("button", name="Pause phi-4").click()
-    page.get_by_role("alert").filter(has_text="phi-4 was withdrawn meanwhile.").wait_for()
-    assert page.get_by_role("button", name="Pause phi-4").is_enabled()
+    page.get_by_role("button", name="Pause pine-14b").click()
+    page.get_by_role("alert").filter(has_text="pine-14b was withdrawn meanwhile.").wait_for()
+    assert page.get_by_role("button", name="Pause pine-14b").is_enabled()
 
 
 def test_removing_says_what_it_means_first(view: View, stub: Node) -> None:
@@ -125,7 +125,7 @@ def test_removing_says_what_it_means_first(view: View, stub: Node) -> None:
         ]
         row = {
             "name": body["name"],
-            "source": "microsoft",
+            "source": "pine",
             "where": "catalogue",
             "at_utc": "",
             "requests": 120,
@@ -135,12 +135,12 @@ def test_removing_says_what_it_means_first(view: View, stub: Node) -> None:
 
     stub.admin["remove"] = remove
     page = view("experts")
-    button = page.get_by_role("button", name="Remove phi-4")
+    button = page.get_by_role("button", name="Remove pine-14b")
     button.click()
-    dialog = page.get_by_role("dialog", name="Remove phi-4?")
+    dialog = page.get_by_role("dialog", name="Remove pine-14b?")
     said = dialog.inner_text()
     assert "what it would be had it never been in it" in said
-    assert "manyminds experts remove --undo phi-4" in said
+    assert "manyminds experts remove --undo pine-14b" in said
     assert "Its files stay on the disk." in said
     assert faults(page) == []
     page.keyboard.press("Escape")
@@ -150,7 +150,7 @@ def test_removing_says_what_it_means_first(view: View, stub: Node) -> None:
     assert stub.sent == []
     button.click()
     dialog.get_by_role("button", name="Remove it").click()
-    page.get_by_text("phi-4 was withdrawn: 120 requests and 41 outcomes teach no more.").wait_for()
+    page.get_by_text("pine-14b was withdrawn: 120 requests and 41 outcomes teach no more.").wait_for()
     button.wait_for(state="detached")
 
 

@@ -16,8 +16,8 @@ def test_zooms_to_a_book_and_back(view: View) -> None:
     page.get_by_role("button", name="mathematics, 19 books").click()
     assert page.locator(".crumbs [aria-current]").inner_text() == "mathematics"
     page.get_by_role("button", name="algebra, 5 books").click()
-    page.get_by_role("button", name="qwen3-4b, openai").first.click()
-    page.get_by_role("heading", name="qwen3-4b").wait_for()
+    page.get_by_role("button", name="quince-4b, openai").first.click()
+    page.get_by_role("heading", name="quince-4b").wait_for()
     assert "algebra, worded" in page.locator(".chapters").inner_text()
     assert faults(page) == []
     page.get_by_role("button", name="mathematics", exact=True).click()
@@ -67,12 +67,12 @@ def test_the_outline_goes_by_keyboard_alone(view: View, stub: Node) -> None:
     assert page.evaluate("() => document.activeElement.ariaLevel") == "2"
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
-    assert page.evaluate(focus) == "qwen3-4b"
+    assert page.evaluate(focus) == "quince-4b"
     assert faults(page) == []
     stub.admin["library"] = {**stub.admin["library"], "vectors": 9_999}
     stub.tell({"event": "changed", "what": "experts"})
     page.get_by_text("9,999 skill vectors").wait_for()
-    assert page.evaluate(focus) == "qwen3-4b"
+    assert page.evaluate(focus) == "quince-4b"
     for key in ("ArrowLeft", "ArrowLeft", "ArrowLeft"):
         page.keyboard.press(key)
     assert page.evaluate(focus) == "mathematics"
@@ -85,7 +85,7 @@ def test_the_outline_goes_by_keyboard_alone(view: View, stub: Node) -> None:
 def test_a_book_of_the_way_is_a_step_away(view: View) -> None:
     page = view("library")
     page.get_by_role("region", name="The way of the last request").get_by_role(
-        "button", name="qwen3-4b"
+        "button", name="quince-4b"
     ).first.click()
-    page.get_by_role("heading", name="qwen3-4b answered").wait_for()
-    assert page.locator(".crumb").all_inner_texts()[-1] == "qwen3-4b"
+    page.get_by_role("heading", name="quince-4b answered").wait_for()
+    assert page.locator(".crumb").all_inner_texts()[-1] == "quince-4b"
