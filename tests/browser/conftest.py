@@ -21,8 +21,9 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, WHERE)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Of one module: while it is there, its event loop runs, and nobody else can run one in this thread."""
     path = chromium()
     if path is None:
         pytest.skip("no Chromium: on Debian, apt install chromium")

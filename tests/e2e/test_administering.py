@@ -16,7 +16,7 @@ import pytest
 from tests.cli.test_probe import FIRST, QUESTION, configure, learnt
 from tests.e2e.node import Served, served, wait_until
 from tests.e2e.test_reload import ask, models
-from tests.e2e.test_workers import said
+from tests.e2e.test_workers import said as log_of
 
 __all__ = ["learnt"]
 
@@ -24,7 +24,7 @@ KEY = "sk-never-shown"
 
 
 class Scripted(ThreadingHTTPServer):
-    """Lists models, and says "B" to everything, while it is not held."""
+    """Lists models, and says "B" to everything, or what is in `texts` by model, while it is not held."""
 
     daemon_threads = True
 
@@ -32,6 +32,7 @@ class Scripted(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.models = models
+        self.texts: dict[str, str] = {}
         self.keys: list[str] = []
         self.answers = threading.Semaphore(0)
         self.holds = False
@@ -51,19 +52,20 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.server.holds:
             self.server.answers.acquire(timeout=60)
+        said = self.server.texts.get(wanted["model"], "B")
         if wanted.get("stream"):
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")
             self.send_header("connection", "close")
             self.end_headers()
             chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": wanted["model"]}
-            for delta, finish in (({"role": "assistant", "content": "B"}, None), ({}, "stop")):
+            for delta, finish in (({"role": "assistant", "content": said}, None), ({}, "stop")):
                 choice = {"index": 0, "delta": delta, "finish_reason": finish}
                 self.wfile.write(b"data: " + json.dumps(chunk | {"choices": [choice]}).encode() + b"\n\n")
             self.wfile.write(b"data: [DONE]\n\n")
             self.close_connection = True
             return
-        message = {"role": "assistant", "content": "B"}
+        message = {"role": "assistant", "content": said}
         self._say(
             {
                 "id": "1",
@@ -173,7 +175,7 @@ def test_who_is_paused_is_asked_by_nobody_until_it_is_resumed(folder: Path, work
         assert post(node, "resume", name="a") == (200, {"name": "a", "paused": False})
         assert wait_until(lambda: all(named(node, "a")[0] == 200 for _ in range(16)))
         assert panel(node) == set(FIRST)
-    assert "Traceback" not in said(folder)
+    assert "Traceback" not in log_of(folder)
 
 
 def test_one_is_added_without_probing_and_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,8 +213,8 @@ def test_one_is_added_without_probing_and_removed(folder: Path, monkeypatch: pyt
         assert gone["removed"][0]["where"] == "added"
         assert wait_until(lambda: named(node, "newcomer")[0] == 404)
         assert post(node, "remove", name="nobody")[0] == 404
-        assert KEY not in said(folder) + (folder / "home" / "experts.toml").read_text()
-    assert "Traceback" not in said(folder)
+        assert KEY not in log_of(folder) + (folder / "home" / "experts.toml").read_text()
+    assert "Traceback" not in log_of(folder)
 
 
 def test_a_newcomer_is_probed_while_others_are_answered_and_the_client_may_leave(folder: Path) -> None:
@@ -238,4 +240,4 @@ def test_a_newcomer_is_probed_while_others_are_answered_and_the_client_may_leave
         assert [event["asked"] for event in probing[1:]] == sorted({e["asked"] for e in probing[1:]})
         assert (probed["event"], probed["result"]["name"]) == ("probed", "second")
         assert probed["result"]["sorts"][0]["what"] == "keep"
-    assert "Traceback" not in said(folder)
+    assert "Traceback" not in log_of(folder)
