@@ -2,7 +2,8 @@
 """# Streaming, with the panel.
 
 The text comes as it is written. The last event of the stream has the object `manyminds`: who said what,
-with which weight, how fast, and what the answer owes to whom.
+with which weight, how fast, and what the answer owes to whom. With `watch`, events before it tell how the
+panel comes along.
 """
 
 # %%
@@ -26,7 +27,7 @@ client = openai.OpenAI(base_url=URL, api_key=os.environ.get("NODE_KEY", "any"))
 def ask(model: str, question: str, **wishes: Any) -> tuple[str, dict[str, Any]]:
     """Prints an answer as it comes; returns it, and what the network says of it."""
     print(f"\n{model}: {question}")
-    began, pieces = time.monotonic(), []
+    began, pieces, asked = time.monotonic(), [], []
     told: dict[str, Any] = {}
     stream = client.chat.completions.create(
         model=model,
@@ -37,7 +38,13 @@ def ask(model: str, question: str, **wishes: Any) -> tuple[str, dict[str, Any]]:
     )
     for event in stream:
         fields: dict[str, Any] = event.to_dict()
-        told = fields.get("manyminds", told)  # the last event has it
+        told = fields.get("manyminds", told)  # what the last one has is the report
+        if told.get("event") == "began":
+            asked.append(told["expert"])
+            print(f"  {time.monotonic() - began:6.2f} s  {told['expert']} is asked", flush=True)
+        elif told.get("event") == "ended":
+            expert = asked[told["call"]]
+            print(f"  {time.monotonic() - began:6.2f} s  {expert} ends: {told['status']}", flush=True)
         for choice in event.choices:
             if piece := choice.delta.content:
                 pieces.append(piece)
@@ -68,7 +75,10 @@ show(*ask("auto", "Why is the sky blue? Answer in one sentence.", strategy="race
 # %% [markdown]
 # ## A vote
 #
-# It is known when the votes are in, so the answer comes in one piece. What each said is in the panel.
+# It is known when the votes are in, so the answer comes in one piece. What each said is in the panel; who
+# watches sees them come in.
 
 # %%
-show(*ask("max", "Where does a chef work?\nA) in a kitchen\nB) in a mine\nC) on the moon", panel=2))
+show(
+    *ask("max", "Where does a chef work?\nA) in a kitchen\nB) in a mine\nC) on the moon", panel=2, watch=True)
+)

@@ -28,7 +28,7 @@ _FIRST_S: Final = 15.0  # for the first answer
 @click.option("--url", help="Of the node, like http://HOST:PORT; default: that of manyminds.toml.")
 @click.option(
     "--key-env",
-    default="MANYMINDS_API_KEY",
+    default="NODE_KEY",
     show_default=True,
     metavar="NAME",
     help="Environment variable that holds an admin's key, where the node wants one.",
