@@ -7,6 +7,12 @@ from manyminds.web.schemas import Schema, either, listed, record, refer
 __all__ = ["overview_schemas"]
 
 _STRING: Final[Schema] = {"type": "string"}
+_NAME: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 2000,
+    "pattern": r"^[^\x00-\x1f\x7f]*$",
+}
 _MAYBE: Final[Schema] = {"type": ["string", "null"]}
 _NUMBER: Final[Schema] = {"type": "number"}
 _MAYBE_NUMBER: Final[Schema] = {"type": ["number", "null"]}
@@ -19,6 +25,7 @@ _ROWS: Final[Schema] = listed({"type": "object"})  # as a command prints them
 
 def overview_schemas() -> dict[str, Schema]:
     """Of all replies, and of what is asked of them, by name."""
+    named = record({"name": _NAME}) | {"additionalProperties": False}
     return {
         "AdminExperts": _experts(),
         "AdminLibrary": _library(),
@@ -26,11 +33,11 @@ def overview_schemas() -> dict[str, Schema]:
         "AdminNetwork": _network(),
         "AdminLedger": _ledger(),
         "AdminEvent": _event(),
-        "AdminPauseRequest": record({"name": _STRING}),
+        "AdminPauseRequest": named,
         "AdminPause": record({"name": _STRING, "paused": {"const": True}}),
-        "AdminResumeRequest": record({"name": _STRING}),
+        "AdminResumeRequest": named,
         "AdminResume": record({"name": _STRING, "paused": {"const": False}}),
-        "AdminRemoveRequest": record({"name": _STRING}),
+        "AdminRemoveRequest": named,
         "AdminRemove": record({"removed": _ROWS}),
         "AdminAddRequest": _addition(),
         "AdminAdd": _added(),
