@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from manyminds.errors import CardError, ConfigError
 from manyminds.network import card as cards
-from manyminds.network.card import Claims, NodeCard, Withdrawal
+from manyminds.network.card import Claims, NodeCard
 from manyminds.network.directory import Directory
 from manyminds.network.identity import Identity
 from manyminds.network.transport import Sighting
+from manyminds.network.withdrawal import Withdrawal
 from manyminds.node import revocation
 from manyminds.node.revocation import Revocations
 from tests.changed import replace

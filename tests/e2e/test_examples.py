@@ -104,7 +104,8 @@ def test_a_stream_ends_with_its_panel(tmp_path: Path) -> None:
     assert re.search(r"^  \S+ .* cancelled$", raced, re.MULTILINE), raced
     assert len(re.findall(r"^  \S+ .* s  '[ABC]'$", voted, re.MULTILINE)) == 2
     watched = [
-        re.findall(rf"^ +[\d.]+ s  ([^\s:]+)\S* {what}$", voted, re.MULTILINE) for what in ("is asked", "ends: ok")
+        re.findall(rf"^ +[\d.]+ s  ([^\s:]+)\S* {what}$", voted, re.MULTILINE)
+        for what in ("is asked", "ends: ok")
     ]
     assert sorted(watched[0]) == sorted(watched[1]) == ["qwen2.5-coder-0.5b", "smollm2-135m"]
 

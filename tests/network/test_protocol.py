@@ -14,7 +14,7 @@ import rfc8785
 
 from manyminds.network import card, jws, receipt
 from manyminds.network.ask import Accepted, Ask, Once, open_ask, seal_ask
-from manyminds.network.card import Claim, Claims, Skill, Terms, Vouch, Withdrawal
+from manyminds.network.card import Claim, Claims, Skill, Terms, Vouch
 from manyminds.network.frames import (
     Answered,
     AnswerHash,
@@ -30,6 +30,7 @@ from manyminds.network.frames import (
 from manyminds.network.identity import Identity
 from manyminds.network.receipt import Receipt
 from manyminds.network.transport import pack
+from manyminds.network.withdrawal import Withdrawal
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "protocol.json"
 NOW = 1_800_000_000

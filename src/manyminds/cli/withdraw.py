@@ -12,8 +12,8 @@ from manyminds.errors import ConfigError
 
 if TYPE_CHECKING:
     from manyminds.config import Config
-    from manyminds.network.card import Withdrawal
     from manyminds.network.identity import Identity
+    from manyminds.network.withdrawal import Withdrawal
 
 __all__ = ["withdraw"]
 
@@ -89,7 +89,7 @@ def _need_source(config: "Config", source: str) -> None:
 
 def _word(before: "Withdrawal | None", source: str | None, *, undo: bool) -> "Withdrawal":
     """What this node says from now on. Raises: ConfigError where there is nothing to undo."""
-    from manyminds.network.card import Withdrawal
+    from manyminds.network.withdrawal import Withdrawal
 
     now_ms = max(time.time_ns() // 1_000_000, before.at + 1 if before is not None else 1)
     whole, sources = (before.whole, before.sources) if before is not None else (False, ())

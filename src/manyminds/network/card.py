@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from manyminds.errors import CardError, SignatureError
 from manyminds.network import jws
 from manyminds.network.identity import Identity, id_of
+from manyminds.network.withdrawal import Withdrawal
 from manyminds.types import Period
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ __all__ = [
     "Skill",
     "Terms",
     "Vouch",
-    "Withdrawal",
     "made",
     "quantised",
     "read",
@@ -118,20 +118,6 @@ class Terms(Struct, frozen=True, omit_defaults=True):
     period: Period = "month"
     epsilon: Annotated[float, Meta(gt=0, le=100)] | None = None
     delta: Annotated[float, Meta(gt=0, le=0.1)] | None = None
-
-
-class Withdrawal(Struct, frozen=True, omit_defaults=True):
-    """What a node takes back: whatever others have learnt or kept of it until then is void.
-
-    Attributes:
-        at: when, in milliseconds since 1970; of two, the higher counts, and the same one once.
-        whole: nobody may ask it, until a newer card says otherwise.
-        sources: behind it, that it does not ask for others any more; for people.
-    """
-
-    at: Annotated[int, Meta(ge=1, le=2**53 - 1)]
-    whole: bool = False
-    sources: Annotated[tuple[_Text, ...], Meta(max_length=64)] = ()
 
 
 class Claims(Struct, frozen=True, omit_defaults=True):

@@ -17,7 +17,7 @@ from manyminds.config.files import replace_file
 from manyminds.documents import Library, Profile
 from manyminds.errors import ManymindsError
 from manyminds.ledger import Ledger, Withdrawal
-from manyminds.network.card import Withdrawal as Word
+from manyminds.network.withdrawal import Withdrawal as Word
 from manyminds.node import revocation
 from manyminds.node.following import Following, folder_of
 from manyminds.types import Embed

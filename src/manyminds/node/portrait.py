@@ -12,8 +12,9 @@ from msgspec import Struct
 from manyminds.config import Network
 from manyminds.index.shelves import k_means
 from manyminds.network import card as cards
-from manyminds.network.card import Claim, Claims, Skill, Vouch, Withdrawal, quantised, unit_rows
+from manyminds.network.card import Claim, Claims, Skill, Vouch, quantised, unit_rows
 from manyminds.network.identity import Identity
+from manyminds.network.withdrawal import Withdrawal
 from manyminds.types import Card
 
 if TYPE_CHECKING:

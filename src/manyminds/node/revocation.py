@@ -7,14 +7,17 @@ import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from manyminds.config.files import replace_file
 from manyminds.errors import CardError, ConfigError
-from manyminds.network.card import NodeCard, Withdrawal, signed
+from manyminds.network.withdrawal import Withdrawal
+
+if TYPE_CHECKING:
+    from manyminds.network.card import NodeCard
 
 __all__ = ["WORD", "Heeded", "Revocations", "is_served", "read", "serving", "write"]
 
@@ -82,9 +85,11 @@ class Revocations:
         """By node id: of its cards none with a lower sequence counts, also after a restart."""
         self.learn(documents)
 
-    def learn(self, documents: Mapping[str, str]) -> list[NodeCard]:
+    def learn(self, documents: Mapping[str, str]) -> "list[NodeCard]":
         """Takes in what is in the ledger; of whom nothing counts any more that was known, the cards."""
-        found = []
+        from manyminds.network.card import signed
+
+        found: list[NodeCard] = []
         for node, document in documents.items():
             try:
                 card = signed(document.encode())
@@ -98,7 +103,7 @@ class Revocations:
         """Whether it said that nobody may ask it."""
         return self._known.get(node, _Known()).out
 
-    def hear(self, card: NodeCard) -> Heeded | None:
+    def hear(self, card: "NodeCard") -> Heeded | None:
         """Takes in what a node's newest card says; what that changes, or None."""
         known, word = self._known.get(card.id, _Known()), card.says.withdrawal
         at, out = (known.at, False) if word is None else (max(word.at, known.at), word.whole)
