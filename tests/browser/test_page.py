@@ -107,6 +107,8 @@ def test_a_node_that_comes_back_is_found_without_a_click(
     stub.start()
     page.locator("#banner").wait_for(state="hidden")
     page.get_by_text("4 of 5 experts up").wait_for()
+    ask(page)
+    assert "Canberra" in answered(page).inner_text()
 
 
 def test_a_phone_needs_no_sideways_scroll(page: Any) -> None:

@@ -66,6 +66,7 @@ def test_a_new_request_comes_by_itself_and_nothing_else_moves(view: View, stub: 
 
 def test_private_requests_are_noticed_by_their_count(view: View, stub: Node) -> None:
     page = view("ledger")
+    assert page.get_by_text("7.77 of 8").count() == 0
     changed = deepcopy(stub.admin["ledger"])
     changed["privacy"][0]["epsilon"] = 7.77
     stub.admin["ledger"] = changed
