@@ -1,0 +1,1 @@
+"""Experiments: each a folder that makes its own data, trains, measures and prints what it found."""

@@ -1,0 +1,1 @@
+"""Do small language models, each trained on one domain, know together more than one large one?"""
