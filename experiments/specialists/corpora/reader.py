@@ -19,9 +19,10 @@ __all__ = ["Document", "documents"]
 
 _LEAST_BYTES, _MOST_BYTES = 512, 400_000
 _ARCHIVE_BYTES: Final = 500_000_000  # of one package, unpacked
+_BLOCK_BYTES: Final = 1 << 20
 _YAML_HEAD: Final = re.compile(rb"\A---\r?\n.*?\n---\r?\n", re.DOTALL)
 _CODING: Final = re.compile(rb"coding:[ \t]*([\w.-]+)")
-_CODINGS: Final = frozenset({"euc-jp", "euc_jp", "iso-8859-1", "iso-8859-15", "latin1", "latin-1"})
+_CODINGS: Final = frozenset({"euc-jp", "iso-8859-1", "iso-8859-15", "latin-1"})
 
 
 class Document(NamedTuple):
@@ -86,17 +87,25 @@ def _of_deb(path: Path, wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
         raise DataError(f"{path}: dpkg-deb is needed to read it; Debian and Ubuntu have it.") from None
     with process:
         assert process.stdout is not None
+        stream = _Capped(process.stdout)
         try:
-            with tarfile.open(fileobj=_Capped(process.stdout), mode="r|") as archive:
-                for entry in archive:
-                    name = _plain(entry.name)
-                    if not (name and entry.isreg() and wanted.fullmatch(name) and entry.size <= _MOST_BYTES):
-                        continue
-                    if file := archive.extractfile(entry):
-                        yield name, file.read()
-            process.stdout.read()
+            yield from _of_tar(stream, wanted)
+            while stream.read(_BLOCK_BYTES):  # what follows the archive's end; else dpkg-deb would fail
+                pass
+            if process.wait() != 0:
+                raise ValueError("dpkg-deb finds it damaged")
         finally:
             process.kill()
+
+
+def _of_tar(stream: "_Capped", wanted: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for entry in archive:
+            name = _plain(entry.name)
+            if name and entry.isreg() and wanted.fullmatch(name) and entry.size <= _MOST_BYTES:
+                file = archive.extractfile(entry)
+                assert file is not None  # it is a regular one
+                yield name, file.read()
 
 
 class _Capped(io.RawIOBase):
@@ -137,11 +146,12 @@ def _text(raw: bytes, form: str) -> bytes | None:
 
 
 def _recoded(raw: bytes, form: str) -> bytes | None:
+    """As UTF-8, be it so already or, of a manual page, by the coding that its head declares."""
     declared = _CODING.search(raw[:200]) if form == "man" else None
-    for coding in ("utf-8", declared[1].decode().lower() if declared else ""):
-        if coding == "utf-8" or coding in _CODINGS:
-            try:
-                return raw.decode(coding).encode()
-            except UnicodeDecodeError:
-                continue
+    coding = declared[1].decode().lower() if declared else ""
+    for candidate in ("utf-8", coding if coding in _CODINGS else "utf-8"):
+        try:
+            return raw.decode(candidate).encode()
+        except UnicodeDecodeError:
+            continue
     return None

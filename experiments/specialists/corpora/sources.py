@@ -1,9 +1,10 @@
 """What each domain is made of: packages, pinned, and which of their files. Knows no disk and no network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["DOMAINS", "NEWCOMER", "RECIPES", "Package", "Recipe"]
+__all__ = ["DOMAINS", "NEWCOMER", "RECIPES", "Package", "Recipe", "recipes_of"]
 
 DOMAINS: Final = ("c", "french", "german", "json", "legal", "python")
 NEWCOMER: Final = "japanese"
@@ -230,3 +231,11 @@ RECIPES: Final[dict[str, Recipe]] = {
         ),
     ),
 }
+
+
+def recipes_of(domains: Sequence[str]) -> list[Recipe]:
+    """The recipes of domains, in their order. Raises: ValueError for a domain that there is not."""
+    unknown = sorted(set(domains) - set(RECIPES))
+    if unknown:
+        raise ValueError(f"no such domain: {', '.join(unknown)}; there are {', '.join(sorted(RECIPES))}")
+    return [RECIPES[domain] for domain in domains]

@@ -54,11 +54,13 @@ def corpus(
 
 
 def _cut(text: bytes) -> bytes:
-    """The first piece: up to the last line end within the limit, or in a longer line, the last character."""
+    """The first piece: up to the last line end within the limit; where lines are long, the last character."""
     if len(text) <= _DOCUMENT_BYTES:
         return text
     line = text.rfind(b"\n", 0, _DOCUMENT_BYTES) + 1
-    return text[:line] if line else text[:_DOCUMENT_BYTES].decode(errors="ignore").encode()
+    return (
+        text[:line] if 2 * line > _DOCUMENT_BYTES else text[:_DOCUMENT_BYTES].decode(errors="ignore").encode()
+    )
 
 
 def _hash(domain: str, name: str) -> bytes:

