@@ -13,11 +13,11 @@ export Q
 TIER ?= starter
 
 # What was installed went with its interpreter, for example when the system's Python was replaced.
-$(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.plain $(VENV)/.dev)
+$(shell [ -x $(BIN)/python ] || rm -f $(VENV)/.plain $(VENV)/.dev $(VENV)/.specialists)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help ask serve pull bench demo-network test check lint docs clean
+.PHONY: help ask serve pull bench demo-network specialists test check lint docs clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-17s %s\n", $$1, $$2 }'
@@ -36,6 +36,10 @@ bench: $(VENV)/.plain pull ## measure size, start and memory on this machine
 
 demo-network: $(VENV)/.dev pull ## show five nodes that ask each other, lose one, and settle
 	@exec $(BIN)/python examples/network.py
+
+specialists: $(VENV)/.specialists ## train small specialists against one large model: an hour, or QUICK=1
+	@$(BIN)/manyminds pull all-minilm-l6-v2
+	@exec $(BIN)/python -m experiments.specialists $(if $(QUICK),--quick)
 
 test: $(VENV)/.dev pull ## run the tests
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -68,6 +72,11 @@ $(VENV)/.dev: pyproject.toml $(BIN)/python
 	@echo "Installing manyminds and its tools into $(VENV), once: a minute or two." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(VENV)/.plain $@
+
+$(VENV)/.specialists: $(VENV)/.plain
+	@echo "Installing PyTorch into $(VENV), once: some 900 MB, with CUDA several GB." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[specialists]'
+	@touch $@
 
 $(BIN)/python:
 	@found=; for python in python3.14 python3.13 python3.12 python3.11 python3 python; do \

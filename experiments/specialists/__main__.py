@@ -13,11 +13,14 @@ import click
 if TYPE_CHECKING:
     from experiments.specialists.pool import Tell
 
+__all__ = ["main"]
+
 _EVERY_S = 20.0  # a line of progress where there is no terminal
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small models, one seed: five minutes, and no figure to quote.")
+@click.option("--tune", is_flag=True, help="Only print what half and twice each learning rate come to.")
 @click.option(
     "--folder",
     default=Path("build/specialists"),
@@ -27,9 +30,11 @@ _EVERY_S = 20.0  # a line of progress where there is no terminal
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the results there, too.")
 @click.option(
-    "--plots", type=click.Path(file_okay=False, path_type=Path), help="Draw the pictures into this folder, too."
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Draw the pictures into this folder, too.",
 )
-def main(quick: bool, folder: Path, out: Path | None, plots: Path | None) -> None:
+def main(quick: bool, tune: bool, folder: Path, out: Path | None, plots: Path | None) -> None:
     """Train specialists and dense models on the same texts for the same work, and compare them.
 
     About an hour on two cores. Needs PyTorch, which `pip install '.[specialists]'` brings.
@@ -38,10 +43,10 @@ def main(quick: bool, folder: Path, out: Path | None, plots: Path | None) -> Non
         import torch
     except ImportError as error:
         raise click.ClickException("PyTorch is not installed: pip install '.[specialists]'") from error
+    from experiments.specialists import run
     from experiments.specialists.plan import FULL, QUICK
     from experiments.specialists.plots import draw
     from experiments.specialists.report import show
-    from experiments.specialists.run import experiment
     from manyminds import catalog
     from manyminds.cli.settings import read
     from manyminds.encoder import Encoder
@@ -56,7 +61,10 @@ def main(quick: bool, folder: Path, out: Path | None, plots: Path | None) -> Non
     place, scale = catalog.path_of(home, model.files[0]).parent, QUICK if quick else FULL
     try:
         with _told() as tell:
-            found = experiment(scale, folder, Encoder(place, cache_size=0), place, tell)
+            if tune:
+                click.echo(json.dumps(run.tune(scale, folder, tell), indent=1))
+                return
+            found = run.experiment(scale, folder, Encoder(place, cache_size=0), place, tell)
     except (ManymindsError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for path in (folder / f"{scale.name}.json", out):

@@ -4,7 +4,7 @@ Knows studies; trains nothing.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 

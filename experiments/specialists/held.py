@@ -51,7 +51,9 @@ def hold(corpora: Mapping[str, Corpus], newcomer: str, scale: Scale) -> Held:
     )
 
 
-def members(groups: Mapping[str, tuple[bytes, ...]], seen_bytes: int, seed: int, scale: Scale) -> tuple[Excerpt, ...]:
+def members(
+    groups: Mapping[str, tuple[bytes, ...]], seen_bytes: int, seed: int, scale: Scale
+) -> tuple[Excerpt, ...]:
     """Of documents that every model of one seed has learnt from: of each domain the first in their order.
 
     `seen_bytes` is what the model that saw least of each domain has seen of it.

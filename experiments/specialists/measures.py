@@ -22,8 +22,8 @@ def by_domain(values: Floats, domains: Sequence[str]) -> dict[str, float]:
 def interval(values: Floats, domains: Sequence[str], seed: int = 0) -> dict[str, float]:
     """The mean over domains of their mean, and the ends of its 95% interval.
 
-    The percentile interval of a bootstrap over texts within each domain (Efron & Tibshirani 1993, chapter 13).
-    Of differences it is paired. Same seed, same interval.
+    The percentile interval of a bootstrap over texts within each domain (Efron & Tibshirani 1993, chapter
+    13). Of differences it is paired. Same seed, same interval.
     """
     means = by_domain(values, domains)
     drawn = _drawn(values, domains, seed)

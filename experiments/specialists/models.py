@@ -106,7 +106,9 @@ class _Block(nn.Module):
             self.own_inner = nn.Parameter(torch.empty(size.sources, width, size.own))
             self.own_outer = nn.Parameter(torch.empty(size.sources, size.own, width))
 
-    def forward(self, x: Tensor, angles: Tensor, source: int | None, cache: Cache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: Tensor, source: int | None, cache: Cache | None, layer: int
+    ) -> Tensor:
         batch, length, width = x.shape
         size, states = self.size, self._convolved(self.norm(x), cache, layer)
         query, key, value, hidden = self.inner(states).split(

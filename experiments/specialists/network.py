@@ -83,7 +83,9 @@ def snippets(texts: Sequence[bytes], count: int, seed: int) -> list[bytes]:
     return found
 
 
-def clustered(domains: Mapping[str, tuple[bytes, ...]], count: int, embed: Embed, seed: int) -> dict[str, tuple[bytes, ...]]:
+def clustered(
+    domains: Mapping[str, tuple[bytes, ...]], count: int, embed: Embed, seed: int
+) -> dict[str, tuple[bytes, ...]]:
     """All documents in so many clusters by what they are about, their domains unseen.
 
     A document's vector is the mean of those of eight snippets; clusters are of spherical k-means, the

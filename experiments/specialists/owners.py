@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from experiments.specialists import ways
-from experiments.specialists.measures import auc_interval, by_domain, interval
+from experiments.specialists.measures import auc_interval, interval
 from experiments.specialists.scoring import Excerpt, Floats
 from experiments.specialists.study import Study
 
@@ -70,7 +70,11 @@ def _coming(study: Study) -> dict[str, dict[str, Any]]:
     grown = tuple(f"added.{name.partition('.')[2]}" for name in (*gated, newcomer))
     found: dict[str, dict[str, Any]] = {
         "network, before": {"new": asked(before, new), "old": asked(before, test), **cost()},
-        "network, one more specialist": {"new": asked(after, new), "old": asked(after, test), **cost(newcomer)},
+        "network, one more specialist": {
+            "new": asked(after, new),
+            "old": asked(after, test),
+            **cost(newcomer),
+        },
         "network, routed to two": {"new": routed(after, new), "old": routed(after, test), **cost(newcomer)},
         "gated, units added": {"new": asked(grown, new), "old": asked(grown, test), **cost("gated-added")},
     }
@@ -82,7 +86,10 @@ def _coming(study: Study) -> dict[str, dict[str, Any]]:
     }
     for size in ("small", "large"):
         dense = f"dense-{size}"
-        for way, name in ((f"{dense}, fine-tuned", f"tuned-{size}"), (f"{dense}, trained anew", f"again-{size}")):
+        for way, name in (
+            (f"{dense}, fine-tuned", f"tuned-{size}"),
+            (f"{dense}, trained anew", f"again-{size}"),
+        ):
             if name in study.lessons:
                 found[way] = {"new": study.seen(name, new), "old": study.seen(name, test), **cost(name)}
                 was[way] = study.seen(dense, test)
@@ -95,32 +102,29 @@ def removed(studies: Sequence[Study]) -> dict[str, Any]:
     `identical` holds routes and likelihoods of a network that forgot an owner against those of a network
     that is built without. Bits a byte are those of the owner's own texts.
     """
-    identical, without, off, dense = True, [], [], []
-    domains: list[str] = []
+    identical, domains = True, list[str]()
+    left: dict[str, list[Floats]] = {
+        "network without the owner": [],
+        "gated, source off": [],
+        "dense-small": [],
+    }
     for study in studies:
         experts, test = study.experts("domain"), study.held.test
-        rows: dict[str, list[Floats]] = {"without": [], "off": [], "dense": []}
+        rows: dict[str, list[Floats]] = {target: [] for target in left}
         domains = []
         for owner in experts:
-            own = [one for one in test if f"domain.{one.domain}" == owner]
-            rest = tuple(name for name in experts if name != owner)
+            domain = owner.partition(".")[2]
+            own = [one for one in test if one.domain == domain]
             identical &= _same(study, experts, owner)
-            left = ways.asked({name: study.seen(name, test) for name in rest}, rest, 0.0)
-            mine = [i for i, one in enumerate(test) if f"domain.{one.domain}" == owner]
-            rows["without"].append(ways.bits(left[mine]))
-            rows["off"].append(ways.bits(_switched_off(study, owner, test)[mine]))
-            rows["dense"].append(ways.bits(study.seen("dense-small", test)[mine]))
+            for target, into in rows.items():
+                into.append(ways.bits(_target(study, target, domain, own)))
             domains += [one.domain for one in own]
-        for into, name in ((without, "without"), (off, "off"), (dense, "dense")):
-            into.append(np.concatenate(rows[name]))
+        for target, runs in left.items():
+            runs.append(np.concatenate(rows[target]))
     return {
-        "identical": bool(identical),
+        "identical": identical,
         "owners": len(studies[0].experts("domain")),
-        "bits": {
-            "network without the owner": interval(np.mean(without, axis=0), domains),
-            "gated, source off": interval(np.mean(off, axis=0), domains),
-            "dense-small": interval(np.mean(dense, axis=0), domains),
-        },
+        "bits": {target: interval(np.mean(runs, axis=0), domains) for target, runs in left.items()},
     }
 
 

@@ -12,7 +12,20 @@ import numpy as np
 from experiments.specialists.models import Size, parameters, train_flops
 from experiments.specialists.training import Lesson
 
-__all__ = ["FULL", "GROUPS", "QUICK", "Scale", "Texts", "base", "large", "later", "names", "once", "randomly"]
+__all__ = [
+    "FULL",
+    "GROUPS",
+    "QUICK",
+    "Scale",
+    "Texts",
+    "base",
+    "large",
+    "later",
+    "names",
+    "once",
+    "randomly",
+    "tuning",
+]
 
 Texts = Mapping[str, tuple[bytes, ...]]
 """By group, its training documents; groups come in sorted order."""
@@ -118,7 +131,12 @@ def base(scale: Scale, domains: Texts, clusters: Texts, seed: int) -> dict[str, 
 
 
 def later(
-    scale: Scale, domains: Texts, newcomer: str, texts: tuple[bytes, ...], before: Mapping[str, Lesson], seed: int
+    scale: Scale,
+    domains: Texts,
+    newcomer: str,
+    texts: tuple[bytes, ...],
+    before: Mapping[str, Lesson],
+    seed: int,
 ) -> dict[str, Lesson]:
     """A further owner comes: what each kind of network does about it, at the price of one specialist.
 
@@ -138,14 +156,13 @@ def later(
     return _titled(found, seed)
 
 
-def once(
-    scale: Scale, domains: Texts, texts: tuple[bytes, ...], seed: int
-) -> dict[str, Lesson]:
+def once(scale: Scale, domains: Texts, texts: tuple[bytes, ...], seed: int) -> dict[str, Lesson]:
     """What is trained for one seed alone, since it costs as much as all of `base`.
 
     `more-large` sees as many bytes as the specialists do, for a multiple of their operations. `again-small`
-    and `again-large` are trained anew with the newcomer's texts, for its share more. `pairs.I` and `triples.I`
-    are specialists for two or three domains each; `WIDTH.domain.NAME` and `WIDTH.dense` have other sizes.
+    and `again-large` are trained anew with the newcomer's texts, for its share more. `of2.I` and `of3.I` are
+    the two or three specialists that share all domains; `WIDTH.domain.NAME` and `WIDTH.dense` have other
+    sizes.
     """
     groups = tuple(domains[name] for name in sorted(domains))
     total = scale.own_flops * len(groups)
@@ -164,10 +181,29 @@ def once(
     for size in scale.widths:
         resized = replace(scale, size=size)
         for name in sorted(domains):
-            found[f"{size.width}.domain.{name}"] = _specialist(resized, domains[name], resized.own_flops, seed)
+            found[f"{size.width}.domain.{name}"] = _specialist(
+                resized, domains[name], resized.own_flops, seed
+            )
         budget = resized.own_flops * len(groups)
         found[f"{size.width}.dense"] = Lesson("", size, groups, scale.rows, budget, scale.rate, seed)
     return _titled(found, seed)
+
+
+def tuning(scale: Scale, domains: Texts) -> dict[tuple[str, float], Lesson]:
+    """By arm and learning rate: half, once and twice the rate, for one seed that nothing else uses.
+
+    What is chosen by: the loss over the last tenth of what is learnt from, which no model has seen before.
+    """
+    seed = max(scale.seeds) + 1
+    every = base(scale, domains, {"0": next(iter(domains.values()))}, seed)
+    first, second = names(every, "domain")[:2]
+    found = {}
+    for name in (first, second, "dense-small", "dense-large", "gated"):
+        for times in (0.5, 1.0, 2.0):
+            rate = every[name].rate * times
+            lesson = replace(every[name], rate=rate)
+            found[name, rate] = replace(lesson, name=f"tuning.{name}.{rate:g}")
+    return found
 
 
 def large(scale: Scale, groups: Sequence[tuple[bytes, ...]], flops: float, seed: int) -> Lesson:

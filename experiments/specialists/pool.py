@@ -61,9 +61,7 @@ def train_all(lessons: Sequence["Lesson"], folder: Path, tell: Tell, processes: 
     tell("train", 1.0)
 
 
-def read_all(
-    readings: Sequence[Reading], folder: Path, tell: Tell, processes: int | None = None
-) -> None:
+def read_all(readings: Sequence[Reading], folder: Path, tell: Tell, processes: int | None = None) -> None:
     """Reads all that is not yet kept. Raises: as `train_all`."""
     todo = [reading for reading in readings if not reading.kept.is_file()]
     with _processes(processes or _cores()) as pool:

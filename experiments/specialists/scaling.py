@@ -1,4 +1,4 @@
-"""How quality moves with the number of specialists and their size, fitted, and what the fit is not good for."""
+"""How quality moves with the number of specialists and their size, and a fit of it. Trains nothing."""
 
 import math
 from typing import Any

@@ -3,7 +3,6 @@
 Knows models and mixtures; trains nothing. Texts are written as they are drawn, one byte after another.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,7 +19,8 @@ from manyminds.combine.mixture import followed, normal, pooled
 
 __all__ = ["measured", "written"]
 
-_RUNS: Final = 5
+_RUNS: Final = 3
+_PROMPTS: Final = 12
 _ROWS: Final = 64  # texts at once, where throughput is measured
 
 
@@ -64,14 +64,16 @@ def measured(study: Study) -> list[dict[str, Any]]:
     """For each way to ask: one text after another, and the throughput of reading many at once.
 
     Writing is by sampling with kept keys and values, one text at a time. Reading is of whole windows. Medians
-    of five runs, with the least and the most, on all cores that this process may use.
+    of three runs, with the least and the most. On one core: models of this size gain nothing by a second
+    one, which writes another text meanwhile.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    torch.set_num_threads(1)
     experts = study.experts("domain")
     network = study.network(experts)
     own = {name: load(study.lessons[name], study.folder).model for name in experts}
     single = {name: load(study.lessons[name], study.folder).model for name in ("dense-small", "dense-large")}
-    prompts = [one.text[:PREFIX_BYTES] for one in study.held.test[:: max(1, len(study.held.test) // 12)]][:12]
+    every = max(1, len(study.held.test) // _PROMPTS)
+    prompts = [one.text[:PREFIX_BYTES] for one in study.held.test[::every]][:_PROMPTS]
     rows = []
     for way, panel in (("router, first", 1), ("router, two", 2), ("mixture", len(experts))):
 

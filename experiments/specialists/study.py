@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from experiments.specialists.pool import Reading
 from experiments.specialists.scoring import Excerpt, Floats, likelihoods
 from experiments.specialists.training import Lesson, steps
 from manyminds.types import Embed, Route
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
 
 __all__ = ["KINDS", "Study"]
 
@@ -50,6 +54,7 @@ class Study:
     embed: Embed
     lessons: dict[str, Lesson] = field(default_factory=dict)
     _rows: dict[str, dict[bytes, Floats]] = field(default_factory=dict)
+    _known: dict[tuple[bytes, ...], "Vectors"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         base = plan.base(self.scale, self.domains, self.clusters, self.seed)
@@ -81,7 +86,10 @@ class Study:
         """These behind the package's router."""
         made = Network(self.embed)
         for name in experts:
-            made.admit(name, known(self.texts_of(name), self.embed, self.seed), parameters(self.scale.size))
+            texts = self.texts_of(name)
+            if texts not in self._known:
+                self._known[texts] = known(texts, self.embed, self.seed)
+            made.admit(name, self._known[texts], parameters(self.scale.size))
         return made
 
     def routes(self, experts: Sequence[str], texts: Sequence[Excerpt], panel: int) -> list[Route]:

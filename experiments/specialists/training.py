@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from experiments.specialists.models import Size, Transformer, train_flops
 
-__all__ = ["Lesson", "Trained", "load", "steps", "train", "windows"]
+__all__ = ["Bytes", "Lesson", "Trained", "load", "steps", "train", "windows"]
 
 _BETAS: Final = (0.9, 0.95)
 _DECAY: Final = 0.05
@@ -29,7 +30,7 @@ _LAST: Final = 0.02
 _NORM: Final = 1.0  # of a gradient, at most
 _KEEP_S: Final = 30.0  # seconds between two checkpoints
 
-Bytes = NDArray[np.uint8]
+Bytes: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def steps(lesson: Lesson) -> int:
     return max(1, round(lesson.flops / (train_flops(lesson.size) * _batch_bytes(lesson))))
 
 
-def windows(group: Sequence[bytes], count: int, context: int, seed: int) -> NDArray[np.uint8]:
+def windows(group: Sequence[bytes], count: int, context: int, seed: int) -> Bytes:
     """(count, context + 1) windows of a group's documents, each document whole before the next one begins.
 
     Documents come in an order drawn by `seed`, all of them before any comes again; 0 is before each. Windows
@@ -114,13 +115,14 @@ def windows(group: Sequence[bytes], count: int, context: int, seed: int) -> NDAr
                 break
     stream = np.concatenate(pieces)[:needed]
     starts = np.arange(count) * context
-    return stream[starts[:, None] + np.arange(context + 1)]
+    found: Bytes = stream[starts[:, None] + np.arange(context + 1)]
+    return found
 
 
 def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda share: None) -> Trained:
     """Trains, or goes on where its checkpoint in `folder` was, or loads what was trained.
 
-    Deterministic on one thread. `tell` hears the share that is done. Whoever ends it loses half a minute.
+    Deterministic on one thread of a processor; where there is a GPU it trains there. `tell` hears the share that is done. Whoever ends it loses half a minute.
 
     Raises: ValueError for a lesson without data; FileNotFoundError where what it starts from is not there.
     """
@@ -131,7 +133,8 @@ def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda s
     if lesson.size.sources and lesson.only is None and lesson.rows != lesson.size.sources:
         raise ValueError(f"{lesson.name}: a batch of {lesson.rows} windows for {lesson.size.sources} sources")
     total = steps(lesson)
-    model = _begun(lesson, folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _begun(lesson, folder).to(device)
     if lesson.only is not None:
         for name, weights in model.named_parameters():
             weights.requires_grad_(".own_" in name)  # other sources' have no gradient, so they stay
@@ -140,7 +143,7 @@ def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda s
     optimizer = torch.optim.AdamW(learnt, lr=lesson.rate, betas=_BETAS, weight_decay=decay, fused=True)
     state: dict[str, Any] = {"step": 0, "cpu_s": 0.0, "losses": []}
     if part.is_file():
-        state = torch.load(part, weights_only=True)
+        state = torch.load(part, weights_only=True, map_location=device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     data = _batches(lesson, total)
@@ -148,7 +151,7 @@ def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda s
     for step in range(state["step"], total):
         for group in optimizer.param_groups:
             group["lr"] = lesson.rate * _pace(step, total)
-        state["losses"].append(_step(model, optimizer, data[step], lesson))
+        state["losses"].append(_step(model, optimizer, torch.from_numpy(data[step]).to(device), lesson))
         if time.monotonic() - kept > _KEEP_S:
             state |= {"step": step + 1, "cpu_s": state["cpu_s"] + time.process_time() - spent}
             _keep(part, state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
@@ -157,7 +160,7 @@ def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda s
     state["cpu_s"] += time.process_time() - spent
     last = state["losses"][-max(1, total // 10) :]
     loss = sum(last) / len(last) / math.log(2)
-    _keep(done, {"model": model.state_dict(), "cpu_s": state["cpu_s"], "loss": loss})
+    _keep(done, {"model": model.cpu().state_dict(), "cpu_s": state["cpu_s"], "loss": loss})
     part.unlink(missing_ok=True)
     tell(1.0)
     return load(lesson, folder)
@@ -178,7 +181,7 @@ def _batch_bytes(lesson: Lesson) -> int:
     return lesson.rows * lesson.size.context
 
 
-def _batches(lesson: Lesson, total: int) -> NDArray[np.uint8]:
+def _batches(lesson: Lesson, total: int) -> Bytes:
     """(total, rows, context + 1): a window of each group in turn, whatever the batch."""
     context, of = lesson.size.context, len(lesson.groups)
     each = -(-total * lesson.rows // of)
@@ -190,16 +193,16 @@ def _pace(step: int, total: int) -> float:
     return min(1.0, (step + 1) / (_WARM * total)) * max(_LAST, min(1.0, (total - step) / (_COOL * total)))
 
 
-def _step(model: Transformer, optimizer: torch.optim.Optimizer, rows: Bytes, lesson: Lesson) -> float:
+def _step(model: Transformer, optimizer: torch.optim.Optimizer, rows: Tensor, lesson: Lesson) -> float:
     """Learns from a batch; returns its loss in nats a byte."""
-    tokens = torch.from_numpy(rows.astype(np.int64))
+    tokens = rows.long()
     logits = model(tokens[:, :-1], lesson.only)
     loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), _NORM)
     optimizer.step()
-    return loss.item()
+    return float(loss.item())
 
 
 def _begun(lesson: Lesson, folder: Path) -> Transformer:

@@ -215,7 +215,13 @@ def test_wheels_are_read_with_the_same_care(tmp_path: Path) -> None:
     text = prose("text").encode()
     symbolic = zipfile.ZipInfo("symbolic.h")
     symbolic.external_attr = 0o120777 << 16
-    package = wheel(tmp_path, {symbolic: text, "../escaped.h": text, "/absolute.h": text, "good.h": text})
+    members: dict[str | zipfile.ZipInfo, bytes] = {
+        symbolic: text,
+        "../escaped.h": text,
+        "/absolute.h": text,
+        "good.h": text,
+    }
+    package = wheel(tmp_path, members)
     assert names(read(plain(package), tmp_path)) == ["tiny:good.h"]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-__all__ = ["Along", "along", "followed", "normal", "pooled"]
+__all__ = ["Along", "Floats", "along", "followed", "normal", "pooled"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
