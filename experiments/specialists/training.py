@@ -122,7 +122,8 @@ def windows(group: Sequence[bytes], count: int, context: int, seed: int) -> Byte
 def train(lesson: Lesson, folder: Path, tell: Callable[[float], None] = lambda share: None) -> Trained:
     """Trains, or goes on where its checkpoint in `folder` was, or loads what was trained.
 
-    Deterministic on one thread of a processor; where there is a GPU it trains there. `tell` hears the share that is done. Whoever ends it loses half a minute.
+    Deterministic on one thread of a processor; where there is a GPU it trains there. `tell` hears the share
+    that is done. Whoever ends it loses half a minute.
 
     Raises: ValueError for a lesson without data; FileNotFoundError where what it starts from is not there.
     """
