@@ -23,9 +23,9 @@ _PLACES: Final = 8  # in each
 _LEAST: Final = 1e-3  # a byte below that is one of the others: `attribution` tells no smaller ones apart
 
 
-def credited(study: Study) -> dict[str, dict[str, float]]:
-    """By domain of the text, the mean share of the next byte that is owed to each specialist."""
-    experts = study.experts("domain")
+def credited(study: Study, kind: str) -> dict[str, dict[str, float]]:
+    """By domain of the text, the mean share of the next byte that is owed to each expert of a network."""
+    experts = study.experts(kind)
     size = study.scale.excerpt_bytes
     places = np.linspace(PREFIX_BYTES, size - 1, _PLACES).astype(int).tolist()
     found = {}
@@ -65,8 +65,9 @@ def _shares(
     study: Study, experts: Sequence[str], texts: Sequence[Excerpt], places: Sequence[int]
 ) -> dict[str, float]:
     pieces = [one.text for one in texts]
+    voices = [study.voice(name) for name in experts]
     logs = np.stack(
-        [distributions(load(study.lessons[n], study.folder).model, pieces, places) for n in experts]
+        [distributions(load(of, study.folder).model, pieces, places, source) for of, source in voices]
     )
     seen = np.stack([study.seen(name, texts) for name in experts], axis=-1)
     weights = along(seen, np.ones(len(experts))).weights

@@ -3,7 +3,7 @@
 Knows no model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from experiments.specialists.corpora import Corpus, Document, mixed
 from experiments.specialists.plan import Scale
 from experiments.specialists.scoring import Excerpt, excerpts
 
-__all__ = ["Held", "hold", "members"]
+__all__ = ["Held", "hold", "members", "seen"]
 
 
 _TUNED = 4  # a validation text for so many of the test
@@ -51,20 +51,17 @@ def hold(corpora: Mapping[str, Corpus], newcomer: str, scale: Scale) -> Held:
     )
 
 
-def members(
-    groups: Mapping[str, tuple[bytes, ...]], seen_bytes: int, seed: int, scale: Scale
-) -> tuple[Excerpt, ...]:
-    """Of documents that every model of one seed has learnt from: of each domain the first in their order.
+def seen(texts: Sequence[bytes], size_bytes: int, seed: int) -> list[bytes]:
+    """Documents of a group that are whole within what a model of this seed has read of it."""
+    order = np.random.default_rng(seed).permutation(len(texts)).tolist()
+    ends = np.cumsum([len(texts[i]) + 1 for i in order]).tolist()
+    return [texts[i] for i, end in zip(order, ends, strict=True) if end <= size_bytes]
 
-    `seen_bytes` is what the model that saw least of each domain has seen of it.
-    """
-    found = {}
-    for domain, texts in groups.items():
-        order = np.random.default_rng(seed).permutation(len(texts)).tolist()
-        ends = np.cumsum([len(texts[i]) + 1 for i in order])
-        whole = [i for i, end in zip(order, ends.tolist(), strict=True) if end <= seen_bytes]
-        found[domain] = [Document(str(i), texts[i]) for i in whole]
-    return excerpts(found, scale.documents, scale.excerpt_bytes, seed)
+
+def members(texts: Mapping[str, Sequence[bytes]], seed: int, scale: Scale) -> tuple[Excerpt, ...]:
+    """Of documents, by domain, that were learnt from: pieces like those of `hold`."""
+    documents = {d: [Document(str(i), text) for i, text in enumerate(of)] for d, of in texts.items()}
+    return excerpts(documents, scale.documents, scale.excerpt_bytes, seed)
 
 
 def _switching(corpora: Mapping[str, Corpus], count: int, seed: int, size: int) -> tuple[Excerpt, ...]:

@@ -15,7 +15,13 @@ from experiments.specialists.study import Study
 
 __all__ = ["added", "attacked", "removed"]
 
-_ATTACKED: Final = ("network without the owner", "gated, source off", "dense-small", "dense-large")
+_ATTACKED: Final = (
+    "network without the owner",
+    "random splits",
+    "gated, source off",
+    "dense-small",
+    "dense-large",
+)
 
 
 def added(studies: Sequence[Study]) -> list[dict[str, Any]]:
@@ -66,6 +72,7 @@ def _coming(study: Study) -> dict[str, dict[str, Any]]:
         return {"flops": sum(run.flops for run in runs), "cpu_s": sum(run.cpu_s for run in runs)}
 
     after = (*before, newcomer)
+    by_lot = study.experts("random")
     gated = study.experts("gated")
     grown = tuple(f"added.{name.partition('.')[2]}" for name in (*gated, newcomer))
     found: dict[str, dict[str, Any]] = {
@@ -76,12 +83,18 @@ def _coming(study: Study) -> dict[str, dict[str, Any]]:
             **cost(newcomer),
         },
         "network, routed to two": {"new": routed(after, new), "old": routed(after, test), **cost(newcomer)},
+        "random splits, one more specialist": {
+            "new": asked((*by_lot, newcomer), new),
+            "old": asked((*by_lot, newcomer), test),
+            **cost(newcomer),
+        },
         "gated, units added": {"new": asked(grown, new), "old": asked(grown, test), **cost("gated-added")},
     }
     was = {
         "network, before": found["network, before"]["old"],
         "network, one more specialist": found["network, before"]["old"],
         "network, routed to two": routed(before, test),
+        "random splits, one more specialist": asked(by_lot, test),
         "gated, units added": asked(gated, test),
     }
     for size in ("small", "large"):
@@ -103,11 +116,7 @@ def removed(studies: Sequence[Study]) -> dict[str, Any]:
     that is built without. Bits a byte are those of the owner's own texts.
     """
     identical, domains = True, list[str]()
-    left: dict[str, list[Floats]] = {
-        "network without the owner": [],
-        "gated, source off": [],
-        "dense-small": [],
-    }
+    left: dict[str, list[Floats]] = {target: [] for target in _ATTACKED}
     for study in studies:
         experts, test = study.experts("domain"), study.held.test
         rows: dict[str, list[Floats]] = {target: [] for target in left}
@@ -131,6 +140,8 @@ def removed(studies: Sequence[Study]) -> dict[str, Any]:
 def attacked(studies: Sequence[Study]) -> dict[str, Any]:
     """How well a membership test tells documents that were learnt from and held-out ones of the same owner.
 
+    Of random splits and dense models nothing can be taken away: the owner's texts are in all of them.
+
     By two scores: how likely a text is ("loss"), and by how much more than under a network of another seed
     that never had the owner ("calibrated"; as of Watson et al. 2022). .5 tells nothing.
     """
@@ -139,7 +150,8 @@ def attacked(studies: Sequence[Study]) -> dict[str, Any]:
         loss, calibrated = [], []
         for i, study in enumerate(studies):
             other = studies[(i + 1) % len(studies)]
-            inside, outside = study.members(), study.held.test
+            inside = study.members("random" if target == "random splits" else "domain")
+            outside = study.held.test
             for domain in sorted(study.domains):
                 groups = [[one for one in texts if one.domain == domain] for texts in (inside, outside)]
                 if not all(groups):
@@ -159,6 +171,9 @@ def attacked(studies: Sequence[Study]) -> dict[str, Any]:
 def _target(study: Study, target: str, domain: str, texts: Sequence[Excerpt]) -> Floats:
     if target == "network without the owner":
         return _without(study, domain, texts)
+    if target == "random splits":
+        everyone = study.experts("random")
+        return ways.asked({name: study.seen(name, texts) for name in everyone}, everyone, 0.0)
     if target == "gated, source off":
         return _switched_off(study, f"domain.{domain}", texts)
     return study.seen(target, texts)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from experiments.specialists.training import Lesson
 
-__all__ = ["Reading", "Tell", "read_all", "train_all"]
+__all__ = ["Reading", "Tell", "cores", "read_all", "train_all"]
 
 _LOOK_S: Final = 1.0
 
@@ -44,7 +44,7 @@ def train_all(lessons: Sequence["Lesson"], folder: Path, tell: Tell, processes: 
     todo = {lesson.stem: lesson for lesson in lessons if not (folder / f"{lesson.stem}.pt").is_file()}
     costs = {lesson.stem: lesson.flops for lesson in lessons}
     total = sum(costs.values()) or 1.0
-    count, spawn = processes or _cores(), multiprocessing.get_context("spawn")
+    count, spawn = processes or cores(), multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, _processes(count) as pool:
         shares: DictProxy[str, float] = manager.dict()
         running: dict[Future[None], str] = {}
@@ -64,13 +64,18 @@ def train_all(lessons: Sequence["Lesson"], folder: Path, tell: Tell, processes: 
 def read_all(readings: Sequence[Reading], folder: Path, tell: Tell, processes: int | None = None) -> None:
     """Reads all that is not yet kept. Raises: as `train_all`."""
     todo = [reading for reading in readings if not reading.kept.is_file()]
-    with _processes(processes or _cores()) as pool:
+    with _processes(processes or cores()) as pool:
         running = {pool.submit(_read, reading, folder) for reading in todo}
         while running:
             ended, running = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
             for future in ended:
                 future.result()
             tell("read held-out texts", 1.0 - len(running) / len(todo))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -84,10 +89,6 @@ def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             raise
-
-
-def _cores() -> int:
-    return max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ready(lesson: "Lesson", folder: Path) -> bool:

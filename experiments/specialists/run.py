@@ -3,7 +3,6 @@
 Knows every part; does no arithmetic.
 """
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -18,8 +17,8 @@ from experiments.specialists.corpora import DOMAINS, NEWCOMER, Corpus, build, fe
 from experiments.specialists.held import hold
 from experiments.specialists.network import clustered
 from experiments.specialists.plan import Scale, tuning
-from experiments.specialists.pool import Tell, read_all, train_all
-from experiments.specialists.study import Study
+from experiments.specialists.pool import Tell, cores, read_all, train_all
+from experiments.specialists.study import KINDS, Study
 from experiments.specialists.training import Lesson, load
 from manyminds.encoder import Encoder, StaticEncoder, distil
 from manyminds.errors import CatalogError
@@ -56,6 +55,9 @@ def experiment(scale: Scale, folder: Path, encoder: Encoder, model: Path, tell: 
         studies.append(
             Study(seed, scale, domains, NEWCOMER, _texts(corpora[NEWCOMER]), clusters, held, kept, embed)
         )
+    for before, study in zip([studies[-1], *studies], studies, strict=False):
+        if before is not study:
+            study.others = (before.members(), before.members("random"))
     train_all([lesson for study in studies for lesson in study.lessons.values()], kept, tell)
     read_all([reading for study in studies for reading in study.readings()], kept, tell)
     tell("measure", 0.0)
@@ -68,8 +70,12 @@ def experiment(scale: Scale, folder: Path, encoder: Encoder, model: Path, tell: 
         "added": lambda: owners.added(studies),
         "removed": lambda: owners.removed(studies),
         "attacked": lambda: owners.attacked(studies),
-        "credited": lambda: credit.credited(studies[0]),
-        "scaling": lambda: {"points": points, "fit": scaling.fitted(points)},
+        "credited": lambda: {kind: credit.credited(studies[0], kind) for kind in KINDS},
+        "scaling": lambda: {
+            "points": points,
+            "controls": scaling.controls(studies[0]),
+            "fit": scaling.fitted(points),
+        },
         "speed": lambda: speed.measured(studies[0]),
     }
     found: dict[str, Any] = {
@@ -163,7 +169,7 @@ def _described(corpus: Corpus) -> Mapping[str, Any]:
 
 def _machine() -> dict[str, Any]:
     return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "processor": platform.machine(),
         "torch": torch.__version__,
         "python": platform.python_version(),

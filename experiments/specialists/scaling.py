@@ -12,7 +12,7 @@ from experiments.specialists.plan import GROUPS
 from experiments.specialists.scoring import Floats
 from experiments.specialists.study import Study
 
-__all__ = ["fit", "fitted", "points"]
+__all__ = ["controls", "fit", "fitted", "points"]
 
 
 def points(study: Study) -> list[dict[str, float]]:
@@ -35,6 +35,21 @@ def points(study: Study) -> list[dict[str, float]]:
         own = _own(study, f"{other.width}.domain")
         found.append(_point(study, len(study.domains), other.width, own))
     return sorted(found, key=lambda point: (point["width"], point["specialists"]))
+
+
+def controls(study: Study) -> list[dict[str, Any]]:
+    """Bits a byte of as many experts whose texts were split by lot, and of the gated network's sources.
+
+    Random splits by their mixture, since no text has one of its own. No part of the fit.
+    """
+    test, width = study.held.test, study.scale.size.width
+    by_lot = {name: study.seen(name, test) for name in study.experts("random")}
+    gated = {name: study.seen(name, test) for name in study.experts("gated")}
+    own = ways.oracle(gated, [f"gated.{one.domain}" for one in test])
+    return [
+        {"arm": "random", **_point(study, len(by_lot), width, ways.asked(by_lot, tuple(by_lot), 0.0))},
+        {"arm": "gated", **_point(study, len(gated), width, own)},
+    ]
 
 
 def fitted(found: list[dict[str, float]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.specialists import plan
-from experiments.specialists.held import Held, members
+from experiments.specialists.held import Held, members, seen
 from experiments.specialists.models import parameters
 from experiments.specialists.network import Network, known
 from experiments.specialists.pool import Reading
@@ -41,6 +41,7 @@ class Study:
         held: texts that are measured.
         folder: where models and what they read are kept.
         lessons: by name, as of `plan`.
+        others: texts of another seed's models, for which this one's network is the reference of an attack.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class Study:
     folder: Path
     embed: Embed
     lessons: dict[str, Lesson] = field(default_factory=dict)
+    others: tuple[tuple[Excerpt, ...], ...] = ()
     _rows: dict[str, dict[bytes, Floats]] = field(default_factory=dict)
     _known: dict[tuple[bytes, ...], "Vectors"] = field(default_factory=dict)
 
@@ -98,11 +100,27 @@ class Study:
 
     # --- what they read ---
 
-    def members(self) -> tuple[Excerpt, ...]:
-        """Texts that all models of `plan.base` but those of clusters and random splits have learnt from."""
+    def members(self, kind: str = "domain") -> tuple[Excerpt, ...]:
+        """Texts that were learnt from: by every model of `plan.base` but those of clusters and random splits.
+
+        Of kind "random", those that the random splits' models have learnt from.
+        """
+        if kind == "random":
+            return members(self._seen_by_lot(), self.seed, self.scale)
         large = self.lessons["dense-large"]
-        seen = steps(large) * large.rows * large.size.context // len(self.domains)
-        return members(self.domains, min(seen, self.scale.each_bytes), self.seed, self.scale)
+        size = min(_seen_bytes(large) // len(self.domains), self.scale.each_bytes)
+        return members(
+            {d: seen(texts, size, self.seed) for d, texts in self.domains.items()}, self.seed, self.scale
+        )
+
+    def _seen_by_lot(self) -> dict[str, list[bytes]]:
+        of = {text: domain for domain, texts in self.domains.items() for text in texts}
+        found: dict[str, list[bytes]] = {domain: [] for domain in self.domains}
+        for name in self.experts("random"):
+            lesson = self.lessons[name]
+            for text in seen(lesson.groups[0], _seen_bytes(lesson), self.seed):
+                found[of[text]].append(text)
+        return found
 
     def sets(self, expert: str) -> dict[str, tuple[Excerpt, ...]]:
         """The texts that an expert is to read, by name."""
@@ -113,8 +131,10 @@ class Study:
             found |= {"mixed": held.mixed}
         if single in KINDS:
             found |= {"tuning": held.tuning, "tuning-mixed": held.tuning_mixed}
-        if single in ("domain", "gated", "dense-large", "dense-small"):
-            found |= {"members": self.members()}
+        if single == "domain":
+            found |= {f"others-{i}": texts for i, texts in enumerate(self.others)}
+        if single in ("domain", "random", "gated", "dense-large", "dense-small"):
+            found |= {"members": self.members("random" if single == "random" else "domain")}
         return found
 
     def readings(self) -> list[Reading]:
@@ -153,3 +173,7 @@ class Study:
         order = [*sorted(self.domains), *([self.newcomer] if kind == "added" else [])]
         lesson = self.lessons["gated" if kind == "gated" else "gated-added"]
         return lesson, -1 if domain == "off" else order.index(domain)
+
+
+def _seen_bytes(lesson: Lesson) -> int:
+    return steps(lesson) * lesson.rows * lesson.size.context
