@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -26,13 +27,15 @@ from experiments.specialists.scoring import likelihoods  # noqa: E402
 from experiments.specialists.speed import Voice, written  # noqa: E402
 from experiments.specialists.training import Lesson, load, steps, train, windows  # noqa: E402
 
-from manyminds.types import Vectors  # noqa: E402
+
+if TYPE_CHECKING:
+    from manyminds.types import Vectors
 
 TINY = Size(width=16, layers=1, heads=1, context=32)
 SIZES = [TINY, Size(24, 2, 3, 48), Size(16, 2, 2, 40, sources=3)]
 
 
-def embed(texts: Sequence[str], /) -> Vectors:
+def embed(texts: Sequence[str], /) -> "Vectors":
     """Some unit vector for each text, always the same."""
     rows = [
         np.frombuffer(hashlib.sha256(t.encode()).digest() * 2, np.uint8).astype(np.float32) for t in texts
