@@ -27,7 +27,6 @@ from experiments.specialists.scoring import likelihoods  # noqa: E402
 from experiments.specialists.speed import Voice, written  # noqa: E402
 from experiments.specialists.training import Lesson, load, steps, train, windows  # noqa: E402
 
-
 if TYPE_CHECKING:
     from manyminds.types import Vectors
 
